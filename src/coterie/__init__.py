@@ -1,0 +1,91 @@
+"""Recommending by collaborative filtering with variational autoencoders.
+
+    read_log → prepare → Dataset → train → TrainedModel → evaluate, compare, recommend, similar_items
+
+Names are loaded when first used, so that what needs no torch does not wait for it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from coterie.config import RunConfig, TrainingConfig
+    from coterie.data.dataset import Dataset
+    from coterie.data.prepare import PrepareRules, prepare
+    from coterie.data.read import read_log
+    from coterie.data.simulate import Service, simulate_dataset
+    from coterie.data.split import Part
+    from coterie.errors import CoterieError
+    from coterie.evaluation.compare import compare, compare_runs
+    from coterie.evaluation.evaluate import evaluate
+    from coterie.models.ease import EaseConfig
+    from coterie.models.multdae import MultDAEConfig
+    from coterie.models.multvae import MultVAEConfig
+    from coterie.models.popularity import PopularityConfig
+    from coterie.recommend.engine import recommend, recommend_to_file
+    from coterie.recommend.history_files import read_histories
+    from coterie.recommend.similar import similar_items
+    from coterie.training.trained_model import TrainedModel
+    from coterie.training.trainer import train
+
+_HOME = {
+    "RunConfig": "config",
+    "TrainingConfig": "config",
+    "Dataset": "data.dataset",
+    "PrepareRules": "data.prepare",
+    "prepare": "data.prepare",
+    "read_log": "data.read",
+    "Service": "data.simulate",
+    "simulate_dataset": "data.simulate",
+    "Part": "data.split",
+    "CoterieError": "errors",
+    "compare": "evaluation.compare",
+    "compare_runs": "evaluation.compare",
+    "evaluate": "evaluation.evaluate",
+    "EaseConfig": "models.ease",
+    "MultDAEConfig": "models.multdae",
+    "MultVAEConfig": "models.multvae",
+    "PopularityConfig": "models.popularity",
+    "recommend": "recommend.engine",
+    "recommend_to_file": "recommend.engine",
+    "read_histories": "recommend.history_files",
+    "similar_items": "recommend.similar",
+    "TrainedModel": "training.trained_model",
+    "train": "training.trainer",
+}
+
+__all__ = [
+    "CoterieError",
+    "Dataset",
+    "EaseConfig",
+    "MultDAEConfig",
+    "MultVAEConfig",
+    "Part",
+    "PopularityConfig",
+    "PrepareRules",
+    "RunConfig",
+    "Service",
+    "TrainedModel",
+    "TrainingConfig",
+    "compare",
+    "compare_runs",
+    "evaluate",
+    "prepare",
+    "read_histories",
+    "read_log",
+    "recommend",
+    "recommend_to_file",
+    "similar_items",
+    "simulate_dataset",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'coterie' has no attribute {name!r}")
+    value = getattr(import_module(f"coterie.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

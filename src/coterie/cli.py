@@ -1,0 +1,366 @@
+"""The command line: one function per verb, each parses, calls and prints.
+
+Libraries are imported inside the verbs: ``--help`` should not wait two seconds for torch.
+"""
+
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+import coterie
+from coterie.errors import ConfigError, CoterieError
+from coterie.files import write_json
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Recommend by collaborative filtering with variational autoencoders.\n\n"
+    "A log becomes a data set ([b]prepare[/b]), a data set a model ([b]train[/b]), a model is measured "
+    "([b]evaluate[/b], [b]compare[/b]) and used ([b]recommend[/b]). Begin with [b]coterie demo[/b].",
+    epilog="Exit codes: 0 done · 2 a wrong option · 3 bad data · 4 a damaged or unknown artifact · 5 a loss or score that is not "
+    "finite · 130, 143 stopped by SIGINT, SIGTERM (train resumes).",
+)
+
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto takes CUDA where there is one.")]
+Data = Annotated[Path | None, typer.Option(help="Data set folder; by default the one the run was trained on, where it then was.")]
+Metrics = Annotated[
+    list[str],
+    typer.Option("--metric", help="recall@K (÷ min(K, held out)), recall_of_held_out@K (÷ held out) or ndcg@K; repeat for more."),
+]
+_DEFAULT_METRICS = ["recall@20", "recall@50", "ndcg@100"]
+
+out = Console()
+err = Console(stderr=True)
+
+
+class SplitPart(StrEnum):
+    """Which held-out users."""
+
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+class Precision(StrEnum):
+    """Of the products of a training step."""
+
+    FLOAT32 = "float32"
+    BF16 = "bf16"
+
+
+def main() -> None:
+    """Runs the command line; an error of Coterie's own becomes a message and its exit code."""
+    try:
+        app()
+    except CoterieError as error:
+        err.print("error:", style="bold red", end=" ")
+        err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    if version:
+        print(coterie.__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--out", help="Where log, data set, models and figure go; replaced if there.")] = Path("demo"),
+    users: Annotated[int, typer.Option(min=1000, help="Users of the simulated service.")] = 6000,
+    items: Annotated[int, typer.Option(min=200, help="Titles of the simulated service.")] = 1500,
+    seed: Annotated[int, typer.Option(min=0, help="Of service, split and training.")] = 1,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """The main job on a simulated streaming service: log, data set, five models, recommendations, figure."""
+    from coterie.demo import run_demo  # noqa: PLC0415
+
+    result = run_demo(folder, n_users=users, n_items=items, seed=seed, device=device, tell=err.print)
+    out.print(result.text, markup=False, highlight=False, soft_wrap=True)
+    _write(json_file, result.to_json())
+
+
+@app.command()
+def prepare(
+    path: Annotated[str, typer.Argument(help="Log: a file, a folder, or for tables an fsspec URL (s3://…).")],
+    folder: Annotated[Path, typer.Option("--out", help="Folder of the data set; replaced if there.")],
+    format: Annotated[  # noqa: A002
+        str, typer.Option(help="movielens, netflix, taste-profile, adjacency, table; auto tells it by the file names.")
+    ] = "auto",
+    user_column: Annotated[str | None, typer.Option(help="Table: column of user ids [user_id].")] = None,
+    item_column: Annotated[str | None, typer.Option(help="Table: column of item ids [item_id].")] = None,
+    rating_column: Annotated[str | None, typer.Option(help="Table: column of ratings or counts.")] = None,
+    timestamp_column: Annotated[str | None, typer.Option(help="Table: column of times (seconds since 1970, or ISO).")] = None,
+    titles: Annotated[str | None, typer.Option(help="File of titles: movies.csv, movies.dat, u.item, …, or a table item_id,title.")] = None,
+    min_rating: Annotated[float | None, typer.Option(help="Keep ratings (or counts) of at least this; MovieLens and Netflix: 4.")] = None,
+    min_user_items: Annotated[int | None, typer.Option(min=0, help="Drop users with fewer items [5; 0 for a given split].")] = None,
+    min_item_users: Annotated[int, typer.Option(min=0, help="First drop items with fewer users (Taste Profile: 200).")] = 0,
+    held_out_users: Annotated[int | None, typer.Option(min=1, help="Validation users, and as many test users [a tenth].")] = None,
+    held_out_share: Annotated[float | None, typer.Option(help="Share of a held-out user's items to hide [0.2].")] = None,
+    validation_share: Annotated[float | None, typer.Option(help="Given split: share of training items to validate on [0.1].")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split; 98765 is the published one's.")] = 98765,
+    memory_limit: Annotated[str, typer.Option(help="DuckDB's; more spills to disk.")] = "3GB",
+    json_file: JsonFile = None,
+) -> None:
+    """Turn a log into a data set: read, threshold, merge, filter, split."""
+    from coterie.data.prepare import PrepareRules  # noqa: PLC0415
+    from coterie.data.prepare import prepare as prepare_log  # noqa: PLC0415
+    from coterie.data.read import read_log  # noqa: PLC0415
+
+    rules = PrepareRules(
+        min_rating=min_rating,
+        min_user_items=min_user_items,
+        min_item_users=min_item_users,
+        held_out_users=held_out_users,
+        held_out_share=held_out_share,
+        validation_share=validation_share,
+        seed=seed,
+    )
+    columns = {
+        "user_column": user_column,
+        "item_column": item_column,
+        "rating_column": rating_column,
+        "timestamp_column": timestamp_column,
+    }
+    with _stages() as tell:
+        tell("reading the log")
+        with read_log(path, format, **columns, titles=titles, memory_limit=memory_limit) as log:
+            dataset = prepare_log(log, rules, tell)
+        tell("writing the data set")
+        dataset.save(folder)
+    counts = dataset.provenance["counts"]
+    for name, count in counts.items():
+        out.print(f"{name.replace('_', ' '):45} {count:>14,}", highlight=False)
+    out.print(f"[green]data set[/green] {folder}  fingerprint {dataset.fingerprint[:16]}", highlight=False)
+    _write(json_file, {"folder": str(folder), "fingerprint": dataset.fingerprint, **dataset.provenance})
+
+
+@app.command()
+def simulate(
+    folder: Annotated[Path, typer.Option("--out", help="Folder for ratings.csv and movies.csv, in MovieLens' form.")],
+    users: Annotated[int, typer.Option(min=1, help="Users of the service.")] = 10_000,
+    items: Annotated[int, typer.Option(min=1, help="Titles of the service.")] = 2_000,
+    mean_items: Annotated[int, typer.Option(min=0, help="Mean interactions a user; 0 chooses by the number of titles.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+) -> None:
+    """Write the log of a simulated streaming service, block by block, of any size."""
+    from coterie.data.simulate import Service  # noqa: PLC0415
+
+    service = Service(users, items, seed, mean_items=mean_items)
+    with _bar("users") as advance:
+        service.write_ratings_csv(folder, lambda done: advance(done, users))
+    out.print(f"[green]log[/green] {folder}/ratings.csv", highlight=False)
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(help="Data set folder, from prepare.")],
+    folder: Annotated[Path, typer.Option("--out", help="Run folder: configuration, history, checkpoint, model.")],
+    model: Annotated[str | None, typer.Option(help="mult-vae, mult-dae, ease or popularity [mult-vae].")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML or JSON with [model] and [training]; options go over it.")] = None,
+    pia: Annotated[float | None, typer.Option(help="λ_A, the weight of Personalized Item Alignment [0].")] = None,
+    keep_prob: Annotated[float | None, typer.Option(help="Share of input entries that survive masking; 1 = clean.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Final weight of the KL.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training users, at most.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order, masks and noise.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any field, as in model.latent_dim=64; repeat for more.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out after an interruption.")] = False,
+    device: Device = "auto",
+    precision: Annotated[Precision, typer.Option(help="bf16 runs the products under autocast.")] = Precision.FLOAT32,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard events into --out.")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Train a model; the epoch with the best validation metric is kept."""
+    from coterie.config import RunConfig, read_values  # noqa: PLC0415
+    from coterie.data.dataset import Dataset  # noqa: PLC0415
+    from coterie.training.trainer import train as train_model  # noqa: PLC0415
+
+    values = read_values(config) if config else {}
+    options = {"model.name": model, "model.pia": pia, "model.keep_prob": keep_prob, "model.beta": beta}
+    options |= {"training.epochs": epochs, "training.seed": seed}
+    for key, value in [*options.items(), *map(_setting, setting or [])]:
+        if value is not None:
+            _put(values, key, value)
+    values.setdefault("model", {}).setdefault("name", "mult-vae")
+    trained = train_model(
+        Dataset.load(data),
+        RunConfig.of(values),
+        out=folder,
+        resume=resume,
+        device=device,
+        precision=precision.value,
+        progress=True,
+        tensorboard=tensorboard,
+    )
+    best = trained.provenance.get("best_epoch")
+    found = f"  best epoch {best}, validation {trained.provenance['best_validation']:.4f}" if best else ""
+    out.print(f"[green]model[/green] {folder}/model{found}", highlight=False)
+    _write(json_file, {"run": str(folder), "config": trained.config.as_json(), **trained.provenance})
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder, from train.")],
+    split: Annotated[SplitPart, typer.Option(help="Choose on validation; report test once.")] = SplitPart.TEST,
+    metric: Metrics = _DEFAULT_METRICS,
+    data: Data = None,
+    per_user: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write every user's values as Parquet.")] = None,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """Measure a model on held-out users, overall and by their number of interactions."""
+    report = _evaluate(run, split, metric, data, device)
+    out.print(str(report), highlight=False, soft_wrap=True)
+    if per_user is not None:
+        import pyarrow.parquet as pq  # noqa: PLC0415
+
+        from coterie.files import publish_file  # noqa: PLC0415
+
+        with publish_file(per_user) as aside:
+            pq.write_table(report.per_user_table(), aside)
+    _write(json_file, {"run": str(run), "split": split.value, **report.to_json()})
+
+
+@app.command()
+def compare(
+    candidate: Annotated[str, typer.Argument(help="Run folder, or several (seeds) joined by commas.")],
+    reference: Annotated[str, typer.Argument(help="Run folder to hold it against, as many, in the same order.")],
+    split: Annotated[SplitPart, typer.Option(help="Choose on validation; report test once.")] = SplitPart.TEST,
+    metric: Metrics = _DEFAULT_METRICS,
+    data: Data = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap and of the sign flips.")] = 10_000,
+    confidence: Annotated[float, typer.Option(help="Of the interval.")] = 0.95,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resampling.")] = 0,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """Compare two models on the same users: paired bootstrap intervals and p-values.
+
+    Several runs a side are pooled, each user once with the average over their runs.
+    """
+    from coterie.evaluation.compare import compare_runs  # noqa: PLC0415
+
+    sides = [[_evaluate(Path(run), split, metric, data, device) for run in side.split(",")] for side in (candidate, reference)]
+    comparison = compare_runs(*sides, seed=seed, n_resamples=resamples, confidence=confidence)
+    out.print(str(comparison), highlight=False, soft_wrap=True)
+    _write(json_file, {"candidate": candidate, "reference": reference, "split": split.value, **comparison.to_json()})
+
+
+@app.command()
+def recommend(
+    run: Annotated[Path, typer.Argument(help="Run folder or model folder.")],
+    histories: Annotated[Path, typer.Option(help="Parquet, CSV or JSON lines of user_id,item_id; an empty item_id: no history.")],
+    path: Annotated[Path, typer.Option("--out", help="Ends in .parquet, .csv or .jsonl: user_id, rank, item_id, score, source.")],
+    k: Annotated[int, typer.Option(min=1, help="Items a user.")] = 10,
+    user_column: Annotated[str, typer.Option(help="Column of user ids.")] = "user_id",
+    item_column: Annotated[str, typer.Option(help="Column of item ids.")] = "item_id",
+    include_seen: Annotated[bool, typer.Option("--include-seen", help="Also recommend what is in the history.")] = False,
+    allow: Annotated[Path | None, typer.Option(metavar="FILE", help="Recommend only these items, one id a line.")] = None,
+    deny: Annotated[Path | None, typer.Option(metavar="FILE", help="Never recommend these items, one id a line.")] = None,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """Recommend to anybody with a history, in training or not; without one, the most popular items, marked so."""
+    from dataclasses import asdict  # noqa: PLC0415
+
+    from coterie.recommend.engine import recommend_to_file  # noqa: PLC0415
+    from coterie.recommend.history_files import read_histories  # noqa: PLC0415
+    from coterie.training.trained_model import TrainedModel  # noqa: PLC0415
+    from coterie.training.trainer import resolve_device  # noqa: PLC0415
+
+    model = TrainedModel.load(run, resolve_device(device))
+    asked = read_histories(histories, user_column, item_column)
+    lists = {"allow": _read_ids(allow), "deny": _read_ids(deny)}
+    with _bar("users") as advance:
+        done = recommend_to_file(model, asked, path, k, exclude_seen=not include_seen, progress=advance, **lists)
+    out.print(f"[green]recommendations[/green] {path}  {done.n_rows:,} rows for {done.n_users:,} users", highlight=False)
+    if done.n_popularity_users:
+        out.print(
+            f"{done.n_popularity_users:,} users without a known item got the most popular ones (source = popularity)", highlight=False
+        )
+    for what, unknown in (("histories", done.unknown_items), ("allow", done.unknown_allow), ("deny", done.unknown_deny)):
+        if unknown:
+            shown = ", ".join(map(str, list(unknown)[:5])) + (", …" if len(unknown) > 5 else "")
+            out.print(f"{len(unknown):,} items of {what} are unknown to the model and were ignored: {shown}", highlight=False, markup=False)
+    _write(json_file, {**asdict(done), "unknown_items": {str(item): n for item, n in done.unknown_items.items()}})
+
+
+def _evaluate(run: Path, split: SplitPart, metrics: list[str], data: Path | None, device: str) -> Any:
+    from coterie.data.dataset import Dataset  # noqa: PLC0415
+    from coterie.data.split import Part  # noqa: PLC0415
+    from coterie.evaluation.evaluate import evaluate as evaluate_model  # noqa: PLC0415
+    from coterie.training.run_folder import dataset_folder  # noqa: PLC0415
+    from coterie.training.trained_model import TrainedModel  # noqa: PLC0415
+    from coterie.training.trainer import resolve_device  # noqa: PLC0415
+
+    model = TrainedModel.load(run, resolve_device(device))
+    dataset = Dataset.load(data or dataset_folder(run))
+    if dataset.fingerprint != model.provenance["dataset"]:
+        raise ConfigError(f"{run} was trained on another data set than {data or dataset.folder}; give the right one with --data.")
+    with _bar(f"{run}") as advance:
+        return evaluate_model(model, dataset.cases(Part[split.name]), metrics=metrics, user_ids=dataset.users, progress=advance)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or key.count(".") != 1:
+        raise ConfigError(f"--set must be SECTION.FIELD=VALUE, found {text!r}; as in model.latent_dim=64.")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    section, field = key.split(".")
+    values.setdefault(section, {})[field] = value
+
+
+def _read_ids(path: Path | None) -> list[str] | None:
+    if path is None:
+        return None
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: must be a readable UTF-8 file with one item id a line ({error}); check the path.") from error
+
+
+def _write(path: Path | None, value: Any) -> None:
+    if path is not None:
+        write_json(path, value)
+
+
+@contextmanager
+def _stages() -> Iterator[Callable[[str], None]]:
+    """Shows what is being done, and for how long."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task("")
+        yield lambda stage: progress.update(task, description=stage)
+
+
+@contextmanager
+def _bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows how many of all are done, and the time left."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task(label, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The configuration of a run: which model, trained how; built in Python or read from TOML.
+
+[model]
+name = "mult-vae"
+pia = 0.3
+
+[training]
+epochs = 100
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationError
+
+from coterie.errors import ConfigError
+from coterie.models.ease import EaseConfig
+from coterie.models.fields import ModelConfig, PositiveInt
+from coterie.models.multdae import MultDAEConfig
+from coterie.models.multvae import MultVAEConfig
+from coterie.models.popularity import PopularityConfig
+
+
+class TrainingConfig(ModelConfig):
+    """How a network is trained; models with a closed form need none of it."""
+
+    epochs: PositiveInt = Field(200, description="passes over the training users, at most")
+    batch_size: PositiveInt = Field(500, description="users a step")
+    learning_rate: float = Field(1e-3, gt=0, description="Adam's step size")
+    weight_decay: float = Field(0.0, ge=0, description="L2: adds weight_decay · w to the gradient of every weight matrix")
+    metric: str = Field("ndcg@100", description="validation metric that chooses the best epoch")
+    validate_every: PositiveInt = Field(1, description="epochs from one validation to the next")
+    patience: PositiveInt = Field(20, description="validations without a better value before stopping early")
+    seed: int = Field(0, ge=0, description="of initial weights, order of users, masks and noise")
+
+
+class RunConfig(ModelConfig):
+    """A model's configuration and its training's.
+
+    Example:
+        >>> RunConfig.of({"model": {"name": "mult-vae", "pia": 0.3}, "training": {"seed": 1}}).model.pia
+        0.3
+        >>> RunConfig.of({"model": {"name": "mult-vae", "pai": 0.3}})
+        Traceback (most recent call last):
+        ...
+        coterie.errors.ConfigError: model.mult-vae.pai: Extra inputs are not permitted, found 0.3; see the field's description.
+    """
+
+    model: Annotated[MultVAEConfig | MultDAEConfig | EaseConfig | PopularityConfig, Field(discriminator="name")] = MultVAEConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Builds a configuration from nested mappings.
+
+        Raises:
+            ConfigError: naming every unknown field and every value out of range.
+        """
+        try:
+            config = cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(_explain(error)) from error
+        if isinstance(config.model, EaseConfig | PopularityConfig) and "training" in values:
+            raise ConfigError(f"[training] must be absent for {config.model.name}, which has a closed form; remove it.")
+        return config
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Reads a ``.toml`` or ``.json`` file.
+
+        Raises:
+            ConfigError: if the file cannot be read or a field is wrong.
+        """
+        return cls.of(read_values(path))
+
+    def network_free(self) -> bool:
+        """Whether the model has a closed form and takes no training steps."""
+        return isinstance(self.model, EaseConfig | PopularityConfig)
+
+    def as_json(self) -> dict[str, Any]:
+        """The configuration as JSON values; `of` reads it back."""
+        values: dict[str, Any] = self.model_dump(mode="json")
+        if self.network_free():
+            del values["training"]
+        return values
+
+
+def read_values(path: str | Path) -> dict[str, Any]:
+    """The nested mappings of a ``.toml`` or ``.json`` file, unchecked, for options to be laid over."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        values: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: must be a readable TOML or JSON file ({error}); check the path and the syntax.") from error
+    return values
+
+
+def _explain(error: ValidationError) -> str:
+    return "\n".join(
+        f"{'.'.join(map(str, fault['loc'])) or 'configuration'}: {fault['msg']}, found {fault['input']!r}; see the field's description."
+        for fault in error.errors()
+    )

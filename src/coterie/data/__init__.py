@@ -1,0 +1,1 @@
+"""From logs to data sets: readers, preparation, ids, splits and the simulated service."""

@@ -1,0 +1,199 @@
+"""The data set: interactions, vocabularies, titles and split, in memory and as a folder on disk.
+
+On disk it is four plain files: ``interactions.safetensors`` (CSR and parts), ``users.parquet``,
+``items.parquet`` (ids and titles) and ``manifest.json`` (sources, rules, counts, checksums). The same
+input, rules and seed give the same bytes, so the fingerprint of a data set identifies it.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from scipy.sparse import csr_array
+
+from coterie.data.ids import IdMap
+from coterie.data.split import Cases, Part, Split, cases_of, check_split, select
+from coterie.errors import ArtifactError, DataError
+from coterie.files import publish_folder, read_manifest, write_manifest
+
+SCHEMA = "coterie.dataset/1"
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Who interacted with what: a binary CSR between two vocabularies.
+
+    Args:
+        users: ``[n_users]`` ids of the rows.
+        items: ``[n_items]`` ids of the columns.
+        indptr: ``[n_users + 1]`` int64 row starts.
+        indices: ``[n_interactions]`` int32 item indices, ascending within a row, each once.
+        timestamps: ``[n_interactions]`` int64 seconds since 1970 (UTC), where the source has them.
+
+    Raises:
+        DataError: if the arrays do not form such a matrix.
+    """
+
+    users: IdMap
+    items: IdMap
+    indptr: np.ndarray
+    indices: np.ndarray
+    timestamps: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.indices)
+        if self.indptr.shape != (len(self.users) + 1,) or self.indptr[0] != 0 or self.indptr[-1] != n or (np.diff(self.indptr) < 0).any():
+            raise DataError(f"indptr must rise from 0 to {n} in {len(self.users) + 1} steps, found shape {self.indptr.shape}.")
+        if n and not (int(self.indices.min()) >= 0 and int(self.indices.max()) < len(self.items)):
+            raise DataError(f"item indices must be in [0, {len(self.items)}), found {self.indices.min()} to {self.indices.max()}.")
+        rises = np.diff(self.indices.astype(np.int64)) > 0
+        if not rises[_inside_rows(self.indptr, n)].all():
+            raise DataError("item indices must ascend within every row, each once; merge repeated interactions first.")
+        if self.timestamps is not None and self.timestamps.shape != (n,):
+            raise DataError(f"timestamps must have one entry an interaction ({n}), found shape {self.timestamps.shape}.")
+
+    @property
+    def n_users(self) -> int:
+        """Number of rows."""
+        return len(self.users)
+
+    @property
+    def n_items(self) -> int:
+        """Number of columns."""
+        return len(self.items)
+
+
+def _inside_rows(indptr: np.ndarray, n: int) -> np.ndarray:
+    """``[n - 1]`` bool: entries i and i + 1 lie in the same row."""
+    inside = np.ones(max(n - 1, 0), dtype=bool)
+    starts = indptr[1:-1]
+    inside[starts[(starts > 0) & (starts < n)] - 1] = False
+    return inside
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Interactions with titles, a split, and the record of how they came to be.
+
+    Args:
+        interactions: All kept interactions.
+        split: Who trains and what is hidden.
+        titles: ``[n_items]`` strings or None, in item order; None if the source has none.
+        provenance: Sources, rules and counts, as written to the manifest. JSON values only.
+        folder: Where it was loaded from, if it was.
+
+    Example:
+        >>> from coterie.data.simulate import simulate_dataset
+        >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
+        >>> data.train.shape == (220, data.n_items)
+        True
+    """
+
+    interactions: Interactions
+    split: Split
+    titles: tuple[str | None, ...] | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_split(self.split, self.interactions.indptr)
+        if self.titles is not None and len(self.titles) != self.n_items:
+            raise DataError(f"titles must have one entry an item ({self.n_items}), found {len(self.titles)}.")
+
+    @property
+    def users(self) -> IdMap:
+        """``[n_users]`` user ids."""
+        return self.interactions.users
+
+    @property
+    def items(self) -> IdMap:
+        """``[n_items]`` item ids."""
+        return self.interactions.items
+
+    @property
+    def n_users(self) -> int:
+        """Number of users of all parts."""
+        return self.interactions.n_users
+
+    @property
+    def n_items(self) -> int:
+        """Number of items, all of them seen in training."""
+        return self.interactions.n_items
+
+    @cached_property
+    def train(self) -> csr_array:
+        """``[n_train_users, n_items]`` interactions to train on, values one."""
+        x, split = self.interactions, self.split
+        rows = select(x.indptr, x.indices, x.n_items, split.interaction_part == Part.TRAIN)
+        return rows[np.flatnonzero(split.user_part == Part.TRAIN)]
+
+    def cases(self, part: Part) -> Cases:
+        """The users to validate or test on, with what is folded in and what is held out."""
+        x = self.interactions
+        return cases_of(part, x.indptr, x.indices, x.n_items, self.split)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 over ids, interactions and split: two data sets with the same one train the same model."""
+        digest = hashlib.sha256()
+        for ids in (self.users, self.items):
+            digest.update(str(ids.values.type).encode())
+            for one in ids.values.to_pylist() if not ids.are_integers else []:
+                digest.update(one.encode() + b"\0")
+            if ids.are_integers:
+                digest.update(ids.values.to_numpy().tobytes())
+        for name, array in sorted(self._arrays().items()):
+            digest.update(name.encode() + array.tobytes())
+        return digest.hexdigest()
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {
+            "indptr": self.interactions.indptr.astype(np.int64),
+            "indices": self.interactions.indices.astype(np.int32),
+            "user_part": self.split.user_part,
+            "interaction_part": self.split.interaction_part,
+        }
+        if self.interactions.timestamps is not None:
+            arrays["timestamps"] = self.interactions.timestamps
+        return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the data set as a folder, whole or not at all; an older one there is replaced."""
+        with publish_folder(folder) as aside:
+            save_file(self._arrays(), aside / "interactions.safetensors")
+            pq.write_table(pa.table({"user_id": self.users.values}), aside / "users.parquet")
+            columns = {"item_id": self.items.values}
+            if self.titles is not None:
+                columns["title"] = pa.array(self.titles, pa.string())
+            pq.write_table(pa.table(columns), aside / "items.parquet")
+            write_manifest(aside, SCHEMA, fingerprint=self.fingerprint, **self.provenance)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Dataset":
+        """Reads a data set folder and checks every checksum and shape.
+
+        Raises:
+            ArtifactError: if the folder is no data set, is damaged, or has another schema version.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder, SCHEMA)
+        try:
+            arrays = load_file(folder / "interactions.safetensors")
+            users = pq.read_table(folder / "users.parquet")
+            items = pq.read_table(folder / "items.parquet")
+            interactions = Interactions(
+                IdMap.of(users["user_id"]), IdMap.of(items["item_id"]), arrays["indptr"], arrays["indices"], arrays.get("timestamps")
+            )
+            titles = tuple(items["title"].to_pylist()) if "title" in items.column_names else None
+            provenance = {key: value for key, value in manifest.items() if key not in ("schema", "files", "fingerprint")}
+            return cls(interactions, Split(arrays["user_part"], arrays["interaction_part"]), titles, provenance, folder.resolve())
+        except (KeyError, SafetensorError, pa.ArrowException, DataError) as error:
+            raise ArtifactError(f"{folder}: not a whole data set ({error}); prepare it anew.") from error

@@ -1,0 +1,116 @@
+"""Identifiers: the one place where people's own ids meet row and column numbers.
+
+Everything outside Coterie speaks ids (integers or strings); everything inside speaks indices.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from coterie.errors import DataError
+
+Id: TypeAlias = int | str
+"""A user's or an item's own identifier, as the source wrote it."""
+
+
+@dataclass(frozen=True, eq=False)
+class IdMap:
+    """A vocabulary: index ↔ id, all integers or all strings, each once.
+
+    Args:
+        values: ``[n]`` Arrow array of int64 or string; position is the index.
+
+    Raises:
+        DataError: if an id is missing, repeated, or of another type.
+
+    Example:
+        >>> items = IdMap.of(["blue", "red"])
+        >>> items.index_of(["red", "green"]).tolist()
+        [1, -1]
+        >>> items.ids_of([0])
+        ['blue']
+    """
+
+    values: pa.Array
+
+    def __post_init__(self) -> None:
+        if not (pa.types.is_int64(self.values.type) or pa.types.is_string(self.values.type)):
+            raise DataError(f"ids must be int64 or string, found {self.values.type}; cast them first.")
+        if self.values.null_count:
+            raise DataError(f"every id must be present, found {self.values.null_count} missing; drop or fill them.")
+        repeated = len(self.values) - pc.count_distinct(self.values).as_py()
+        if repeated:
+            raise DataError(f"every id must occur once, found {repeated} repetitions; merge them first.")
+
+    @classmethod
+    def of(cls, ids: Iterable[Id] | np.ndarray | pa.Array) -> "IdMap":
+        """Builds a vocabulary from ids in index order."""
+        values = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(ids)
+        if isinstance(values, pa.ChunkedArray):
+            values = values.combine_chunks()
+        if pa.types.is_integer(values.type):
+            values = values.cast(pa.int64())
+        elif pa.types.is_large_string(values.type) or pa.types.is_null(values.type):
+            values = values.cast(pa.string())
+        return cls(values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, IdMap) and bool(self.values.equals(other.values))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def are_integers(self) -> bool:
+        """Whether the ids are integers (else strings)."""
+        return bool(pa.types.is_int64(self.values.type))
+
+    def index_of(self, ids: Iterable[Any] | np.ndarray | pa.Array) -> np.ndarray:
+        """Looks ids up; ``"7"`` finds the integer 7 and 7 the string ``"7"``, as files do not keep the difference.
+
+        Args:
+            ids: ``[m]`` ids, known or not.
+
+        Returns:
+            ``[m]`` int64 indices, -1 where the id is not in the vocabulary.
+        """
+        asked = self._as_own_type(ids)
+        found = pc.index_in(asked, value_set=self.values, skip_nulls=True)
+        return np.asarray(pc.fill_null(found, -1).to_numpy(zero_copy_only=False), dtype=np.int64)
+
+    def ids_of(self, indices: Iterable[int] | np.ndarray) -> list[Id]:
+        """The ids at ``[m]`` indices, as Python integers or strings."""
+        ids: list[Id] = self.take(indices).to_pylist()
+        return ids
+
+    def take(self, indices: Iterable[int] | np.ndarray) -> pa.Array:
+        """The ids at ``[m]`` indices, as an Arrow array."""
+        return self.values.take(pa.array(np.asarray(indices, dtype=np.int64)))
+
+    def _as_own_type(self, ids: Iterable[Any] | np.ndarray | pa.Array) -> pa.Array:
+        asked = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else _to_arrow(ids)
+        if isinstance(asked, pa.ChunkedArray):
+            asked = asked.combine_chunks()
+        if asked.type == self.values.type:
+            return asked
+        if not self.are_integers:
+            return asked.cast(pa.string())
+        if pa.types.is_integer(asked.type) or pa.types.is_null(asked.type):
+            return asked.cast(pa.int64())
+        text = asked.cast(pa.string())
+        whole = pc.match_substring_regex(text, r"^-?[0-9]{1,18}$")
+        return pc.if_else(whole, text, pa.scalar(None, pa.string())).cast(pa.int64())
+
+
+def _to_arrow(ids: Iterable[Any]) -> pa.Array:
+    listed = ids if isinstance(ids, np.ndarray) else list(ids)
+    try:
+        return pa.array(listed)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if one is None else str(one) for one in listed])

@@ -1,0 +1,188 @@
+"""Who trains, who is held out, and which of a held-out user's items are hidden.
+
+A split is two small arrays beside the interactions: a part per user and a part per interaction. Both
+protocols of the field fit in it:
+
+- strong generalisation (Liang et al., WWW 2018): held-out users never train; 80 % of their items are
+  folded in, 20 % are ranked;
+- a given per-user split (LightGCN's files): every user trains, and some of each user's items are ranked.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from coterie.errors import ConfigError, DataError
+
+
+class Part(IntEnum):
+    """Where a user or an interaction belongs."""
+
+    TRAIN = 0
+    VALIDATION = 1
+    TEST = 2
+
+
+@dataclass(frozen=True)
+class Split:
+    """A part per user and per interaction.
+
+    Args:
+        user_part: ``[n_users]`` uint8. Only users of ``TRAIN`` are trained on.
+        interaction_part: ``[n_interactions]`` uint8 aligned with the CSR. ``TRAIN`` marks an interaction that
+            may be read as input anywhere, ``VALIDATION`` one that is ranked in validation and is input in the
+            test, ``TEST`` one that is only ever ranked.
+    """
+
+    user_part: np.ndarray
+    interaction_part: np.ndarray
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Users to evaluate on: what the model is shown, and what it must find.
+
+    Args:
+        user_index: ``[n_cases]`` rows of the data set.
+        fold_in: ``[n_cases, n_items]`` interactions shown to the model.
+        held_out: ``[n_cases, n_items]`` interactions to find; at least one in every row.
+    """
+
+    user_index: np.ndarray
+    fold_in: csr_array
+    held_out: csr_array
+
+
+def cases_of(part: Part, indptr: np.ndarray, indices: np.ndarray, n_items: int, split: Split) -> Cases:
+    """Cuts the cases of ``part`` out of all interactions.
+
+    A user is a case if one of their interactions carries ``part``; what carries a lower part is folded in.
+
+    Args:
+        part: ``VALIDATION`` or ``TEST``.
+        indptr: ``[n_users + 1]`` row starts.
+        indices: ``[n_interactions]`` item indices.
+        n_items: Number of columns.
+        split: The parts.
+    """
+    to_find = split.interaction_part == part
+    row = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    user_index = np.unique(row[to_find])
+    held_out = select(indptr, indices, n_items, to_find)[user_index]
+    fold_in = select(indptr, indices, n_items, split.interaction_part < part)[user_index]
+    return Cases(user_index, fold_in, held_out)
+
+
+def select(indptr: np.ndarray, indices: np.ndarray, n_items: int, keep: np.ndarray) -> csr_array:
+    """The CSR of the interactions where ``keep`` ([n_interactions] bool) holds, all rows kept, values one."""
+    kept_before = np.concatenate([[0], np.cumsum(keep)])
+    kept = indices[keep]
+    return csr_array((np.ones(len(kept), dtype=np.float32), kept, kept_before[indptr]), shape=(len(indptr) - 1, n_items))
+
+
+def choose_users(n_users: int, held_out_users: int, seed: int) -> np.ndarray:
+    """Draws the held-out users as Liang et al. do.
+
+    The stream of random numbers is theirs too (NumPy's legacy ``RandomState``, frozen by its policy): on the
+    same users in the same order their seed, 98765, gives their users.
+
+    Args:
+        n_users: Number of users, in order of their ids.
+        held_out_users: Number of validation users, and of test users.
+        seed: Of the permutation.
+
+    Returns:
+        ``[n_users]`` uint8 parts.
+
+    Raises:
+        ConfigError: if nobody would be left to train on.
+
+    References:
+        Liang et al. (2018), section 4.1 and its companion notebook.
+    """
+    if held_out_users < 1 or 2 * held_out_users >= n_users:
+        raise ConfigError(
+            f"held-out users must be at least 1 and leave someone to train on: twice {held_out_users} of {n_users} users; "
+            "choose another --held-out-users."
+        )
+    order = np.random.RandomState(seed).permutation(n_users)
+    user_part = np.full(n_users, Part.TRAIN, dtype=np.uint8)
+    user_part[order[n_users - 2 * held_out_users : n_users - held_out_users]] = Part.VALIDATION
+    user_part[order[n_users - held_out_users :]] = Part.TEST
+    return user_part
+
+
+def hide_items(indptr: np.ndarray, user_part: np.ndarray, seed: int, share: float = 0.2, min_items: int = 5) -> np.ndarray:
+    """Hides a share of every held-out user's items, as Liang et al. do.
+
+    Args:
+        indptr: ``[n_users + 1]`` row starts, items unseen in training already dropped.
+        user_part: ``[n_users]`` from `choose_users`.
+        seed: Restarted for the validation and for the test users, as in the original.
+        share: Of each user's items, rounded down.
+        min_items: A user with fewer keeps them all in the fold-in and is not evaluated.
+
+    Returns:
+        ``[n_interactions]`` uint8 parts.
+    """
+    _check_share(share)
+    interaction_part = np.full(int(indptr[-1]), Part.TRAIN, dtype=np.uint8)
+    for part in (Part.VALIDATION, Part.TEST):
+        random = np.random.RandomState(seed)
+        for user in np.flatnonzero(user_part == part):
+            n_items = int(indptr[user + 1] - indptr[user])
+            if n_items >= min_items:
+                hidden = random.choice(n_items, size=int(share * n_items), replace=False)
+                interaction_part[indptr[user] + hidden] = part
+    return interaction_part
+
+
+def hide_validation_items(indptr: np.ndarray, interaction_part: np.ndarray, seed: int, share: float = 0.1) -> np.ndarray:
+    """Takes a share of every user's training interactions for validation, beside a given test part.
+
+    The given split of the graph papers has no validation part, and choosing on its test part would be
+    tuning on test users.
+
+    Args:
+        indptr: ``[n_users + 1]`` row starts.
+        interaction_part: ``[n_interactions]`` uint8 with ``TRAIN`` and ``TEST`` as given.
+        seed: Of the draw.
+        share: Of each user's training items, rounded down; 0 keeps all of them for training.
+
+    Returns:
+        A new ``[n_interactions]`` uint8 array of parts.
+    """
+    _check_share(share)
+    parts = interaction_part.copy()
+    row = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    mine = np.flatnonzero(parts == Part.TRAIN)
+    shuffled = mine[np.random.RandomState(seed).permutation(len(mine))]
+    by_user = shuffled[np.argsort(row[shuffled], kind="stable")]
+    n_mine = np.bincount(row[mine], minlength=len(indptr) - 1)
+    rank = np.arange(len(by_user)) - np.repeat(np.cumsum(n_mine) - n_mine, n_mine)
+    parts[by_user[rank < np.floor(share * n_mine)[row[by_user]]]] = Part.VALIDATION
+    return parts
+
+
+def _check_share(share: float) -> None:
+    if not 0 <= share < 1:
+        raise ConfigError(f"the held-out share must be in [0, 1), found {share}; 0.2 is the field's custom.")
+
+
+def check_split(split: Split, indptr: np.ndarray) -> None:
+    """Checks shapes and that there is something to train on.
+
+    Raises:
+        DataError: if a part array has the wrong length or value, or no interaction is left for training.
+    """
+    for name, parts, length in (
+        ("user_part", split.user_part, len(indptr) - 1),
+        ("interaction_part", split.interaction_part, int(indptr[-1])),
+    ):
+        if parts.shape != (length,) or (length and int(parts.max()) > Part.TEST):
+            raise DataError(f"{name} must hold {length} parts 0, 1 or 2, found shape {parts.shape}; prepare the data set anew.")
+    trains = np.repeat(split.user_part == Part.TRAIN, np.diff(indptr)) & (split.interaction_part == Part.TRAIN)
+    if not trains.any():
+        raise DataError("no interaction is left to train on; lower the minimum counts or the number of held-out users.")

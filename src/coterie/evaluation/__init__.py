@@ -1,0 +1,1 @@
+"""From scores to ranking metrics, cohorts and paired comparisons."""

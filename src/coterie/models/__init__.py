@@ -1,0 +1,1 @@
+"""Networks and baselines: tensors in, tensors out."""

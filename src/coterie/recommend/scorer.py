@@ -1,0 +1,59 @@
+"""What a model must offer to be evaluated and to recommend.
+
+Two protocols instead of a base class: a baseline of ten lines and a trained network meet here and nowhere
+else. ``tests/scorer_contract.py`` holds every scorer to what is promised below.
+"""
+
+from typing import Protocol
+
+import numpy as np
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from coterie.data.ids import IdMap
+
+
+class Scorer(Protocol):
+    """Scores every item of its catalogue for any histories: users need not have been in training.
+
+    The contract, which one test holds every scorer to: a row's scores depend on that row alone, whatever
+    else is in the block; an empty row has finite scores; no argument is changed; the answer belongs to the
+    caller, who may overwrite it.
+
+    What follows from it for whoever writes a scorer: no dropout, noise or batch statistics while scoring; a
+    cached or expanded tensor is copied before it is returned; gradients are off, by ``torch.no_grad`` rather
+    than ``torch.inference_mode``, whose tensors a caller may not overwrite. "That row alone" holds up to
+    rounding: a matrix product may add in another order when the block has another height.
+    """
+
+    @property
+    def n_items(self) -> int:
+        """Size of the catalogue."""
+        ...
+
+    def score(self, histories: csr_array) -> Tensor:
+        """Scores ``[n, n_items]`` binary histories: a ``[n, n_items]`` float32 tensor, higher is better."""
+        ...
+
+
+class Recommender(Scorer, Protocol):
+    """A scorer that also knows its catalogue's ids, so that people's ids go in and come out."""
+
+    @property
+    def items(self) -> IdMap:
+        """``[n_items]`` item ids."""
+        ...
+
+    @property
+    def titles(self) -> tuple[str | None, ...] | None:
+        """``[n_items]`` titles, where known."""
+        ...
+
+    @property
+    def popularity(self) -> np.ndarray:
+        """``[n_items]`` number of training users of each item, the fall-back for empty histories."""
+        ...
+
+    def item_vectors(self) -> Tensor:
+        """``[n_items, dim]`` learned item representations, for `similar_items`."""
+        ...

@@ -1,0 +1,108 @@
+"""Sparse rows on a device, and their product with a matrix: how histories reach a network.
+
+Apart from models/ and objectives/ because both read it: a batch of histories is never a batch × items
+matrix, only the positions of its ones.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """A binary ``[n_rows, n_items]`` matrix as the positions of its ones.
+
+    Args:
+        indices: ``[n_ones]`` int64 column of each one, row after row.
+        offsets: ``[n_rows + 1]`` int64 where each row starts and the last ends.
+        n_items: Number of columns.
+
+    Example:
+        >>> rows = SparseRows.from_csr(csr_array(np.array([[1, 0, 1], [0, 0, 0]])))
+        >>> rows.counts.tolist(), rows.row.tolist()
+        ([2, 0], [0, 0])
+    """
+
+    indices: Tensor
+    offsets: Tensor
+    n_items: int
+
+    @classmethod
+    def from_csr(cls, matrix: csr_array, device: torch.device | str = "cpu") -> "SparseRows":
+        """Moves the pattern of a SciPy CSR to ``device``; its values are not read."""
+        indices = torch.from_numpy(matrix.indices.astype(np.int64)).to(device)
+        return cls(indices, torch.from_numpy(matrix.indptr.astype(np.int64)).to(device), matrix.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def counts(self) -> Tensor:
+        """``[n_rows]`` int64 number of ones in each row."""
+        return self.offsets[1:] - self.offsets[:-1]
+
+    @property
+    def row(self) -> Tensor:
+        """``[n_ones]`` int64 row of each one."""
+        return torch.repeat_interleave(self.counts, output_size=len(self.indices))
+
+    def take(self, rows: Tensor) -> "SparseRows":
+        """The rows at ``[m]`` int64 positions, in that order, gathered on the device."""
+        starts, counts = self.offsets[rows], self.counts[rows]
+        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        n_ones = int(offsets[-1])
+        shift = torch.repeat_interleave(starts - offsets[:-1], counts, output_size=n_ones)
+        return SparseRows(self.indices[shift + torch.arange(n_ones, device=shift.device)], offsets, self.n_items)
+
+    def where(self, keep: Tensor) -> "SparseRows":
+        """The same rows with only the ones where ``keep`` ([n_ones] bool) holds."""
+        kept_before = torch.cat([keep.new_zeros(1, dtype=torch.int64), keep.cumsum(0)])
+        return SparseRows(self.indices[keep], kept_before[self.offsets], self.n_items)
+
+
+def gather_sum(rows: SparseRows, weight: Tensor) -> Tensor:
+    """The product of binary rows with a matrix, by gathering: row u is the sum of ``weight`` over u's ones.
+
+    Neither direction makes a batch × items matrix. The gradient is the same gather with the pattern transposed,
+    so each of its rows is summed in one order: equal inputs give equal bits on the CPU.
+
+    Args:
+        rows: ``[n_rows, n_items]`` binary.
+        weight: ``[n_items, dim]``.
+
+    Returns:
+        ``[n_rows, dim]``; an empty row gives zeros.
+
+    Example:
+        >>> rows = SparseRows.from_csr(csr_array(np.array([[1, 0, 1], [0, 0, 0]])))
+        >>> gather_sum(rows, torch.tensor([[1.0], [10.0], [100.0]])).tolist()
+        [[101.0], [0.0]]
+    """
+    summed: Tensor = _GatherSum.apply(weight, rows.indices, rows.offsets)  # type: ignore[no-untyped-call]
+    return summed
+
+
+class _GatherSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, indices: Tensor, offsets: Tensor) -> Tensor:
+        ctx.save_for_backward(indices, offsets)
+        ctx.n_items = len(weight)
+        return functional.embedding_bag(indices, weight, offsets, mode="sum", include_last_offset=True)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        indices, offsets = ctx.saved_tensors
+        row = torch.repeat_interleave(offsets[1:] - offsets[:-1], output_size=len(indices))
+        by_item = row[torch.argsort(indices, stable=True)]
+        ends = torch.bincount(indices, minlength=ctx.n_items).cumsum(0)
+        item_offsets = torch.cat([ends.new_zeros(1), ends])
+        grad = grad.contiguous()
+        return functional.embedding_bag(by_item, grad, item_offsets, mode="sum", include_last_offset=True), None, None

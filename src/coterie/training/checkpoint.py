@@ -1,0 +1,62 @@
+"""Checkpoints: all a run needs to go on as if it had never stopped, in one file that is replaced in one rename."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from coterie.errors import ArtifactError
+from coterie.files import publish_file
+
+SCHEMA = "coterie.checkpoint/1"
+
+
+@dataclass
+class Position:
+    """Where a run stands.
+
+    Args:
+        epoch: Finished epochs.
+        batch: Finished batches of the epoch under way.
+        n_steps: Optimisation steps in all.
+        sums: Sums of the terms over the batches of the epoch under way.
+        best_epoch: Epoch of the best validation value so far; 0 before the first.
+        best_value: That value.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    n_steps: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    best_epoch: int = 0
+    best_value: float | None = None
+
+
+def save_checkpoint(path: Path, position: Position, state: dict[str, Tensor], best: dict[str, Tensor]) -> None:
+    """Writes position, the step's state and the best weights so far."""
+    tensors = state | {f"best.{name}": value for name, value in best.items()}
+    metadata = {"schema": SCHEMA, "position": json.dumps(asdict(position))}
+    with publish_file(path) as aside:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, aside, metadata)
+
+
+def load_checkpoint(path: Path, device: str) -> tuple[Position, dict[str, Tensor], dict[str, Tensor]]:
+    """Reads what `save_checkpoint` wrote.
+
+    Raises:
+        ArtifactError: if the file is damaged or of another schema.
+    """
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            metadata = file.metadata() or {}
+            if metadata.get("schema") != SCHEMA:
+                raise ArtifactError(f"{path}: schema must be {SCHEMA!r}, found {metadata.get('schema')!r}; use the version that wrote it.")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path}: not a whole checkpoint ({error}); remove it to start anew.") from error
+    best = {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
+    state = {name: value for name, value in tensors.items() if not name.startswith("best.")}
+    return Position(**json.loads(metadata["position"])), state, best

@@ -1,0 +1,120 @@
+"""The run folder: configuration, environment, history, checkpoint and, at the end, the model.
+
+config.json        what was asked for
+environment.json   with which versions, on which machine and data
+history.jsonl      one line an epoch: terms, schedule, validation
+checkpoint.safetensors   while the run is unfinished
+model/             the artifact, once it is finished
+
+Every file but the history is replaced in one rename; the history is cut back to the checkpoint on resuming.
+"""
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import coterie
+from coterie.config import RunConfig
+from coterie.data.dataset import Dataset
+from coterie.errors import ConfigError
+from coterie.files import publish_file, write_json
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        path: The folder; made if missing.
+        config: What is asked for.
+        dataset: What is trained on.
+        device: Where.
+        resume: Whether to go on with a run that is already there.
+
+    Raises:
+        ConfigError: if there is a run and ``resume`` is false, or it was another configuration or data set.
+    """
+
+    def __init__(self, path: str | Path, config: RunConfig, dataset: Dataset, device: str, *, resume: bool) -> None:
+        self.path = Path(path)
+        self.config_file, self.history_file = self.path / "config.json", self.path / "history.jsonl"
+        self.checkpoint, self.model = self.path / "checkpoint.safetensors", self.path / "model"
+        asked = {"config": config.as_json(), "dataset": dataset.fingerprint}
+        if self.config_file.exists():
+            self._check_same(asked, resume=resume)
+        else:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(self.path / "environment.json", _environment(dataset, device))
+            write_json(self.config_file, asked)
+
+    def _check_same(self, asked: dict[str, Any], *, resume: bool) -> None:
+        if not resume:
+            raise ConfigError(f"{self.path}: a run must have a folder of its own, this holds one; resume it (--resume) or choose another.")
+        found = json.loads(self.config_file.read_text(encoding="utf-8"))
+        if found != asked:
+            raise ConfigError(f"{self.path}: a run resumes only with its own configuration and data set, {_difference(found, asked)}.")
+
+    def keep_history(self, epoch: int) -> None:
+        """Drops history lines after ``epoch``: the work they tell of was lost and is done again."""
+        lines = self.history_file.read_text(encoding="utf-8").splitlines() if self.history_file.exists() else []
+        with publish_file(self.history_file) as aside:
+            aside.write_text("".join(f"{line}\n" for line in lines[:epoch]), encoding="utf-8")
+
+    def append_history(self, entry: dict[str, Any]) -> None:
+        """Adds one line."""
+        with self.history_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def read_history(run: str | Path) -> list[dict[str, Any]]:
+    """The history of a run folder, one mapping an epoch."""
+    return [json.loads(line) for line in (Path(run) / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def dataset_folder(run: str | Path) -> Path:
+    """Where the data set of a run lay when it was trained.
+
+    Raises:
+        ConfigError: if the run does not tell or the folder is gone.
+    """
+    try:
+        environment = json.loads((Path(run) / "environment.json").read_text(encoding="utf-8"))
+        folder = environment["dataset"]["folder"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{run}: a run folder must say where its data set is ({error}); give it with --data.") from error
+    if folder is None or not Path(folder).is_dir():
+        raise ConfigError(f"{run}: its data set must still be at {folder}, none was found there; give it with --data.")
+    return Path(folder)
+
+
+def _environment(dataset: Dataset, device: str) -> dict[str, Any]:
+    return {
+        "coterie": coterie.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "machine": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "dataset": {
+            "fingerprint": dataset.fingerprint,
+            "folder": None if dataset.folder is None else str(dataset.folder),
+            "users": dataset.n_users,
+            "items": dataset.n_items,
+        },
+    }
+
+
+def _difference(found: dict[str, Any], asked: dict[str, Any]) -> str:
+    before, now = _flatten(found), _flatten(asked)
+    different = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    return "; ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in different)
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {k: v for key, inner in value.items() for k, v in _flatten(inner, f"{prefix}.{key}".lstrip(".")).items()}

@@ -1,0 +1,146 @@
+"""The trained model: a scorer with its vocabulary, and the self-contained artifact it is saved as.
+
+The artifact is a folder of plain files: ``weights.safetensors`` (no anchors: serving needs none),
+``items.parquet`` (ids, titles, popularity) and ``manifest.json`` (schema, configuration, checksums).
+Nothing in it is unpickled, and no training data is needed to load it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from scipy.sparse import csr_array
+from torch import Tensor
+
+import coterie
+from coterie.config import RunConfig
+from coterie.data.ids import IdMap
+from coterie.errors import ArtifactError, ConfigError, DataError
+from coterie.files import publish_folder, read_manifest, write_manifest
+from coterie.models.ease import Ease, EaseConfig
+from coterie.models.multdae import MultDAE
+from coterie.models.multvae import MultVAE
+from coterie.models.popularity import Popularity, PopularityConfig
+from coterie.sparse import SparseRows
+from coterie.training.step import build_network
+
+SCHEMA = "coterie.model/1"
+
+Network: TypeAlias = MultVAE | MultDAE | Ease | Popularity
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A model that was trained: there is no other kind. It is a `Scorer` and a `Recommender`.
+
+    Args:
+        network: The weights, on some device.
+        config: What it is and how it was trained.
+        items: ``[n_items]`` item ids.
+        titles: ``[n_items]`` titles, where known.
+        popularity: ``[n_items]`` int64 training users of each item.
+        provenance: Data set fingerprint and training summary. JSON values only.
+
+    Example:
+        >>> from coterie.data.simulate import simulate_dataset
+        >>> from coterie.training.trainer import train
+        >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
+        >>> model = train(data, RunConfig.of({"model": {"name": "ease"}}))
+        >>> model.score(data.train[:2]).shape == (2, model.n_items)
+        True
+    """
+
+    network: Network
+    config: RunConfig
+    items: IdMap
+    titles: tuple[str | None, ...] | None
+    popularity: np.ndarray
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for what, length in (("ids", len(self.items)), ("popularity", len(self.popularity)), ("titles", len(self.titles or self.items))):
+            if length != self.network.n_items:
+                raise DataError(f"{what} must have one entry for each of the network's {self.network.n_items} items, found {length}.")
+
+    @property
+    def n_items(self) -> int:
+        """Size of the catalogue."""
+        return self.network.n_items
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        device: torch.device = next(iter(self.network.state_dict().values())).device
+        return device
+
+    def score(self, histories: csr_array) -> Tensor:
+        """Scores ``[n, n_items]`` binary histories: ``[n, n_items]`` float32 on the model's device."""
+        with torch.no_grad():
+            return self.network.score(SparseRows.from_csr(histories, self.device))
+
+    def encode(self, histories: csr_array) -> tuple[Tensor, Tensor]:
+        """Posterior mean and log-variance of ``[n, n_items]`` clean histories, each ``[n, latent_dim]``.
+
+        Raises:
+            ConfigError: if the model is no variational autoencoder.
+        """
+        if not isinstance(self.network, MultVAE):
+            raise ConfigError(f"a posterior needs a variational autoencoder, this is {self.config.model.name}; train mult-vae.")
+        with torch.no_grad():
+            return self.network.posterior(SparseRows.from_csr(histories, self.device))
+
+    def item_vectors(self) -> Tensor:
+        """``[n_items, dim]`` learned item representations."""
+        return self.network.item_vectors()
+
+    def to(self, device: torch.device | str) -> "TrainedModel":
+        """The same model with its weights moved to ``device``."""
+        self.network.to(device)
+        return self
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the artifact, whole or not at all; an older one there is replaced."""
+        with publish_folder(folder) as aside:
+            save_file({name: w.cpu().contiguous() for name, w in self.network.state_dict().items()}, aside / "weights.safetensors")
+            columns = {"item_id": self.items.values, "popularity": pa.array(self.popularity, pa.int64())}
+            if self.titles is not None:
+                columns["title"] = pa.array(self.titles, pa.string())
+            pq.write_table(pa.table(columns), aside / "items.parquet")
+            written_by = {"coterie": coterie.__version__, "torch": torch.__version__}
+            write_manifest(aside, SCHEMA, config=self.config.as_json(), written_by=written_by, provenance=dict(self.provenance))
+
+    @classmethod
+    def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "TrainedModel":
+        """Reads an artifact, or the one in a run folder, and checks schema, checksums and shapes.
+
+        Raises:
+            ArtifactError: if it is missing, damaged, or of another schema version.
+        """
+        folder = Path(folder)
+        folder = folder / "model" if (folder / "model").is_dir() else folder
+        manifest = read_manifest(folder, SCHEMA)
+        try:
+            config = RunConfig.of(manifest["config"])
+            items = pq.read_table(folder / "items.parquet")
+            network = _empty_network(items.num_rows, config)
+            network.load_state_dict(load_file(folder / "weights.safetensors"))
+            titles = tuple(items["title"].to_pylist()) if "title" in items.column_names else None
+            popularity = items["popularity"].to_numpy()
+            return cls(network.to(device).eval(), config, IdMap.of(items["item_id"]), titles, popularity, manifest["provenance"])
+        except (KeyError, RuntimeError, SafetensorError, pa.ArrowException, ConfigError, DataError) as error:
+            raise ArtifactError(f"{folder}: not a whole model ({error}); restore it or train anew.") from error
+
+
+def _empty_network(n_items: int, config: RunConfig) -> Network:
+    if isinstance(config.model, EaseConfig):
+        return Ease(n_items)
+    if isinstance(config.model, PopularityConfig):
+        return Popularity(n_items)
+    return build_network(n_items, config.model)

@@ -1,0 +1,262 @@
+"""Training: a data set and a configuration in, a trained model out."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coterie.config import RunConfig
+from coterie.data.dataset import Dataset
+from coterie.data.split import Part
+from coterie.errors import ConfigError, Interrupted, NumericalError
+from coterie.evaluation.evaluate import evaluate
+from coterie.evaluation.metrics import Metric
+from coterie.models.ease import Ease, EaseConfig
+from coterie.models.multdae import MultDAEConfig
+from coterie.models.multvae import MultVAEConfig
+from coterie.models.popularity import Popularity, PopularityConfig
+from coterie.sparse import SparseRows
+from coterie.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from coterie.training.progress import TrainingProgress
+from coterie.training.run_folder import RunFolder
+from coterie.training.step import ORDER, Precision, TrainingStep, seeded
+from coterie.training.stop import StopRequest
+from coterie.training.trained_model import Network, TrainedModel
+
+
+def train(
+    dataset: Dataset,
+    config: RunConfig | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    precision: Precision = "float32",
+    progress: bool = False,
+    tensorboard: bool = False,
+    checkpoint_seconds: float = 60.0,
+) -> TrainedModel:
+    """Trains a model; the epoch with the best validation metric is the one returned.
+
+    Seeded: on the CPU, with the same number of threads, the same arguments give the same weights, interrupted and
+    resumed or not. Without validation cases every epoch is run and the last one returned.
+
+    Args:
+        dataset: With its split.
+        config: A Mult-VAE with its defaults if None.
+        out: Run folder (see `run_folder`). With it, SIGINT and SIGTERM stop cleanly after the step under way.
+        resume: Go on with the run in ``out``, from its last checkpoint or, if it has none, from the start.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, …; ``"auto"`` is CUDA where there is one.
+        precision: ``"bf16"`` runs the products in bfloat16.
+        progress: Draw a bar on standard error.
+        tensorboard: Also write the history as TensorBoard events into ``out``.
+        checkpoint_seconds: From one checkpoint to the next; a SIGKILL loses at most so much work.
+
+    Raises:
+        ConfigError: if the arguments contradict one another or the run in ``out``.
+        Interrupted: if a signal asked for a stop; the checkpoint is on disk.
+        NumericalError: if a loss stopped being finite.
+
+    Example:
+        >>> from coterie.data.simulate import simulate_dataset
+        >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
+        >>> model = train(data, RunConfig.of({"model": {"hidden_dims": [20], "latent_dim": 8}, "training": {"epochs": 2}}))
+        >>> model.score(data.train[:3]).shape == (3, data.n_items)
+        True
+    """
+    config = config or RunConfig()
+    device = resolve_device(device)
+    if out is None and (resume or tensorboard):
+        raise ConfigError("resume and tensorboard need a run folder; pass out.")
+    folder = None if out is None else RunFolder(out, config, dataset, device, resume=resume)
+    if folder is not None and folder.model.exists():
+        return TrainedModel.load(folder.model, device)
+    if isinstance(config.model, EaseConfig | PopularityConfig):
+        network = _fit(dataset, config.model, device)
+        summary: dict[str, Any] = {}
+    else:
+        network, summary = _descend(dataset, config, folder, device, precision, progress, tensorboard, checkpoint_seconds)
+    popularity = np.asarray(dataset.train.sum(axis=0), dtype=np.int64)
+    provenance = {"dataset": dataset.fingerprint, **summary}
+    model = TrainedModel(network.eval(), config, dataset.items, dataset.titles, popularity, provenance)
+    if folder is not None:
+        model.save(folder.model)
+        folder.checkpoint.unlink(missing_ok=True)
+    return model
+
+
+def resolve_device(device: str) -> str:
+    """The device that a name stands for; ``"auto"`` is CUDA where there is one.
+
+    Raises:
+        ConfigError: if CUDA is asked for and there is none.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device {device!r} needs CUDA, this machine or this torch has none; use cpu.")
+    return device
+
+
+def _fit(dataset: Dataset, model: EaseConfig | PopularityConfig, device: str) -> Network:
+    if isinstance(model, EaseConfig):
+        return Ease.fit(dataset.train, model).to(device)
+    return Popularity.fit(dataset.train, model).to(device)
+
+
+def _descend(
+    dataset: Dataset,
+    config: RunConfig,
+    folder: RunFolder | None,
+    device: str,
+    precision: Precision,
+    progress: bool,
+    tensorboard: bool,
+    checkpoint_seconds: float,
+) -> tuple[Network, dict[str, Any]]:
+    run = Descent(dataset, config, folder, device, precision, checkpoint_seconds)
+    with ExitStack() as stack:
+        bar = stack.enter_context(TrainingProgress(config.training.epochs, run.n_batches, config.model.name, visible=progress))
+        stop = stack.enter_context(StopRequest(active=folder is not None))
+        events = stack.enter_context(_event_writer(folder.path)) if tensorboard and folder is not None else None
+        while not run.finished():
+            for batch in run.batches():
+                run.advance(batch)
+                bar.step(run.position.epoch, run.position.batch)
+                run.pause(stop)
+            entry = run.close_epoch()
+            bar.epoch(entry)
+            if events is not None:
+                _write_events(events, entry)
+            run.pause(stop)
+    return run.best_network(), {"best_epoch": run.position.best_epoch, "best_validation": run.position.best_value}
+
+
+class Descent:
+    """Gradient descent under way: a step, a position, and the best weights so far.
+
+    Args:
+        dataset: With its split.
+        config: Of a network.
+        folder: Where history and checkpoints go, if anywhere.
+        device: Where to train.
+        precision: Of the products.
+        checkpoint_seconds: From one checkpoint to the next.
+    """
+
+    def __init__(
+        self, dataset: Dataset, config: RunConfig, folder: RunFolder | None, device: str, precision: Precision, checkpoint_seconds: float
+    ) -> None:
+        if not isinstance(config.model, MultVAEConfig | MultDAEConfig):
+            raise ConfigError(f"{config.model.name} has a closed form and takes no steps.")
+        Metric.parse(config.training.metric)
+        self.config, self.folder, self.device = config.training, folder, device
+        self.rows = SparseRows.from_csr(dataset.train, device)
+        self.cases = dataset.cases(Part.VALIDATION)
+        self.step = TrainingStep(dataset.n_items, config.model, config.training, device=device, precision=precision)
+        self.position, self.best = Position(), self._network_weights()
+        self.n_batches = -(-len(self.rows) // self.config.batch_size)
+        self.checkpoint_seconds, self._saved_at = checkpoint_seconds, time.monotonic()
+        self._epoch_started = time.perf_counter()
+        self._sums: dict[str, Tensor] = {}
+        if folder is not None:
+            self._take_over(folder)
+
+    def _take_over(self, folder: RunFolder) -> None:
+        if folder.checkpoint.exists():
+            self.position, state, self.best = load_checkpoint(folder.checkpoint, self.device)
+            self.step.restore(state, self.position.n_steps)
+            self._sums = {name: torch.tensor(value, dtype=torch.float64, device=self.device) for name, value in self.position.sums.items()}
+        folder.keep_history(self.position.epoch)
+
+    def finished(self) -> bool:
+        """Whether all epochs are done or patience has run out."""
+        waited = (self.position.epoch - self.position.best_epoch) // self.config.validate_every
+        out_of_patience = self._validates and self.position.batch == 0 and waited >= self.config.patience
+        return self.position.epoch >= self.config.epochs or out_of_patience
+
+    @property
+    def _validates(self) -> bool:
+        return len(self.cases.user_index) > 0
+
+    def batches(self) -> Iterator[Tensor]:
+        """The users of each batch still to come in this epoch; the order depends on seed and epoch alone."""
+        order = torch.randperm(len(self.rows), generator=seeded(self.config.seed, ORDER, self.position.epoch)).to(self.device)
+        yield from torch.split(order, self.config.batch_size)[self.position.batch :]
+
+    def advance(self, users: Tensor) -> None:
+        """Takes one step."""
+        for name, term in self.step(self.rows.take(users)).items():
+            # In float64, so that a checkpoint holds the sum exactly.
+            self._sums[name] = self._sums.get(name, 0.0) + term.double() * len(users)
+        self.position.batch += 1
+        self.position.n_steps = self.step.n_steps
+
+    def close_epoch(self) -> dict[str, Any]:
+        """Validates, keeps the best weights and writes the history line of the epoch that ends here."""
+        means = {name: float(total) / len(self.rows) for name, total in self._sums.items()}
+        if not np.isfinite(means["loss"]):
+            terms = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
+            raise NumericalError(f"the loss must stay finite, found {terms} in epoch {self.position.epoch + 1}; lower the learning rate.")
+        self.position.epoch, self.position.batch, self._sums = self.position.epoch + 1, 0, {}
+        entry: dict[str, Any] = {"epoch": self.position.epoch, "step": self.position.n_steps, **means, "beta": self.step.beta}
+        if self._validates and self.position.epoch % self.config.validate_every == 0:
+            entry["validation"] = {self.config.metric: self._validate()}
+        elif not self._validates:
+            self.best, self.position.best_epoch = self._network_weights(), self.position.epoch
+        entry["best_epoch"] = self.position.best_epoch
+        entry["seconds"] = round(time.perf_counter() - self._epoch_started, 3)
+        self._epoch_started = time.perf_counter()
+        if self.folder is not None:
+            self.folder.append_history(entry)
+        return entry
+
+    def _validate(self) -> float:
+        value = evaluate(self.step, self.cases, metrics=(self.config.metric,)).mean(self.config.metric)
+        if self.position.best_value is None or value > self.position.best_value:
+            self.position.best_value, self.position.best_epoch = value, self.position.epoch
+            self.best = self._network_weights()
+        return value
+
+    def _network_weights(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self.step.network.state_dict().items()}
+
+    def pause(self, stop: StopRequest) -> None:
+        """Writes a checkpoint when one is due or a stop was asked for.
+
+        Raises:
+            Interrupted: if a stop was asked for.
+        """
+        due = time.monotonic() - self._saved_at >= self.checkpoint_seconds
+        if self.folder is None or not (due or stop.signal_number):
+            return
+        self.position.sums = {name: float(total) for name, total in self._sums.items()}
+        save_checkpoint(self.folder.checkpoint, self.position, self.step.state(), self.best)
+        self._saved_at = time.monotonic()
+        if stop.signal_number:
+            where = f"epoch {self.position.epoch + 1}, batch {self.position.batch} of {self.n_batches}"
+            raise Interrupted(f"stopped in {where}; {self.folder.checkpoint} holds it, go on with --resume.", stop.signal_number)
+
+    def best_network(self) -> Network:
+        """The network with the best weights."""
+        self.step.network.load_state_dict(self.best)
+        return self.step.network
+
+
+def _event_writer(path: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an optional dependency
+    except ImportError as error:
+        raise ConfigError("TensorBoard events need the package tensorboard; pip install 'coterie[tensorboard]'.") from error
+    return SummaryWriter(str(path))
+
+
+def _write_events(events: Any, entry: dict[str, Any]) -> None:
+    scalars = {name: value for name, value in entry.items() if isinstance(value, int | float) and name not in ("epoch", "step")}
+    for name, value in (scalars | entry.get("validation", {})).items():
+        events.add_scalar(name, value, entry["epoch"])

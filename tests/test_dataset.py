@@ -1,0 +1,144 @@
+"""The data set: its matrix, its folder, and every way the folder can be damaged."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from coterie.data.dataset import Dataset, Interactions
+from coterie.data.ids import IdMap
+from coterie.data.split import Part, Split
+from coterie.errors import ArtifactError, DataError
+from coterie.files import sha256
+
+INDPTR = np.array([0, 2, 2, 5], dtype=np.int64)
+INDICES = np.array([0, 2, 0, 1, 2], dtype=np.int32)
+USERS, ITEMS = IdMap.of(["ann", "bob", "eve"]), IdMap.of([10, 20, 30])
+
+
+def interactions(**changes: Any) -> Interactions:
+    return replace(Interactions(USERS, ITEMS, INDPTR, INDICES, np.arange(5, dtype=np.int64)), **changes)
+
+
+def dataset() -> Dataset:
+    split = Split(np.array([0, 0, 2], np.uint8), np.array([0, 0, 0, 2, 0], np.uint8))
+    return Dataset(interactions(), split, ("ä", None, "c"), {"name": "hand-made", "counts": {"users": 3}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"indptr": np.array([0, 2, 5])}, "indptr"),
+        ({"indptr": np.array([1, 2, 2, 5])}, "indptr"),
+        ({"indptr": np.array([0, 3, 2, 5])}, "indptr"),
+        ({"indptr": np.array([0, 2, 2, 4])}, "indptr"),
+        ({"indices": np.array([0, 3, 0, 1, 2], np.int32)}, "item indices must be in"),
+        ({"indices": np.array([-1, 2, 0, 1, 2], np.int32)}, "item indices must be in"),
+        ({"indices": np.array([2, 0, 0, 1, 2], np.int32)}, "ascend"),
+        ({"indices": np.array([0, 2, 0, 1, 1], np.int32)}, "ascend"),
+        ({"timestamps": np.arange(4)}, "timestamps"),
+    ],
+)
+def test_interactions_refuse_what_is_no_csr(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        interactions(**changes)
+
+
+def test_interactions_may_fall_from_row_to_row_and_rows_be_empty() -> None:
+    empty_ends = interactions(indptr=np.array([0, 0, 5, 5]), indices=np.array([0, 1, 2, 3, 4], np.int32), items=IdMap.of(range(5)))
+    assert (empty_ends.n_users, empty_ends.n_items) == (3, 5)
+
+
+def test_train_holds_training_users_and_cases_the_others() -> None:
+    data = dataset()
+    assert data.train.toarray().tolist() == [[1, 0, 1], [0, 0, 0]]
+    cases = data.cases(Part.TEST)
+    assert cases.user_index.tolist() == [2]
+    assert cases.fold_in.toarray().tolist() == [[1, 0, 1]]
+    assert cases.held_out.toarray().tolist() == [[0, 1, 0]]
+    assert len(data.cases(Part.VALIDATION).user_index) == 0
+
+
+def test_titles_and_split_must_fit() -> None:
+    with pytest.raises(DataError, match="titles"):
+        replace(dataset(), titles=("a",))
+    with pytest.raises(DataError, match="interaction_part"):
+        replace(dataset(), split=Split(np.zeros(3, np.uint8), np.zeros(4, np.uint8)))
+
+
+@pytest.mark.parametrize("with_extras", [True, False])
+def test_data_set_comes_back_from_its_folder(tmp_path: Path, with_extras: bool) -> None:
+    data = dataset() if with_extras else replace(dataset(), titles=None, interactions=interactions(timestamps=None))
+    data.save(tmp_path / "a")
+    back = Dataset.load(tmp_path / "a")
+    assert (back.users, back.items, back.titles) == (data.users, data.items, data.titles)
+    assert back.provenance == data.provenance
+    assert back.fingerprint == data.fingerprint
+    np.testing.assert_array_equal(back.interactions.indices, INDICES)
+    np.testing.assert_array_equal(back.split.interaction_part, data.split.interaction_part)
+    assert (back.interactions.timestamps is not None) == with_extras
+
+
+def test_saving_twice_gives_the_same_bytes_and_replaces(tmp_path: Path) -> None:
+    dataset().save(tmp_path / "a")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "a").iterdir()}
+    dataset().save(tmp_path / "a")
+    assert {file.name: file.read_bytes() for file in (tmp_path / "a").iterdir()} == before
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+def test_fingerprint_changes_with_ids_interactions_and_split() -> None:
+    data = dataset()
+    others = [
+        replace(data, interactions=interactions(users=IdMap.of(["ann", "bob", "eva"]))),
+        replace(data, interactions=interactions(items=IdMap.of(["10", "20", "30"]))),
+        replace(data, interactions=interactions(indices=np.array([0, 1, 0, 1, 2], np.int32))),
+        replace(data, split=Split(data.split.user_part, np.array([0, 0, 2, 0, 0], np.uint8))),
+    ]
+    assert len({one.fingerprint for one in (data, *others)}) == 5
+    assert replace(data, titles=None).fingerprint == data.fingerprint
+
+
+@pytest.mark.parametrize("name", ["interactions.safetensors", "users.parquet", "items.parquet", "manifest.json"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "flipped"])
+def test_a_damaged_folder_is_refused(tmp_path: Path, name: str, damage: str) -> None:
+    dataset().save(tmp_path / "a")
+    file = tmp_path / "a" / name
+    content = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    elif damage == "cut":
+        file.write_bytes(content[:-7])
+    else:
+        file.write_bytes(content[:3] + bytes([content[3] ^ 255]) + content[4:])
+    with pytest.raises(ArtifactError):
+        Dataset.load(tmp_path / "a")
+
+
+def edit_manifest(folder: Path, **changes: Any) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    (folder / "manifest.json").write_text(json.dumps(manifest | changes), encoding="utf-8")
+
+
+def test_a_folder_of_another_schema_is_refused(tmp_path: Path) -> None:
+    dataset().save(tmp_path / "a")
+    edit_manifest(tmp_path / "a", schema="coterie.dataset/99")
+    with pytest.raises(ArtifactError, match="dataset/99"):
+        Dataset.load(tmp_path / "a")
+    with pytest.raises(ArtifactError, match=r"manifest\.json"):
+        Dataset.load(tmp_path)
+
+
+def test_a_folder_whose_files_do_not_fit_each_other_is_refused(tmp_path: Path) -> None:
+    """Checksums that hold do not make the shapes right."""
+    dataset().save(tmp_path / "a")
+    pq.write_table(pa.table({"user_id": ["ann"]}), tmp_path / "a" / "users.parquet")
+    files = {file.name: sha256(file) for file in (tmp_path / "a").iterdir() if file.name != "manifest.json"}
+    edit_manifest(tmp_path / "a", files=files)
+    with pytest.raises(ArtifactError, match="not a whole data set"):
+        Dataset.load(tmp_path / "a")

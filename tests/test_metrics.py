@@ -1,0 +1,94 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import ndcg_score
+
+from coterie.errors import ConfigError
+from coterie.evaluation.cohorts import cohort_members
+from coterie.evaluation.metrics import Metric
+
+
+def slow_metric(kind: str, k: int, ranked: list[int], held_out: set[int]) -> float:
+    """One user at a time, as the definitions read."""
+    hits = [item in held_out for item in ranked[:k]]
+    if kind == "recall":
+        return sum(hits) / min(k, len(held_out))
+    if kind == "recall_of_held_out":
+        return sum(hits) / len(held_out)
+    gained = sum(hit / math.log2(rank + 1) for rank, hit in enumerate(hits, start=1))
+    return gained / sum(1 / math.log2(rank + 1) for rank in range(1, min(k, len(held_out)) + 1))
+
+
+@st.composite
+def rankings(draw: st.DrawFn) -> tuple[list[list[int]], list[set[int]], int]:
+    n_items, n = draw(st.integers(1, 10)), draw(st.integers(1, 5))
+    ranked = [draw(st.permutations(range(n_items))) for _ in range(n)]
+    held_out = [draw(st.sets(st.integers(0, n_items - 1), min_size=1)) for _ in range(n)]
+    return ranked, held_out, draw(st.integers(1, n_items))
+
+
+@settings(max_examples=100, deadline=None)
+@given(rankings(), st.sampled_from(["recall", "recall_of_held_out", "ndcg"]))
+def test_per_user_is_the_definition(problem: tuple[list[list[int]], list[set[int]], int], kind: str) -> None:
+    ranked, held_out, k = problem
+    hits = torch.tensor([[item in found for item in line] for line, found in zip(ranked, held_out, strict=True)])
+    values = Metric.parse(f"{kind}@{k}").per_user(hits, torch.tensor([len(found) for found in held_out]))
+    assert values.dtype == torch.float64
+    expected = [slow_metric(kind, k, line, found) for line, found in zip(ranked, held_out, strict=True)]
+    np.testing.assert_allclose(values.numpy(), expected, rtol=1e-12)
+    assert values.max() <= 1.0
+
+
+@pytest.mark.parametrize("k", [1, 5, 40])
+def test_ndcg_is_scikit_learns(k: int) -> None:
+    rng = np.random.default_rng(k)
+    relevant = rng.random((50, 40)) < 0.2
+    relevant[:, 0] = True
+    scores = rng.permuted(np.tile(np.arange(40.0), (50, 1)), axis=1)
+    hits = np.take_along_axis(relevant, np.argsort(-scores, axis=1), axis=1)
+    values = Metric("ndcg", k).per_user(torch.from_numpy(hits), torch.from_numpy(relevant.sum(axis=1)))
+    expected = [ndcg_score(relevant[[i]].astype(float), scores[[i]], k=k) for i in range(50)]
+    np.testing.assert_allclose(values.numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("n_held_out", [1, 3, 100, 500])
+def test_ndcg_of_a_perfect_ranking_is_exactly_one(n_held_out: int) -> None:
+    hits = torch.arange(100)[None] < n_held_out
+    assert Metric("ndcg", 100).per_user(hits, torch.tensor([n_held_out])).tolist() == [1.0]
+
+
+def test_label_names_the_divisor() -> None:
+    assert Metric.parse("recall@20").label == "Recall@20 (÷ min(20, held out))"
+    assert Metric.parse("recall_of_held_out@5").label == "Recall@5 (÷ held out)"
+    assert Metric.parse("ndcg@100").label == "NDCG@100"
+    assert Metric.parse("recall_of_held_out@5").name == "recall_of_held_out@5"
+
+
+@pytest.mark.parametrize("name", ["", "ndcg", "ndcg@0", "ndcg@-1", "precision@5", "NDCG@5", "recall@5 ", "recall@1.5"])
+def test_parse_refuses_what_is_no_metric(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"recall@k, recall_of_held_out@k or ndcg@k"):
+        Metric.parse(name)
+
+
+@given(st.lists(st.integers(1, 300), min_size=1), st.sets(st.integers(1, 200), min_size=1).map(sorted))
+def test_cohorts_hold_every_user_once(counts: list[int], bounds: list[int]) -> None:
+    members = np.stack(list(cohort_members(np.array(counts), bounds).values()))
+    assert (members.sum(axis=0) == 1).all()
+
+
+def test_cohorts_are_cut_at_their_bounds() -> None:
+    members = cohort_members(np.array([5, 10, 11, 50, 51, 100, 101, 9999]))
+    assert list(members) == ["5-10", "11-50", "51-100", "101+"]
+    assert [mask.sum() for mask in members.values()] == [2, 2, 2, 2]
+    assert next(iter(cohort_members(np.array([4, 5])))) == "1-4"
+    assert list(cohort_members(np.array([1]), [1, 2, 3])) == ["1", "2", "3+"]
+
+
+@pytest.mark.parametrize("bounds", [(), (0, 5), (5, 5), (11, 5)])
+def test_cohorts_refuse_bounds_that_do_not_ascend(bounds: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="ascending lower bounds"):
+        cohort_members(np.array([7]), bounds)
