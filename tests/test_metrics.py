@@ -62,8 +62,8 @@ def test_ndcg_of_a_perfect_ranking_is_exactly_one(n_held_out: int) -> None:
 
 
 def test_label_names_the_divisor() -> None:
-    assert Metric.parse("recall@20").label == "Recall@20 (÷ min(20, held out))"
-    assert Metric.parse("recall_of_held_out@5").label == "Recall@5 (÷ held out)"
+    assert Metric.parse("recall@20").label == "Recall@20 ÷ min(20, n)"
+    assert Metric.parse("recall_of_held_out@5").label == "Recall@5 ÷ n"
     assert Metric.parse("ndcg@100").label == "NDCG@100"
     assert Metric.parse("recall_of_held_out@5").name == "recall_of_held_out@5"
 

@@ -13,8 +13,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from coterie.config import RunConfig, TrainingConfig
     from coterie.data.dataset import Dataset
-    from coterie.data.prepare import PrepareRules, prepare
+    from coterie.data.prepare import prepare
     from coterie.data.read import read_log
+    from coterie.data.rules import PrepareRules
     from coterie.data.simulate import Service, simulate_dataset
     from coterie.data.split import Part
     from coterie.errors import CoterieError
@@ -34,7 +35,7 @@ _HOME = {
     "RunConfig": "config",
     "TrainingConfig": "config",
     "Dataset": "data.dataset",
-    "PrepareRules": "data.prepare",
+    "PrepareRules": "data.rules",
     "prepare": "data.prepare",
     "read_log": "data.read",
     "Service": "data.simulate",

@@ -115,9 +115,9 @@ def prepare(
     json_file: JsonFile = None,
 ) -> None:
     """Turn a log into a data set: read, threshold, merge, filter, split."""
-    from coterie.data.prepare import PrepareRules  # noqa: PLC0415
     from coterie.data.prepare import prepare as prepare_log  # noqa: PLC0415
     from coterie.data.read import read_log  # noqa: PLC0415
+    from coterie.data.rules import PrepareRules  # noqa: PLC0415
 
     rules = PrepareRules(
         min_rating=min_rating,
@@ -284,7 +284,7 @@ def recommend(
 
     model = TrainedModel.load(run, resolve_device(device))
     asked = read_histories(histories, user_column, item_column)
-    lists = {"allow": _read_ids(allow), "deny": _read_ids(deny)}
+    lists: dict[str, Any] = {"allow": _read_ids(allow), "deny": _read_ids(deny)}
     with _bar("users") as advance:
         done = recommend_to_file(model, asked, path, k, exclude_seen=not include_seen, progress=advance, **lists)
     out.print(f"[green]recommendations[/green] {path}  {done.n_rows:,} rows for {done.n_users:,} users", highlight=False)

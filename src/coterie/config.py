@@ -14,14 +14,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from coterie.errors import ConfigError
+from coterie.evaluation.metrics import Metric
 from coterie.models.ease import EaseConfig
 from coterie.models.fields import ModelConfig, PositiveInt
 from coterie.models.multdae import MultDAEConfig
 from coterie.models.multvae import MultVAEConfig
 from coterie.models.popularity import PopularityConfig
+
+
+def _metric(name: str) -> str:
+    try:
+        return Metric.parse(name).name
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
 
 
 class TrainingConfig(ModelConfig):
@@ -31,8 +39,8 @@ class TrainingConfig(ModelConfig):
     batch_size: PositiveInt = Field(500, description="users a step")
     learning_rate: float = Field(1e-3, gt=0, description="Adam's step size")
     weight_decay: float = Field(0.0, ge=0, description="L2: adds weight_decay · w to the gradient of every weight matrix")
-    metric: str = Field("ndcg@100", description="validation metric that chooses the best epoch")
-    validate_every: PositiveInt = Field(1, description="epochs from one validation to the next")
+    metric: Annotated[str, AfterValidator(_metric)] = Field("ndcg@100", description="validation metric that chooses the best epoch")
+    validate_every: PositiveInt = Field(1, description="epochs from one validation to the next; the last epoch is always validated")
     patience: PositiveInt = Field(20, description="validations without a better value before stopping early")
     seed: int = Field(0, ge=0, description="of initial weights, order of users, masks and noise")
 

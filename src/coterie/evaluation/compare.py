@@ -15,7 +15,7 @@ from scipy import stats
 
 from coterie.data.ids import IdMap
 from coterie.errors import ConfigError, DataError
-from coterie.evaluation.metrics import Metric
+from coterie.evaluation.metrics import LEGEND, Metric
 from coterie.evaluation.report import EvaluationReport, finite_or_none
 from coterie.plain_table import plain_table
 
@@ -73,10 +73,14 @@ class Comparison:
         return {**settings, "metrics": _as_json(self.overall), "cohorts": cohorts}
 
     def __str__(self) -> str:
-        header = ["metric", "cohort", "users", "candidate", "reference", "difference", "relative", f"{self.confidence:.0%} interval", "p"]
+        header = ["cohort", "users", "candidate", "reference", "gain", "gain %", f"{self.confidence:.0%} interval", "p"]
         parts = {"all": self.overall, **self.cohorts}
-        rows = [[Metric.parse(name).label, part, *_cells(parts[part][name])] for name in self.overall for part in parts]
-        return plain_table(header, rows, [False, False] + [True] * 7)
+        tables = [
+            f"{Metric.parse(name).label}\n"
+            + plain_table(header, [[part, *_cells(differences[name])] for part, differences in parts.items()], [False] + [True] * 7)
+            for name in self.overall
+        ]
+        return "\n\n".join(tables) + f"\n{LEGEND}"
 
 
 def compare(
@@ -262,6 +266,6 @@ def _as_json(differences: Mapping[str, Difference]) -> dict[str, dict[str, Any]]
 
 def _cells(one: Difference) -> list[str]:
     interval = f"[{one.low:+.4f}, {one.high:+.4f}]" if finite_or_none(one.low) is not None else ""
-    relative = f"{one.relative_difference:+.2%}" if finite_or_none(one.relative_difference) is not None else ""
+    relative = f"{100 * one.relative_difference:+.2f}" if finite_or_none(one.relative_difference) is not None else ""
     means = [f"{one.candidate_mean:.4f}", f"{one.reference_mean:.4f}", f"{one.difference:+.4f}"]
     return [str(one.users), *means, relative, interval, f"{one.p_value:.4f}"]

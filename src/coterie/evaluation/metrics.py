@@ -18,6 +18,10 @@ Kind: TypeAlias = Literal["recall", "recall_of_held_out", "ndcg"]
 DEFAULT_METRICS = ("recall@20", "recall@50", "ndcg@100")
 
 
+LEGEND = "n: number of the user's held-out items"
+"""What to print below a table that shows labels."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """A ranking metric at a cut-off.
@@ -37,7 +41,7 @@ class Metric:
     Example:
         >>> metric = Metric.parse("recall@20")
         >>> metric.k, metric.label
-        (20, 'Recall@20 (÷ min(20, held out))')
+        (20, 'Recall@20 ÷ min(20, n)')
     """
 
     kind: Kind
@@ -62,10 +66,10 @@ class Metric:
 
     @property
     def label(self) -> str:
-        """The name to show to people, with the divisor where libraries disagree on it."""
+        """The name to show to people, with the divisor where libraries disagree on it; n is explained by `LEGEND`."""
         return {
-            "recall": f"Recall@{self.k} (÷ min({self.k}, held out))",
-            "recall_of_held_out": f"Recall@{self.k} (÷ held out)",
+            "recall": f"Recall@{self.k} ÷ min({self.k}, n)",
+            "recall_of_held_out": f"Recall@{self.k} ÷ n",
             "ndcg": f"NDCG@{self.k}",
         }[self.kind]
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from coterie.data.ids import IdMap
 from coterie.errors import DataError
 from coterie.evaluation.cohorts import DEFAULT_COHORTS, cohort_members
-from coterie.evaluation.metrics import Metric
+from coterie.evaluation.metrics import LEGEND, Metric
 from coterie.plain_table import plain_table
 
 
@@ -120,7 +120,7 @@ class EvaluationReport:
         header = ["cohort", "users", *(Metric.parse(name).label for name in self.metrics)]
         parts = {"all": self, **self.cohorts()}
         rows = [[name, str(len(part)), *(_cell(part, metric) for metric in self.metrics)] for name, part in parts.items()]
-        return plain_table(header, rows, [False, True] + [False] * len(self.metrics))
+        return plain_table(header, rows, [False, True] + [False] * len(self.metrics)) + f"\n{LEGEND}"
 
 
 def finite_or_none(value: float) -> float | None:

@@ -77,7 +77,8 @@ class Autoencoder(nn.Module):
 
 
 def _linear(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear:
-    layer = nn.Linear(n_in, n_out)
+    # On no device: the layer's own initial weights would draw from the global generator.
+    layer = nn.Linear(n_in, n_out, device="meta")
     layer.weight = nn.Parameter(_xavier_normal((n_out, n_in), generator))
     layer.bias = nn.Parameter(_small_normal(n_out, generator))
     return layer

@@ -9,6 +9,7 @@ from scipy import linalg
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
+from coterie.errors import NumericalError
 from coterie.models.fields import ModelConfig
 from coterie.sparse import SparseRows, gather_sum
 
@@ -37,12 +38,17 @@ class Ease(nn.Module):
     def fit(cls, train: csr_array, config: EaseConfig) -> "Ease":
         """Solves for B on a ``[n_users, n_items]`` binary matrix: P = (XᵀX + λI)⁻¹, B = I - P diag(1 / diag P).
 
+        Raises:
+            NumericalError: if λ is too small to make XᵀX + λI invertible in float64.
+
         References:
             Steck (2019), equation 8.
         """
         gram = (train.T @ train).toarray().astype(np.float64)
         gram[np.diag_indices_from(gram)] += config.l2
-        factor, _ = linalg.lapack.dpotrf(gram, lower=1, overwrite_a=1)
+        factor, failed = linalg.lapack.dpotrf(gram, lower=1, overwrite_a=1)
+        if failed:
+            raise NumericalError(f"XᵀX + l2·I must be positive definite to be inverted, found it is not at l2 = {config.l2}; raise l2.")
         inverse, _ = linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
         inverse = np.tril(inverse) + np.tril(inverse, -1).T
         weight = inverse / -np.diag(inverse)

@@ -89,7 +89,7 @@ class _MultinomialNLL(torch.autograd.Function):
         at_positives = logits[row, positives.indices]
         log_normalizer = _soft_max_in_place(padded)
         ctx.save_for_backward(hidden, weight)
-        ctx.padded, ctx.positives, ctx.row, ctx.buffer, ctx.turn = padded, positives, row, buffer, buffer.turn
+        ctx.padded, ctx.positives, ctx.row, ctx.buffer, ctx.turn, ctx.narrow = padded, positives, row, buffer, buffer.turn, narrow
         summed = torch.zeros_like(log_normalizer).index_add_(0, row, at_positives)
         return positives.counts * log_normalizer - summed
 
@@ -105,7 +105,8 @@ class _MultinomialNLL(torch.autograd.Function):
         ctx.padded.mul_((positives.counts * grad).unsqueeze(1))
         grad_logits = ctx.padded[:, : len(weight)]
         grad_logits[row, positives.indices] -= grad[row]
-        narrow = _product_type(hidden)
+        # The forward pass's type: the backward pass runs outside of autocast.
+        narrow = ctx.narrow
         ones = grad_logits.new_ones(len(grad_logits))
         grad_bias = grad_logits.t() @ ones
         grad_logits = grad_logits.to(narrow)

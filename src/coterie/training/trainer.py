@@ -15,7 +15,6 @@ from coterie.data.dataset import Dataset
 from coterie.data.split import Part
 from coterie.errors import ConfigError, Interrupted, NumericalError
 from coterie.evaluation.evaluate import evaluate
-from coterie.evaluation.metrics import Metric
 from coterie.models.ease import Ease, EaseConfig
 from coterie.models.multdae import MultDAEConfig
 from coterie.models.multvae import MultVAEConfig
@@ -65,7 +64,8 @@ def train(
     Example:
         >>> from coterie.data.simulate import simulate_dataset
         >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
-        >>> model = train(data, RunConfig.of({"model": {"hidden_dims": [20], "latent_dim": 8}, "training": {"epochs": 2}}))
+        >>> config = {"model": {"name": "mult-vae", "hidden_dims": [20], "latent_dim": 8}, "training": {"epochs": 2}}
+        >>> model = train(data, RunConfig.of(config))
         >>> model.score(data.train[:3]).shape == (3, data.n_items)
         True
     """
@@ -154,7 +154,6 @@ class Descent:
     ) -> None:
         if not isinstance(config.model, MultVAEConfig | MultDAEConfig):
             raise ConfigError(f"{config.model.name} has a closed form and takes no steps.")
-        Metric.parse(config.training.metric)
         self.config, self.folder, self.device = config.training, folder, device
         self.rows = SparseRows.from_csr(dataset.train, device)
         self.cases = dataset.cases(Part.VALIDATION)
@@ -205,7 +204,8 @@ class Descent:
             raise NumericalError(f"the loss must stay finite, found {terms} in epoch {self.position.epoch + 1}; lower the learning rate.")
         self.position.epoch, self.position.batch, self._sums = self.position.epoch + 1, 0, {}
         entry: dict[str, Any] = {"epoch": self.position.epoch, "step": self.position.n_steps, **means, "beta": self.step.beta}
-        if self._validates and self.position.epoch % self.config.validate_every == 0:
+        last = self.position.epoch == self.config.epochs
+        if self._validates and (last or self.position.epoch % self.config.validate_every == 0):
             entry["validation"] = {self.config.metric: self._validate()}
         elif not self._validates:
             self.best, self.position.best_epoch = self._network_weights(), self.position.epoch

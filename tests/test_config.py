@@ -1,0 +1,201 @@
+"""A configuration holds what was asked for, or says which field cannot be honoured."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coterie.config import RunConfig, TrainingConfig, read_values
+from coterie.errors import ConfigError
+from coterie.models.ease import EaseConfig
+from coterie.models.multdae import MultDAEConfig
+from coterie.models.multvae import MultVAEConfig
+from coterie.models.popularity import PopularityConfig
+
+FULL = {
+    "model": {"name": "mult-vae", "hidden_dims": [9, 5], "latent_dim": 3, "keep_prob": 0.25, "beta": 0.1, "anneal_steps": 7, "pia": 0.5},
+    "training": {
+        "epochs": 3,
+        "batch_size": 11,
+        "learning_rate": 0.01,
+        "weight_decay": 0.02,
+        "metric": "recall@5",
+        "validate_every": 2,
+        "patience": 4,
+        "seed": 6,
+    },
+}
+
+TOML = """
+[model]
+name = "mult-vae"
+hidden_dims = [9, 5]
+latent_dim = 3
+keep_prob = 0.25
+beta = 0.1
+anneal_steps = 7
+pia = 0.5
+
+[training]
+epochs = 3
+batch_size = 11
+learning_rate = 0.01
+weight_decay = 0.02
+metric = "recall@5"
+validate_every = 2
+patience = 4
+seed = 6
+"""
+
+
+def test_default_configuration_is_the_papers_mult_vae() -> None:
+    model = RunConfig().model
+    assert isinstance(model, MultVAEConfig)
+    assert (model.hidden_dims, model.latent_dim, model.keep_prob, model.beta, model.pia) == ((600,), 200, 0.5, 0.2, 0.0)
+    assert (RunConfig().training.batch_size, RunConfig().training.learning_rate, RunConfig().training.metric) == (500, 1e-3, "ndcg@100")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("mult-vae", MultVAEConfig), ("mult-dae", MultDAEConfig), ("ease", EaseConfig), ("popularity", PopularityConfig)]
+)
+def test_of_chooses_the_model_by_its_name(name: str, kind: type) -> None:
+    config = RunConfig.of({"model": {"name": name}})
+    assert type(config.model) is kind
+    assert config.network_free() == (name in ("ease", "popularity"))
+
+
+def test_load_reads_toml_and_json_alike(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(TOML, encoding="utf-8")
+    (tmp_path / "run.json").write_text(json.dumps(FULL), encoding="utf-8")
+    config = RunConfig.load(tmp_path / "run.toml")
+    assert config == RunConfig.load(str(tmp_path / "run.json")) == RunConfig.of(FULL)
+    assert config.as_json() == FULL
+
+
+def test_every_field_is_in_the_full_example() -> None:
+    # The round trips above hold for every field only if none is missing here.
+    assert set(FULL["model"]) == set(MultVAEConfig.model_fields)
+    assert set(FULL["training"]) == set(TrainingConfig.model_fields)
+
+
+@given(
+    st.lists(st.integers(1, 1000), max_size=3),
+    st.floats(0, 1, exclude_min=True),
+    st.floats(0, allow_infinity=False, allow_nan=False),
+    st.integers(0),
+)
+def test_as_json_comes_back_exactly(hidden_dims: list[int], keep_prob: float, pia: float, seed: int) -> None:
+    values = {"model": {"hidden_dims": hidden_dims, "keep_prob": keep_prob, "pia": pia, "name": "mult-vae"}, "training": {"seed": seed}}
+    config = RunConfig.of(values)
+    assert RunConfig.of(json.loads(json.dumps(config.as_json()))) == config
+
+
+@pytest.mark.parametrize("name", ["ease", "popularity"])
+def test_training_is_refused_for_a_closed_form(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"\[training\] must be absent for {name}"):
+        RunConfig.of({"model": {"name": name}, "training": {"epochs": 3}})
+    config = RunConfig.of({"model": {"name": name}})
+    assert "training" not in config.as_json()
+    assert RunConfig.of(config.as_json()) == config
+
+
+@pytest.mark.parametrize("place", ["model", "training"])
+def test_of_refuses_an_unknown_field(place: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{place}.*lerning_rate.*found 0.1"):
+        RunConfig.of({"model": {"name": "mult-vae"}, place: {"name": "mult-vae", "lerning_rate": 0.1}})
+    with pytest.raises(ConfigError, match="trainig"):
+        RunConfig.of({"trainig": {}})
+
+
+def test_of_refuses_a_field_of_another_model() -> None:
+    with pytest.raises(ConfigError, match=r"model\.mult-dae\.beta"):
+        RunConfig.of({"model": {"name": "mult-dae", "beta": 0.2}})
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("mult-vae", "latent_dim", 0),
+        ("mult-vae", "latent_dim", 2.5),
+        ("mult-vae", "hidden_dims", [600, 0]),
+        ("mult-vae", "hidden_dims", 600),
+        ("mult-vae", "keep_prob", 0),
+        ("mult-vae", "keep_prob", 1.01),
+        ("mult-vae", "beta", -0.1),
+        ("mult-vae", "beta", float("nan")),
+        ("mult-vae", "anneal_steps", -1),
+        ("mult-vae", "pia", float("inf")),
+        ("mult-dae", "latent_dim", -3),
+        ("mult-dae", "keep_prob", 0),
+        ("ease", "l2", 0),
+    ],
+)
+def test_of_names_a_model_field_out_of_range(name: str, field: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.{name}\.{field}"):
+        RunConfig.of({"model": {"name": name, field: value}})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("learning_rate", 0),
+        ("learning_rate", "fast"),
+        ("weight_decay", -1e-9),
+        ("validate_every", 0),
+        ("patience", 0),
+        ("seed", -1),
+        ("metric", 100),
+        ("metric", "ndgc@100"),
+    ],
+)
+def test_of_names_a_training_field_out_of_range(field: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"training\.{field}.*found {value!r}"):
+        RunConfig.of({"training": {field: value}})
+
+
+def test_of_names_every_fault_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.of({"model": {"name": "mult-vae", "beta": -1, "pai": 1}, "training": {"epochs": 0}})
+    for place in ("model.mult-vae.beta", "model.mult-vae.pai", "training.epochs"):
+        assert place in str(caught.value)
+
+
+def test_of_refuses_an_unknown_model_and_names_the_known() -> None:
+    with pytest.raises(ConfigError, match="mult-dae"):
+        RunConfig.of({"model": {"name": "mult-var"}})
+
+
+@pytest.mark.parametrize("values", [[], 3, None, "mult-vae", {"model": []}, {"model": {"beta": 0.2, "name": ["x"]}}])
+def test_of_refuses_what_is_no_mapping(values: Any) -> None:
+    with pytest.raises(ConfigError):
+        RunConfig.of(values)
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.toml", "[model\n"), ("a.json", "{'model'"), ("a.toml", "x = \xff"), ("a.json", "")])
+def test_load_refuses_a_malformed_file(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"readable TOML or JSON") as caught:
+        RunConfig.load(tmp_path / name)
+    assert name in str(caught.value)
+
+
+def test_load_refuses_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml"):
+        RunConfig.load(tmp_path / "none.toml")
+
+
+def test_read_values_leaves_checking_to_others(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("[model]\npai = 3\n", encoding="utf-8")
+    assert read_values(tmp_path / "a.toml") == {"model": {"pai": 3}}
+
+
+def test_config_is_a_value() -> None:
+    config = RunConfig.of(FULL)
+    with pytest.raises(ValueError, match="frozen"):
+        config.training.epochs = 9  # type: ignore[misc]
+    assert hash(config) == hash(RunConfig.of(FULL))

@@ -1,0 +1,676 @@
+"""A training step against a plain dense one written here, every known mistake by itself, and the loop around steps."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from coterie.config import RunConfig, TrainingConfig
+from coterie.data.dataset import Dataset
+from coterie.data.simulate import Service, simulate_dataset
+from coterie.data.split import Part, Split
+from coterie.errors import ConfigError, NumericalError
+from coterie.evaluation.evaluate import evaluate
+from coterie.models.ease import EaseConfig
+from coterie.models.fields import ModelConfig
+from coterie.models.multdae import MultDAE, MultDAEConfig
+from coterie.models.multvae import MultVAE, MultVAEConfig
+from coterie.models.popularity import PopularityConfig
+from coterie.sparse import SparseRows
+from coterie.training.run_folder import read_history
+from coterie.training.step import NOISE, ORDER, TrainingStep, seeded
+from coterie.training.trained_model import TrainedModel
+from coterie.training.trainer import train
+from scorer_contract import check_recommender, check_scorer, random_histories
+from test_models import DenseLayers, normalized
+from test_sparse import DEVICES, random_dense, sparse
+
+# Networks of this size are slower on many threads, most of all where other work runs beside the tests.
+torch.set_num_threads(1)
+
+N_ITEMS = 40
+VAE = MultVAEConfig(hidden_dims=(12,), latent_dim=5, keep_prob=0.6, beta=0.7, anneal_steps=3, pia=0.4)
+DAE = MultDAEConfig(hidden_dims=(12,), latent_dim=5, keep_prob=0.6)
+
+
+# The oracle: dense tensors, one formula after another, and Adam by hand.
+
+
+class NaiveTraining:
+    """Mult-VAE with PIA, or Mult-DAE, on dense rows, from the initial weights and with the random draws of a `TrainingStep`."""
+
+    def __init__(self, step: TrainingStep) -> None:
+        self.model, self.training = step.model, step.training
+        self.layers = DenseLayers(step.network)
+        self.anchors = None if step.anchors is None else step.anchors.detach().clone().requires_grad_()
+        self.parameters = [*self.layers.parameters(), *([] if self.anchors is None else [self.anchors])]
+        self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
+        self.n_steps = 0
+
+    def __call__(self, x: Tensor) -> dict[str, Tensor]:
+        terms = self.terms(x)
+        matrices = [p for p in self.layers.parameters() if p.ndim == 2]
+        penalty = sum((0.5 * self.training.weight_decay * p.square().sum() for p in matrices), torch.zeros(()))
+        self._adam(torch.autograd.grad(terms["loss"] + penalty, self.parameters))
+        self.n_steps += 1
+        return terms
+
+    def terms(self, x: Tensor) -> dict[str, Tensor]:
+        generator = seeded(self.training.seed, NOISE, self.n_steps)
+        mask = torch.zeros_like(x)
+        mask[x == 1] = (torch.rand(int(x.sum()), generator=generator) < self.model.keep_prob).float()
+        code = self.layers.encode(normalized(x) * mask / self.model.keep_prob)
+        if isinstance(self.model, MultDAEConfig):
+            nll = self._nll(torch.tanh(code), x)
+            return {"loss": nll, "nll": nll}
+        mu, logvar = code.chunk(2, dim=1)
+        z = mu + torch.exp(0.5 * logvar) * torch.randn(mu.shape, generator=generator)
+        nll = self._nll(z, x)
+        kl = (0.5 * (mu**2 + logvar.exp() - 1 - logvar)).sum(dim=1).mean()
+        beta = self.model.beta * min(1.0, self.n_steps / self.model.anneal_steps)
+        if self.anchors is None:
+            return {"loss": nll + beta * kl, "nll": nll, "kl": kl}
+        pia = torch.stack([_alignment(*user, self.anchors) for user in zip(x, mu, logvar, strict=True)]).mean()
+        return {"loss": nll + beta * kl + self.model.pia * pia, "nll": nll, "kl": kl, "pia": pia}
+
+    def _nll(self, z: Tensor, x: Tensor) -> Tensor:
+        return -(x * torch.log_softmax(self.layers.decode(z), dim=1)).sum(dim=1).mean()
+
+    def _adam(self, grads: tuple[Tensor, ...]) -> None:
+        t = self.n_steps + 1
+        for parameter, grad, (m, v) in zip(self.parameters, grads, self.moments, strict=True):
+            m.mul_(0.9).add_(0.1 * grad)
+            v.mul_(0.999).add_(0.001 * grad**2)
+            update = (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+            parameter.data.sub_(self.training.learning_rate * update)
+
+
+def _alignment(x: Tensor, mu: Tensor, logvar: Tensor, anchors: Tensor) -> Tensor:
+    if x.sum() == 0:
+        return torch.zeros(())
+    return (mu - anchors[x == 1]).square().sum(dim=1).mean() + logvar.exp().sum()
+
+
+def batch(seed: int, n_users: int = 25) -> Tensor:
+    return torch.from_numpy(random_dense(n_users, N_ITEMS, seed)).float()
+
+
+def assert_same_weights(naive: NaiveTraining, step: TrainingStep, atol: float) -> None:
+    for one, other in zip(naive.layers.parameters(), DenseLayers(step.network).parameters(), strict=True):
+        torch.testing.assert_close(one.detach(), other.detach(), rtol=0, atol=atol)
+    if naive.anchors is not None:
+        assert step.anchors is not None
+        torch.testing.assert_close(naive.anchors.detach(), step.anchors.detach(), rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("hidden_dims", [(), (12,), (12, 7)])
+@pytest.mark.parametrize("model", [VAE, VAE.model_copy(update={"pia": 0.0}), DAE], ids=["vae+pia", "vae", "dae"])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_training_step_is_the_naive_dense_one(
+    model: MultVAEConfig | MultDAEConfig, hidden_dims: tuple[int, ...], weight_decay: float
+) -> None:
+    training = TrainingConfig(learning_rate=0.01, weight_decay=weight_decay, seed=3)
+    step = TrainingStep(N_ITEMS, model.model_copy(update={"hidden_dims": hidden_dims}), training)
+    naive = NaiveTraining(step)
+    for number in range(5):
+        x = batch(number)
+        expected, found = naive(x), step(sparse(x.numpy()))
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert float(found[name]) == pytest.approx(float(value.detach()), rel=1e-5), (number, name)
+    assert_same_weights(naive, step, atol=2e-5)
+
+
+def test_naive_oracle_is_sharp_enough() -> None:
+    """A step that differs by one part in a hundred from the naive one must not pass for it."""
+    training = TrainingConfig(learning_rate=0.01, seed=3)
+    naive = NaiveTraining(TrainingStep(N_ITEMS, VAE, training))
+    other = TrainingStep(N_ITEMS, VAE.model_copy(update={"pia": VAE.pia * 1.01}), training)
+    for number in range(5):
+        naive(batch(number))
+        other(sparse(batch(number).numpy()))
+    with pytest.raises(AssertionError):
+        assert_same_weights(naive, other, atol=2e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_training_step_in_bf16_stays_close_and_keeps_wide_weights(device: str) -> None:
+    rows = sparse(batch(0, 60).numpy(), device)
+    wide, narrow = (TrainingStep(N_ITEMS, VAE, device=device, precision=p) for p in ("float32", "bf16"))
+    for _ in range(4):
+        expected, found = wide(rows), narrow(rows)
+        for name, value in found.items():
+            assert value.dtype == torch.float32
+            assert float(value) == pytest.approx(float(expected[name]), rel=0.03), name
+    assert all(value.dtype == torch.float32 for value in narrow.state().values())
+    assert any(not torch.equal(value, wide.state()[name]) for name, value in narrow.state().items()), "autocast changed nothing"
+
+
+def test_training_step_refuses_an_unknown_precision() -> None:
+    with pytest.raises(ConfigError, match="precision must be 'float32' or 'bf16', found 'fp8'"):
+        TrainingStep(N_ITEMS, VAE, precision="fp8")  # type: ignore[arg-type]
+
+
+def test_seeded_streams_and_numbers_are_independent() -> None:
+    first = {
+        (s, stream, n): int(torch.randint(2**62, (1,), generator=seeded(s, stream, n)))
+        for s in range(3)
+        for stream in range(3)
+        for n in range(4)
+    }
+    assert len(set(first.values())) == len(first)
+    assert first[1, 2, 3] == int(torch.randint(2**62, (1,), generator=seeded(1, 2, 3)))
+
+
+# Each known mistake of public ports, by itself.
+
+
+def with_posterior(step: TrainingStep, mu: float, logvar: float) -> TrainingStep:
+    """Makes the encoder answer the same for everybody."""
+    last = step.network.encoder[-1]
+    assert isinstance(last, nn.Linear)
+    last.weight.data.zero_()
+    last.bias.data[: last.out_features // 2] = mu
+    last.bias.data[last.out_features // 2 :] = logvar
+    return step
+
+
+def with_uniform_decoder(step: TrainingStep) -> TrainingStep:
+    step.network.output.weight.data.zero_()
+    step.network.output.bias.data.zero_()
+    return step
+
+
+def inputs_of(layer: nn.Module, act: Callable[[], Any]) -> Tensor:
+    """What reached ``layer`` while ``act`` ran."""
+    seen: list[Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    act()
+    handle.remove()
+    assert len(seen) == 1
+    return seen[0]
+
+
+def plain(**fields: Any) -> MultVAEConfig:
+    return MultVAEConfig(**{"hidden_dims": (8,), "latent_dim": 16, "keep_prob": 1.0, "anneal_steps": 0, "beta": 1.0, **fields})
+
+
+@pytest.mark.parametrize("logvar", [0.0, math.log(4), math.log(1e-4)])
+def test_mistake_noise_of_the_wrong_standard_deviation(logvar: float) -> None:
+    step = with_posterior(TrainingStep(N_ITEMS, plain()), mu=3.0, logvar=logvar)
+    z = inputs_of(step.network.decoder[0], lambda: step(sparse(batch(0, 500).numpy())))
+    sigma, error = math.exp(logvar / 2), 1 / math.sqrt(z.numel())
+    assert float((z - 3).mean()) / sigma == pytest.approx(0, abs=5 * error)
+    assert float((z - 3).square().mean().sqrt()) / sigma == pytest.approx(1, abs=5 * error)
+    # Drawn for every user and dimension: no column or row repeats.
+    assert len(z.unique()) > 0.9 * z.numel()
+
+
+def test_mistake_noise_at_evaluation() -> None:
+    step = with_posterior(TrainingStep(N_ITEMS, plain()), mu=3.0, logvar=0.0)
+    z = inputs_of(step.network.decoder[0], lambda: step.score(random_histories(20, N_ITEMS, 0)))
+    assert (z == 3).all()
+
+
+@pytest.mark.parametrize("latent_dim", [1, 4, 64])
+def test_mistake_kl_averaged_over_latent_dimensions(latent_dim: int) -> None:
+    step = with_posterior(TrainingStep(N_ITEMS, plain(latent_dim=latent_dim)), mu=2.0, logvar=0.0)
+    assert float(step(sparse(batch(0).numpy()))["kl"]) == pytest.approx(2.0 * latent_dim)
+
+
+@pytest.mark.parametrize("n_users", [1, 10])
+def test_mistake_kl_or_likelihood_summed_over_users(n_users: int) -> None:
+    step = with_uniform_decoder(with_posterior(TrainingStep(N_ITEMS, plain(latent_dim=3)), mu=2.0, logvar=0.0))
+    x = np.zeros((n_users, N_ITEMS))
+    x[:, :7] = 1
+    terms = step(sparse(x))
+    assert float(terms["kl"]) == pytest.approx(6.0)
+    assert float(terms["nll"]) == pytest.approx(7 * math.log(N_ITEMS), rel=1e-5)
+
+
+def test_mistake_likelihood_averaged_over_items() -> None:
+    step = with_uniform_decoder(TrainingStep(N_ITEMS, plain()))
+    x = np.tril(np.ones((N_ITEMS, N_ITEMS)))
+    assert float(step(sparse(x))["nll"]) == pytest.approx((N_ITEMS + 1) / 2 * math.log(N_ITEMS), rel=1e-5)
+
+
+def test_mistake_likelihood_of_the_masked_input() -> None:
+    # A uniform decoder's likelihood counts the items of the target: all, though one in ten is shown.
+    step = with_uniform_decoder(TrainingStep(N_ITEMS, plain(keep_prob=0.1)))
+    assert float(step(sparse(np.ones((10, N_ITEMS))))["nll"]) == pytest.approx(N_ITEMS * math.log(N_ITEMS), rel=1e-5)
+
+
+def test_mistake_alignment_with_the_masked_items() -> None:
+    step = with_posterior(TrainingStep(N_ITEMS, plain(keep_prob=0.1, pia=1.0)), mu=0.0, logvar=-60.0)
+    assert step.anchors is not None
+    # With all anchors but one at the origin, the term tells how many items it was averaged over.
+    step.anchors.data.zero_()
+    step.anchors.data[0, 0] = 6.0
+    assert float(step(sparse(np.ones((200, N_ITEMS))))["pia"]) == pytest.approx(36 / N_ITEMS, rel=1e-4)
+
+
+def entry_counting(step: TrainingStep) -> TrainingStep:
+    """Makes the first layer add up its input: the second one receives tanh(sum / 1000)."""
+    step.network.input.weight.data.fill_(1e-3)
+    step.network.input.bias.data.zero_()
+    return step
+
+
+def input_sums(step: TrainingStep, act: Callable[[], Any]) -> Tensor:
+    """The sum of each user's entries as the encoder saw them."""
+    return 1000 * torch.atanh(inputs_of(step.network.encoder[0], act)[:, 0].double())
+
+
+def test_mistake_no_input_normalisation() -> None:
+    x = np.tril(np.ones((N_ITEMS, N_ITEMS)))
+    expected = torch.arange(1, N_ITEMS + 1).double().sqrt()
+    # n entries of 1 / sqrt(n) add up to sqrt(n); the same row at training and at evaluation.
+    step = entry_counting(TrainingStep(N_ITEMS, plain()))
+    evaluated = input_sums(step, lambda: step.network.score(sparse(x)))
+    trained = input_sums(step, lambda: step(sparse(x)))
+    torch.testing.assert_close(trained, expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(evaluated, expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("model", [plain(keep_prob=0.25), MultDAEConfig(hidden_dims=(8,), keep_prob=0.25)], ids=["vae", "dae"])
+def test_mistake_no_input_dropout(model: MultVAEConfig | MultDAEConfig) -> None:
+    x, n_users = np.ones((2000, N_ITEMS)), 2000
+    step = entry_counting(TrainingStep(N_ITEMS, model))
+    sums = input_sums(step, lambda: step(sparse(x)))
+    # k kept of n, each 1 / (keep_prob · sqrt(n)): whole numbers k of the binomial law.
+    kept = sums * 0.25 * math.sqrt(N_ITEMS)
+    torch.testing.assert_close(kept, kept.round(), rtol=0, atol=1e-2)
+    variance = N_ITEMS * 0.25 * 0.75
+    assert float(kept.mean()) == pytest.approx(N_ITEMS * 0.25, abs=5 * math.sqrt(variance / n_users))
+    assert float(kept.var()) == pytest.approx(variance, rel=0.2)
+
+
+def test_mistake_the_same_mask_or_noise_every_step() -> None:
+    step = TrainingStep(N_ITEMS, VAE, TrainingConfig(learning_rate=1e-30))
+    rows = sparse(batch(0).numpy())
+    # The weights stand still: only the draws can change the terms.
+    terms = [step(rows) for _ in range(6)]
+    assert len({float(one["nll"]) for one in terms}) == 6
+    assert len({float(one["kl"]) for one in terms}) == 6
+
+
+def test_mistake_input_dropout_at_evaluation() -> None:
+    step = entry_counting(TrainingStep(N_ITEMS, plain(keep_prob=0.25)))
+    sums = input_sums(step, lambda: step.network.score(sparse(np.ones((50, N_ITEMS)))))
+    torch.testing.assert_close(sums, torch.full((50,), math.sqrt(N_ITEMS), dtype=torch.float64), rtol=1e-5, atol=0)
+
+
+def test_mistake_beta_overshooting_then_dropping() -> None:
+    step = TrainingStep(N_ITEMS, plain(beta=0.2, anneal_steps=10))
+    weights = []
+    for number in range(40):
+        announced, terms = step.beta, step(sparse(batch(number).numpy()))
+        weights.append(float((terms["loss"].double() - terms["nll"].double()) / terms["kl"].double()))
+        # What is reported is what is used; the division above costs digits.
+        assert weights[-1] == pytest.approx(announced, abs=1e-4 * float(terms["nll"] / terms["kl"]))
+        assert announced == pytest.approx(0.2 * min(number / 10, 1))
+
+
+def test_mistake_nan_for_an_empty_history() -> None:
+    step = TrainingStep(N_ITEMS, VAE)
+    x = np.zeros((4, N_ITEMS))
+    for _ in range(3):
+        terms = step(sparse(x))
+        assert all(value.isfinite() for value in terms.values())
+        assert terms["nll"] == 0
+        assert terms["pia"] == 0
+    x[0, :5] = 1
+    step(sparse(x))
+    assert all(value.isfinite().all() for value in step.state().values())
+    assert step.network.score(sparse(x)).isfinite().all()
+
+
+@pytest.mark.parametrize("latent_dim", [3, 8])
+def test_mistake_latent_dim_halved(latent_dim: int) -> None:
+    step = TrainingStep(N_ITEMS, plain(latent_dim=latent_dim, pia=0.1))
+    assert isinstance(step.network, MultVAE)
+    assert step.anchors is not None
+    assert step.anchors.shape == (N_ITEMS, latent_dim)
+    assert step.network.posterior(sparse(batch(0).numpy()))[0].shape[1] == latent_dim
+    assert inputs_of(step.network.decoder[0], lambda: step(sparse(batch(0).numpy()))).shape[1] == latent_dim
+
+
+def test_mistake_weight_decay_on_biases_and_anchors() -> None:
+    step = TrainingStep(N_ITEMS, VAE, TrainingConfig(weight_decay=1e6, learning_rate=1e-3))
+    # No data: biases and anchors have no gradient, and weights nothing but their decay.
+    before = {name: value.clone() for name, value in step.state().items()}
+    step.network.output.bias.data.zero_()
+    step(sparse(np.zeros((3, N_ITEMS))))
+    after = step.state()
+    assert torch.equal(after["anchors"], before["anchors"])
+    assert (after["network.output.bias"] == 0).all()
+    shrunk = after["network.output.weight"].abs() < before["network.output.weight"].abs()
+    assert shrunk[before["network.output.weight"].abs() > 2e-3].all()
+
+
+# The loop.
+
+DATA = simulate_dataset(n_users=260, n_items=50, held_out_users=40, seed=2)
+QUICK = {"epochs": 3, "batch_size": 50, "learning_rate": 0.01, "metric": "ndcg@10"}
+QUICK_VAE = {"hidden_dims": [16], "latent_dim": 6, "anneal_steps": 5, "pia": 0.2, "name": "mult-vae"}
+OVERFITTING = {**QUICK_VAE, "keep_prob": 1.0, "beta": 0.0, "pia": 0.0}
+"""With a large step size the validation falls long before the last epoch."""
+QUICK_DAE = {"latent_dim": 6, "name": "mult-dae"}
+
+
+def config(model: Mapping[str, Any] = QUICK_VAE, **training: Any) -> RunConfig:
+    return RunConfig.of({"model": dict(model), "training": {**QUICK, **training}})
+
+
+def weights_of(model: TrainedModel) -> dict[str, Tensor]:
+    return model.network.state_dict()
+
+
+def same_weights(one: TrainedModel, other: TrainedModel) -> bool:
+    a, b = weights_of(one), weights_of(other)
+    return a.keys() == b.keys() and all(value.shape == b[name].shape and torch.equal(value, b[name]) for name, value in a.items())
+
+
+def without_validation(data: Dataset) -> Dataset:
+    """The same data set with its validation users among the training users."""
+    parts = [np.where(part == Part.VALIDATION, np.uint8(Part.TRAIN), part) for part in vars(data.split).values()]
+    return Dataset(data.interactions, Split(*parts), data.titles)
+
+
+def untimed(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in entry.items() if name != "seconds"} for entry in history]
+
+
+def test_train_is_a_loop_of_steps_in_a_seeded_order() -> None:
+    asked = config(batch_size=33, seed=4)
+    data = without_validation(DATA)
+    assert isinstance(asked.model, MultVAEConfig)
+    step, rows = TrainingStep(data.n_items, asked.model, asked.training), SparseRows.from_csr(data.train)
+    for epoch in range(3):
+        order = torch.randperm(len(rows), generator=seeded(4, ORDER, epoch))
+        for start in range(0, len(rows), 33):
+            step(rows.take(order[start : start + 33]))
+    trained = weights_of(train(data, asked))
+    for name, value in step.network.state_dict().items():
+        assert torch.equal(value, trained[name])
+
+
+@pytest.mark.parametrize("model", [QUICK_VAE, QUICK_DAE], ids=["vae", "dae"])
+def test_train_gives_equal_bits_for_equal_seeds(model: Mapping[str, Any]) -> None:
+    one = train(DATA, config(model, seed=1))
+    torch.manual_seed(99)
+    np.random.seed(99)
+    assert same_weights(one, train(DATA, config(model, seed=1)))
+    assert not same_weights(one, train(DATA, config(model, seed=2)))
+
+
+def test_train_leaves_the_global_generators_alone() -> None:
+    before = torch.get_rng_state(), np.random.get_state()[1]
+    train(DATA, config(epochs=1))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+
+
+def test_train_returns_the_best_epoch(tmp_path: Path) -> None:
+    asked = config(OVERFITTING, epochs=15, learning_rate=0.05)
+    model = train(DATA, asked, out=tmp_path / "run")
+    history = read_history(tmp_path / "run")
+    values = [entry["validation"]["ndcg@10"] for entry in history]
+    best = int(np.argmax(values)) + 1
+    assert best < len(history) == 15
+    assert model.provenance["best_epoch"] == history[-1]["best_epoch"] == best
+    assert model.provenance["best_validation"] == max(values)
+    assert evaluate(model, DATA.cases(Part.VALIDATION), metrics=["ndcg@10"]).mean("ndcg@10") == max(values)
+    # A shorter run that ends there is the same model.
+    assert same_weights(model, train(DATA, config(OVERFITTING, epochs=best, learning_rate=0.05)))
+
+
+@pytest.mark.parametrize(("patience", "validate_every"), [(1, 1), (3, 1), (2, 3)])
+def test_train_stops_when_patience_runs_out(tmp_path: Path, patience: int, validate_every: int) -> None:
+    asked = config(OVERFITTING, epochs=60, learning_rate=0.05, patience=patience, validate_every=validate_every)
+    train(DATA, asked, out=tmp_path / "run")
+    history = read_history(tmp_path / "run")
+    assert len(history) == history[-1]["best_epoch"] + patience * validate_every < 60
+    assert [entry["epoch"] for entry in history if "validation" in entry] == list(range(validate_every, len(history) + 1, validate_every))
+
+
+def test_train_validates_at_its_last_epoch(tmp_path: Path) -> None:
+    # Otherwise a run shorter than validate_every would give back its initial weights.
+    model = train(DATA, config(epochs=5, validate_every=7), out=tmp_path / "run")
+    assert [("validation" in entry, entry["best_epoch"]) for entry in read_history(tmp_path / "run")] == [(False, 0)] * 4 + [(True, 5)]
+    # The last of five epochs, and not the first weights.
+    assert same_weights(model, train(DATA, config(epochs=5, validate_every=5)))
+    assert not same_weights(model, train(DATA, config(epochs=4, validate_every=7)))
+
+
+def test_train_without_validation_cases_returns_the_last_epoch(tmp_path: Path) -> None:
+    data = without_validation(DATA)
+    model = train(data, config(epochs=4, patience=1), out=tmp_path / "run")
+    history = read_history(tmp_path / "run")
+    assert [entry["best_epoch"] for entry in history] == [1, 2, 3, 4]
+    assert not any("validation" in entry for entry in history)
+    assert model.provenance["best_epoch"] == 4
+    assert model.provenance["best_validation"] is None
+    assert not same_weights(model, train(data, config(epochs=3)))
+
+
+def test_train_raises_when_the_loss_is_no_longer_finite(tmp_path: Path) -> None:
+    with pytest.raises(NumericalError, match=r"loss must stay finite.*in epoch 1; lower the learning rate"):
+        train(DATA, config(learning_rate=1e30), out=tmp_path / "run")
+    assert read_history(tmp_path / "run") == []
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_history_tells_each_epoch(tmp_path: Path) -> None:
+    train(DATA, config(epochs=4, batch_size=70), out=tmp_path / "run")
+    history = read_history(tmp_path / "run")
+    n_batches = -(-DATA.train.shape[0] // 70)
+    assert [entry["epoch"] for entry in history] == [1, 2, 3, 4]
+    assert [entry["step"] for entry in history] == [n_batches * epoch for epoch in range(1, 5)]
+    assert [entry["beta"] for entry in history] == pytest.approx([0.2 * min(1, n_batches * epoch / 5) for epoch in range(1, 5)])
+    for entry in history:
+        assert entry.keys() == {"epoch", "step", "loss", "nll", "kl", "pia", "beta", "validation", "best_epoch", "seconds"}
+        assert entry["seconds"] >= 0
+        assert 0 < entry["validation"]["ndcg@10"] < 1
+    assert history[-1]["nll"] < history[0]["nll"]
+
+
+def test_history_terms_are_means_over_users_not_batches(tmp_path: Path) -> None:
+    # The last batch is small: a mean of batch means would weigh its users more.
+    asked = config(epochs=1, batch_size=150)
+    train(DATA, asked, out=tmp_path / "run")
+    assert isinstance(asked.model, MultVAEConfig)
+    step, rows = TrainingStep(DATA.n_items, asked.model, asked.training), SparseRows.from_csr(DATA.train)
+    batches = torch.split(torch.randperm(len(rows), generator=seeded(0, ORDER, 0)), 150)
+    assert [len(users) for users in batches] == [150, 30]
+    terms = [step(rows.take(users)) for users in batches]
+    (entry,) = read_history(tmp_path / "run")
+    for name in ("loss", "nll", "kl", "pia"):
+        expected = sum(float(one[name]) * len(users) for one, users in zip(terms, batches, strict=True)) / len(rows)
+        assert entry[name] == pytest.approx(expected, rel=1e-12)
+
+
+def test_run_folder_refuses_a_second_run(tmp_path: Path) -> None:
+    train(DATA, config(epochs=1), out=tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"a folder of its own.*--resume"):
+        train(DATA, config(epochs=1), out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(("field", "value"), [("learning_rate", 0.5), ("seed", 9)])
+def test_run_folder_refuses_another_configuration_by_its_field(tmp_path: Path, field: str, value: Any) -> None:
+    train(DATA, config(epochs=1), out=tmp_path / "run")
+    with pytest.raises(ConfigError, match=rf"config\.training\.{field} was .*, now {value}"):
+        train(DATA, config(**{"epochs": 1, field: value}), out=tmp_path / "run", resume=True)
+
+
+def test_run_folder_refuses_another_data_set(tmp_path: Path) -> None:
+    train(DATA, config(epochs=1), out=tmp_path / "run")
+    with pytest.raises(ConfigError, match="dataset was"):
+        train(without_validation(DATA), config(epochs=1), out=tmp_path / "run", resume=True)
+
+
+def test_run_folder_records_what_was_asked_for(tmp_path: Path) -> None:
+    train(DATA, config(epochs=1), out=tmp_path / "run")
+    assert RunConfig.of(read_json(tmp_path / "run" / "config.json")["config"]) == config(epochs=1)
+    environment = read_json(tmp_path / "run" / "environment.json")
+    assert environment["torch"] == torch.__version__
+    assert environment["dataset"]["fingerprint"] == DATA.fingerprint
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json", "environment.json", "history.jsonl", "model"]
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("option", [{"resume": True}, {"tensorboard": True}])
+def test_train_refuses_options_that_need_a_run_folder(option: dict[str, bool]) -> None:
+    with pytest.raises(ConfigError, match="pass out"):
+        train(DATA, config(), **option)  # type: ignore[arg-type]
+
+
+def test_train_refuses_a_device_that_is_not_there() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(ConfigError, match="'cuda' needs CUDA"):
+        train(DATA, config(), device="cuda")
+
+
+def test_train_draws_its_bar_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    train(DATA, config(epochs=2), progress=True)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "mult-vae" in shown.err
+    train(DATA, config(epochs=2))
+    assert capsys.readouterr().err == ""
+
+
+# Every field of every configuration does something.
+
+BASE: dict[type[ModelConfig], dict[str, Any]] = {
+    MultVAEConfig: {**QUICK_VAE},
+    MultDAEConfig: {**QUICK_DAE, "hidden_dims": [16]},
+    EaseConfig: {"name": "ease", "l2": 10},
+    PopularityConfig: {"name": "popularity"},
+}
+BASE_TRAINING = {**QUICK, "epochs": 12, "learning_rate": 0.05, "patience": 5}
+
+OTHER: dict[type[ModelConfig], dict[str, Any]] = {
+    MultVAEConfig: {"name": None, "hidden_dims": [17], "latent_dim": 7, "keep_prob": 0.6, "beta": 0.3, "anneal_steps": 6, "pia": 0.3},
+    MultDAEConfig: {"name": None, "hidden_dims": [17], "latent_dim": 7, "keep_prob": 0.6},
+    EaseConfig: {"name": None, "l2": 11},
+    PopularityConfig: {"name": None},
+    TrainingConfig: {
+        "epochs": 2,
+        "batch_size": 51,
+        "learning_rate": 0.051,
+        "weight_decay": 0.001,
+        "metric": "recall@10",
+        "validate_every": 2,
+        "patience": 1,
+        "seed": 1,
+    },
+}
+"""Another value of every field; for a model's name, every other model."""
+
+FIELDS = [(kind, field) for kind in (*BASE, TrainingConfig) for field in kind.model_fields]
+
+
+def observed(values: dict[str, Any], out: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    model = train(DATA, RunConfig.of(values), out=out)
+    # The reported values alone, not what they are called: a metric under a new name is not another metric.
+    history = untimed(read_history(out)) if (out / "history.jsonl").exists() else []
+    return weights_of(model), [{**entry, "validation": list(entry.get("validation", {}).values())} for entry in history]
+
+
+def differ(one: tuple[dict[str, Tensor], list[Any]], other: tuple[dict[str, Tensor], list[Any]]) -> bool:
+    same = one[0].keys() == other[0].keys() and all(torch.equal(value, other[0][name]) for name, value in one[0].items())
+    return not same or one[1] != other[1]
+
+
+@pytest.mark.parametrize(("kind", "field"), FIELDS, ids=[f"{kind.__name__}.{field}" for kind, field in FIELDS])
+def test_changing_any_config_field_changes_something(kind: type[ModelConfig], field: str, tmp_path: Path) -> None:
+    assert field in OTHER[kind], f"{kind.__name__}.{field} is new: give it another value in OTHER"
+    changed: list[dict[str, Any]]
+    if kind is TrainingConfig:
+        values = {"model": OVERFITTING, "training": BASE_TRAINING}
+        changed = [{**values, "training": {**BASE_TRAINING, field: OTHER[kind][field]}}]
+    else:
+        training = {} if kind in (EaseConfig, PopularityConfig) else {"training": QUICK}
+        values = {"model": BASE[kind], **training}
+        changed = [{"model": {**BASE[kind], field: OTHER[kind][field]}, **training}]
+        if field == "name":
+            changed = [{"model": model} for other, model in BASE.items() if other is not kind]
+    before = observed(values, tmp_path / "before")
+    assert not differ(before, observed(values, tmp_path / "again")), "the run is not reproducible"
+    for number, one in enumerate(changed):
+        assert differ(before, observed(one, tmp_path / f"after{number}"))
+
+
+# What training is for.
+
+SERVICE = Service(n_users=1500, n_items=120, seed=4, n_niches=6)
+PLANTED = SERVICE.dataset(held_out_users=200)
+LONGER = {"epochs": 30, "batch_size": 100, "learning_rate": 3e-3, "metric": "ndcg@20", "patience": 30}
+PLANTED_MODELS: dict[str, dict[str, Any]] = {
+    "popularity": {"model": {"name": "popularity"}},
+    "ease": {"model": {"name": "ease", "l2": 100}},
+    "mult-dae": {"model": {"name": "mult-dae", "latent_dim": 16}, "training": LONGER},
+    "mult-vae": {"model": {"name": "mult-vae", "hidden_dims": [48], "latent_dim": 16, "anneal_steps": 200}, "training": LONGER},
+    "mult-vae+pia": {
+        "model": {"name": "mult-vae", "hidden_dims": [48], "latent_dim": 16, "anneal_steps": 200, "pia": 0.3},
+        "training": LONGER,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def planted() -> dict[str, TrainedModel]:
+    return {name: train(PLANTED, RunConfig.of(values)) for name, values in PLANTED_MODELS.items()}
+
+
+def ndcg(model: Any) -> float:
+    return evaluate(model, PLANTED.cases(Part.TEST), metrics=["ndcg@20"]).mean("ndcg@20")
+
+
+@pytest.mark.parametrize("name", [name for name in PLANTED_MODELS if name != "popularity"])
+def test_train_finds_the_planted_structure(planted: dict[str, TrainedModel], name: str) -> None:
+    assert ndcg(planted[name]) > 1.3 * ndcg(planted["popularity"])
+
+
+@pytest.mark.parametrize("name", list(PLANTED_MODELS))
+def test_trained_models_keep_the_scorers_contract(planted: dict[str, TrainedModel], name: str) -> None:
+    check_scorer(planted[name], random_histories(12, PLANTED.n_items, 0))
+    if name != "popularity":
+        check_recommender(planted[name])
+
+
+def test_anchors_of_one_niche_gather() -> None:
+    asked = RunConfig.of(PLANTED_MODELS["mult-vae+pia"])
+    assert isinstance(asked.model, MultVAEConfig)
+    step, rows = TrainingStep(PLANTED.n_items, asked.model, asked.training), SparseRows.from_csr(PLANTED.train)
+    assert step.anchors is not None
+    niche = SERVICE.catalogue.niche[np.asarray(PLANTED.items.ids_of(range(PLANTED.n_items)), dtype=np.int64) - 1]
+    same = niche[:, None] == niche[None, :]
+
+    def ratio() -> float:
+        assert step.anchors is not None
+        distance = torch.cdist(step.anchors.detach(), step.anchors.detach()).numpy()
+        return float(distance[same & ~np.eye(len(niche), dtype=bool)].mean() / distance[~same].mean())
+
+    before = ratio()
+    for epoch in range(30):
+        for users in torch.split(torch.randperm(len(rows), generator=seeded(0, ORDER, epoch)), 100):
+            step(rows.take(users))
+    assert before == pytest.approx(1, abs=0.03)
+    assert ratio() < 0.8
+
+
+def test_train_uses_the_networks_it_names(planted: dict[str, TrainedModel]) -> None:
+    assert isinstance(planted["mult-vae"].network, MultVAE)
+    assert isinstance(planted["mult-dae"].network, MultDAE)
