@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -21,14 +22,27 @@ from coterie.objectives.schedules import linear_warm_up
 from coterie.sparse import SparseRows, gather_sum
 from test_sparse import DEVICES, random_dense, sparse, to_dense
 
+Leaves: TypeAlias = tuple[Tensor, Tensor, Tensor]
+"""Hidden, weight and bias, or mu, logvar and anchors."""
 
-def draws(seed: int, *shapes: tuple[int, ...], dtype: torch.dtype = torch.float64, device: str = "cpu") -> list[Tensor]:
+
+def draw(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def draw_leaves(seed: int, *shapes: tuple[int, ...]) -> Leaves:
     """Normal leaves that ask for gradients."""
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(device, dtype).requires_grad_() for shape in shapes]
+    one, two, three = (draw(3 * seed + number, *shape).requires_grad_() for number, shape in enumerate(shapes))
+    return one, two, three
 
 
-def gradients(function: Callable[..., Tensor], leaves: list[Tensor], upstream: Tensor) -> tuple[Tensor, ...]:
+def leaves_as(leaves: Leaves, dtype: torch.dtype = torch.float64, device: str = "cpu", scale: float = 1.0) -> Leaves:
+    """New leaves of the same values, the first of them times ``scale``."""
+    first, two, three = (leaf.detach().to(device, dtype) for leaf in leaves)
+    return (first * scale).requires_grad_(), two.requires_grad_(), three.requires_grad_()
+
+
+def gradients(function: Callable[[Tensor, Tensor, Tensor], Tensor], leaves: Leaves, upstream: Tensor) -> tuple[Tensor, ...]:
     return torch.autograd.grad(function(*leaves), leaves, upstream)
 
 
@@ -39,21 +53,20 @@ def dense_nll(hidden: Tensor, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor
     return -(x * torch.log_softmax(hidden @ weight.t() + bias, dim=1)).sum(dim=1)
 
 
-def likelihood_case(n_users: int, n_items: int, dim: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[list[Tensor], np.ndarray]:
-    return draws(seed, (n_users, dim), (n_items, dim), (n_items,), dtype=dtype), random_dense(n_users, n_items, seed)
+def likelihood_case(n_users: int, n_items: int, dim: int, seed: int) -> tuple[Leaves, np.ndarray]:
+    return draw_leaves(seed, (n_users, dim), (n_items, dim), (n_items,)), random_dense(n_users, n_items, seed)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("n_users", "n_items", "dim"), [(1, 1, 1), (5, 1, 3), (4, 16, 3), (9, 17, 5), (30, 100, 8), (1, 31, 2)])
 def test_multinomial_nll_is_the_dense_formula(n_users: int, n_items: int, dim: int, device: str) -> None:
     leaves, dense = likelihood_case(n_users, n_items, dim, seed=n_items)
-    leaves = [leaf.detach().to(device).requires_grad_() for leaf in leaves]
-    (upstream,) = draws(1, (n_users,), device=device)
+    leaves, upstream = leaves_as(leaves, device=device), draw(1, n_users).to(device)
     x, rows = torch.from_numpy(dense).to(device), sparse(dense, device)
     fused, plain = multinomial_nll(*leaves, rows), dense_nll(*leaves, x)
     torch.testing.assert_close(fused, plain, rtol=1e-10, atol=1e-10)
-    found = gradients(lambda *args: multinomial_nll(*args, rows), leaves, upstream)
-    expected = gradients(lambda *args: dense_nll(*args, x), leaves, upstream)
+    found = gradients(lambda h, w, b: multinomial_nll(h, w, b, rows), leaves, upstream)
+    expected = gradients(lambda h, w, b: dense_nll(h, w, b, x), leaves, upstream)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
@@ -62,7 +75,7 @@ def test_multinomial_nll_is_the_dense_formula(n_users: int, n_items: int, dim: i
 @given(st.integers(1, 6), st.integers(1, 35), st.integers(0, 10_000), st.floats(0.01, 50))
 def test_multinomial_nll_is_the_dense_formula_at_any_size_and_scale(n_users: int, n_items: int, seed: int, scale: float) -> None:
     leaves, dense = likelihood_case(n_users, n_items, 3, seed)
-    leaves[1] = (leaves[1].detach() * scale).requires_grad_()
+    leaves = leaves_as(leaves, scale=scale)
     fused = multinomial_nll(*leaves, sparse(dense))
     torch.testing.assert_close(fused, dense_nll(*leaves, torch.from_numpy(dense)), rtol=1e-10, atol=1e-9)
     assert (fused >= -1e-9).all()
@@ -72,7 +85,7 @@ def test_multinomial_nll_of_an_empty_history_is_zero_and_teaches_nothing() -> No
     leaves, _ = likelihood_case(3, 10, 4, seed=0)
     rows = sparse(np.zeros((3, 10)))
     assert multinomial_nll(*leaves, rows).tolist() == [0.0, 0.0, 0.0]
-    for grad in gradients(lambda *args: multinomial_nll(*args, rows), leaves, torch.ones(3, dtype=torch.float64)):
+    for grad in gradients(lambda h, w, b: multinomial_nll(h, w, b, rows), leaves, torch.ones(3, dtype=torch.float64)):
         assert (grad == 0).all()
 
 
@@ -93,15 +106,14 @@ def test_multinomial_nll_is_exact_at_large_logits() -> None:
 @pytest.mark.parametrize("scale", [1e-4, 1e-2, 1.0, 1e2, 1e4])
 def test_multinomial_nll_in_float32_is_that_in_float64(scale: float) -> None:
     leaves, dense = likelihood_case(20, 50, 6, seed=4)
-    leaves[0] = (leaves[0].detach() * scale).requires_grad_()
-    narrow = [leaf.detach().float().requires_grad_() for leaf in leaves]
-    wide = [leaf.detach().double().requires_grad_() for leaf in narrow]
+    narrow = leaves_as(leaves, torch.float32, scale=scale)
+    wide = leaves_as(narrow)
     rows, ones = sparse(dense), torch.ones(20)
     fused = multinomial_nll(*narrow, rows)
     assert fused.dtype == torch.float32
     torch.testing.assert_close(fused.double(), dense_nll(*wide, torch.from_numpy(dense)), rtol=2e-5, atol=1e-3 * max(1, scale / 10))
-    found = gradients(lambda *args: multinomial_nll(*args, rows), narrow, ones)
-    expected = gradients(lambda *args: dense_nll(*args, torch.from_numpy(dense)), wide, ones.double())
+    found = gradients(lambda h, w, b: multinomial_nll(h, w, b, rows), narrow, ones)
+    expected = gradients(lambda h, w, b: dense_nll(h, w, b, torch.from_numpy(dense)), wide, ones.double())
     for one, other in zip(found, expected, strict=True):
         assert one.isfinite().all()
         # A logit near scale has an error of scale · 2⁻²⁴, which the soft-max passes on.
@@ -127,8 +139,9 @@ def test_logit_buffer_claims_memory_once() -> None:
     assert first.dtype == like.dtype
     place = first.untyped_storage().data_ptr()
     for n_users in (8, 3, 8, 1):
-        leaves, dense = likelihood_case(n_users, 20, 4, seed=0, dtype=torch.float32)
-        multinomial_nll(*leaves, sparse(dense), buffer).sum().backward()
+        leaves, dense = likelihood_case(n_users, 20, 4, seed=0)
+        leaves = leaves_as(leaves, torch.float32)
+        torch.autograd.grad(multinomial_nll(*leaves, sparse(dense), buffer).sum(), leaves)
         assert buffer.claim(n_users, 20, like).untyped_storage().data_ptr() == place
     assert buffer.claim(9, 20, like).untyped_storage().nbytes() == 9 * 32 * 4
     assert buffer.claim(2, 20, like.double()).dtype == torch.float64
@@ -149,7 +162,7 @@ def test_multinomial_nll_refuses_a_backward_pass_whose_logits_are_gone() -> None
 @pytest.mark.parametrize("device", DEVICES)
 def test_multinomial_nll_under_autocast_stays_close_and_wide(device: str) -> None:
     leaves, dense = likelihood_case(40, 60, 16, seed=2)
-    leaves = [leaf.detach().float().to(device).requires_grad_() for leaf in leaves]
+    leaves = leaves_as(leaves, torch.float32, device)
     rows, ones = sparse(dense, device), torch.ones(40, device=device)
     full = multinomial_nll(*leaves, rows)
     with torch.autocast(device, torch.bfloat16):
@@ -163,8 +176,9 @@ def test_multinomial_nll_under_autocast_stays_close_and_wide(device: str) -> Non
 
 
 def test_multinomial_nll_under_autocast_runs_all_three_products_in_its_type() -> None:
-    leaves, dense = likelihood_case(40, 60, 16, seed=2, dtype=torch.bfloat16)
-    wide, narrow = [leaf.detach().float().requires_grad_() for leaf in leaves], leaves[0]
+    leaves, dense = likelihood_case(40, 60, 16, seed=2)
+    narrow = leaves[0].detach().bfloat16().requires_grad_()
+    wide = leaves_as((narrow, leaves[1], leaves[2]), torch.float32)
     rows, ones = sparse(dense), torch.ones(40)
     with torch.autocast("cpu", torch.bfloat16):
         from_wide, from_narrow = multinomial_nll(*wide, rows), multinomial_nll(narrow, wide[1], wide[2], rows)
@@ -182,17 +196,16 @@ def test_multinomial_nll_under_autocast_runs_all_three_products_in_its_type() ->
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 9), st.integers(0, 10_000))
 def test_gaussian_kl_is_that_of_torch_summed_over_dimensions(n_users: int, latent_dim: int, seed: int) -> None:
-    mu, logvar = draws(seed, (n_users, latent_dim), (n_users, latent_dim))
+    mu, logvar = draw(seed, n_users, latent_dim), draw(seed + 1, n_users, latent_dim)
     expected = kl_divergence(Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0)).sum(dim=1)
     torch.testing.assert_close(gaussian_kl(mu, logvar), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_gaussian_kl_is_the_mean_log_ratio_of_samples() -> None:
-    mu, logvar = torch.tensor([[0.5, -1.0, 0.0]]), torch.tensor([[-0.7, 0.3, 0.0]])
+    mu, logvar = torch.tensor([[0.5, -1.0, 0.0]]).double(), torch.tensor([[-0.7, 0.3, 0.0]]).double()
     q, p = Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0)
-    torch.manual_seed(0)
-    z = q.sample(torch.Size([200_000]))
-    ratio = (q.log_prob(z) - p.log_prob(z)).sum(dim=2)
+    z = mu + (logvar / 2).exp() * draw(0, 200_000, 3)
+    ratio = (q.log_prob(z) - p.log_prob(z)).sum(dim=1)  # type: ignore[no-untyped-call]
     error = float(ratio.std()) / math.sqrt(len(z))
     assert float(gaussian_kl(mu, logvar)) == pytest.approx(float(ratio.mean()), abs=5 * error)
 
@@ -204,7 +217,7 @@ def test_gaussian_kl_is_accurate_from_tiny_to_huge_variances(logvar: float, expe
 
 
 def test_gaussian_kl_has_the_textbooks_gradient() -> None:
-    mu, logvar = draws(3, (5, 4), (5, 4))
+    mu, logvar = draw(3, 5, 4).requires_grad_(), draw(4, 5, 4).requires_grad_()
     of_mu, of_logvar = torch.autograd.grad(gaussian_kl(mu, logvar).sum(), (mu, logvar))
     torch.testing.assert_close(of_mu, mu.detach())
     torch.testing.assert_close(of_logvar, logvar.detach().expm1() / 2)
@@ -225,20 +238,20 @@ def double_sum(mu: Tensor, logvar: Tensor, anchors: Tensor, dense: np.ndarray) -
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 9), st.integers(1, 5), st.integers(0, 10_000))
 def test_alignment_is_the_double_sum(n_users: int, n_items: int, latent_dim: int, seed: int) -> None:
-    leaves = draws(seed, (n_users, latent_dim), (n_users, latent_dim), (n_items, latent_dim))
-    dense, upstream = random_dense(n_users, n_items, seed), draws(seed + 1, (n_users,))[0].detach()
+    leaves = draw_leaves(seed, (n_users, latent_dim), (n_users, latent_dim), (n_items, latent_dim))
+    dense, upstream = random_dense(n_users, n_items, seed), draw(seed + 1, n_users)
     rows = sparse(dense)
     torch.testing.assert_close(alignment(*leaves, rows), double_sum(*leaves, dense), rtol=1e-10, atol=1e-10)
-    found = gradients(lambda *args: alignment(*args, rows), leaves, upstream)
+    found = gradients(lambda m, v, e: alignment(m, v, e, rows), leaves, upstream)
     expected = torch.autograd.grad(double_sum(*leaves, dense), leaves, upstream)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
 def test_alignment_is_the_mean_of_samples() -> None:
-    mu, logvar, anchors = (leaf.detach() for leaf in draws(0, (1, 3), (1, 3), (6, 3)))
+    mu, logvar, anchors = (leaf.detach() for leaf in draw_leaves(0, (1, 3), (1, 3), (6, 3)))
     items = torch.tensor([0, 2, 5])
-    z = mu + (logvar / 2).exp() * torch.randn(200_000, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    z = mu + (logvar / 2).exp() * draw(1, 200_000, 3)
     sampled = (z[:, None] - anchors[items]).square().sum(dim=2).mean(dim=1)
     dense = np.zeros((1, 6))
     dense[0, items] = 1
@@ -247,7 +260,7 @@ def test_alignment_is_the_mean_of_samples() -> None:
 
 
 def test_alignment_of_an_empty_history_is_zero_and_pulls_nothing() -> None:
-    leaves = draws(0, (2, 3), (2, 3), (4, 3))
+    leaves = draw_leaves(0, (2, 3), (2, 3), (4, 3))
     value = alignment(*leaves, sparse(np.array([[0, 0, 0, 0], [0, 1, 0, 0]])))
     of_mu, of_logvar, of_anchors = torch.autograd.grad(value.sum(), leaves)
     assert value[0] == 0

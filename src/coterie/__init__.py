@@ -1,6 +1,6 @@
 """Recommending by collaborative filtering with variational autoencoders.
 
-    read_log → prepare → Dataset → train → TrainedModel → evaluate, compare, recommend, similar_items
+    read_log → prepare → Dataset → train → TrainedModel → evaluate, compare; .recommend, .similar_items
 
 Names are loaded when first used, so that what needs no torch does not wait for it.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from coterie.models.multdae import MultDAEConfig
     from coterie.models.multvae import MultVAEConfig
     from coterie.models.popularity import PopularityConfig
-    from coterie.recommend.engine import recommend, recommend_to_file
+    from coterie.recommend.engine import recommend_to_file
     from coterie.recommend.history_files import read_histories
     from coterie.recommend.similar import similar_items
     from coterie.training.trained_model import TrainedModel
@@ -49,7 +49,6 @@ _HOME = {
     "MultDAEConfig": "models.multdae",
     "MultVAEConfig": "models.multvae",
     "PopularityConfig": "models.popularity",
-    "recommend": "recommend.engine",
     "recommend_to_file": "recommend.engine",
     "read_histories": "recommend.history_files",
     "similar_items": "recommend.similar",
@@ -76,7 +75,6 @@ __all__ = [
     "prepare",
     "read_histories",
     "read_log",
-    "recommend",
     "recommend_to_file",
     "similar_items",
     "simulate_dataset",

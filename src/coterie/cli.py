@@ -99,17 +99,19 @@ def prepare(
     format: Annotated[  # noqa: A002
         str, typer.Option(help="movielens, netflix, taste-profile, adjacency, table; auto tells it by the file names.")
     ] = "auto",
-    user_column: Annotated[str | None, typer.Option(help="Table: column of user ids [user_id].")] = None,
-    item_column: Annotated[str | None, typer.Option(help="Table: column of item ids [item_id].")] = None,
+    user_column: Annotated[str | None, typer.Option(help="Table: column of user ids (default user_id).")] = None,
+    item_column: Annotated[str | None, typer.Option(help="Table: column of item ids (default item_id).")] = None,
     rating_column: Annotated[str | None, typer.Option(help="Table: column of ratings or counts.")] = None,
     timestamp_column: Annotated[str | None, typer.Option(help="Table: column of times (seconds since 1970, or ISO).")] = None,
     titles: Annotated[str | None, typer.Option(help="File of titles: movies.csv, movies.dat, u.item, …, or a table item_id,title.")] = None,
     min_rating: Annotated[float | None, typer.Option(help="Keep ratings (or counts) of at least this; MovieLens and Netflix: 4.")] = None,
-    min_user_items: Annotated[int | None, typer.Option(min=0, help="Drop users with fewer items [5; 0 for a given split].")] = None,
+    min_user_items: Annotated[int | None, typer.Option(min=0, help="Drop users with fewer items (default 5; 0 for a given split).")] = None,
     min_item_users: Annotated[int, typer.Option(min=0, help="First drop items with fewer users (Taste Profile: 200).")] = 0,
-    held_out_users: Annotated[int | None, typer.Option(min=1, help="Validation users, and as many test users [a tenth].")] = None,
-    held_out_share: Annotated[float | None, typer.Option(help="Share of a held-out user's items to hide [0.2].")] = None,
-    validation_share: Annotated[float | None, typer.Option(help="Given split: share of training items to validate on [0.1].")] = None,
+    held_out_users: Annotated[int | None, typer.Option(min=1, help="Validation users, and as many test users (default a tenth).")] = None,
+    held_out_share: Annotated[float | None, typer.Option(help="Share of a held-out user's items to hide (default 0.2).")] = None,
+    validation_share: Annotated[
+        float | None, typer.Option(help="Given split: share of training items to validate on (default 0.1).")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split; 98765 is the published one's.")] = 98765,
     memory_limit: Annotated[str, typer.Option(help="DuckDB's; more spills to disk.")] = "3GB",
     json_file: JsonFile = None,
@@ -168,9 +170,9 @@ def simulate(
 def train(
     data: Annotated[Path, typer.Argument(help="Data set folder, from prepare.")],
     folder: Annotated[Path, typer.Option("--out", help="Run folder: configuration, history, checkpoint, model.")],
-    model: Annotated[str | None, typer.Option(help="mult-vae, mult-dae, ease or popularity [mult-vae].")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML or JSON with [model] and [training]; options go over it.")] = None,
-    pia: Annotated[float | None, typer.Option(help="λ_A, the weight of Personalized Item Alignment [0].")] = None,
+    model: Annotated[str | None, typer.Option(help="mult-vae (default), mult-dae, ease or popularity.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML or JSON with the sections model and training; options go over it.")] = None,
+    pia: Annotated[float | None, typer.Option(help="λ_A, the weight of Personalized Item Alignment (default 0, off).")] = None,
     keep_prob: Annotated[float | None, typer.Option(help="Share of input entries that survive masking; 1 = clean.")] = None,
     beta: Annotated[float | None, typer.Option(help="Final weight of the KL.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training users, at most.")] = None,

@@ -35,13 +35,13 @@ def _metric(name: str) -> str:
 class TrainingConfig(ModelConfig):
     """How a network is trained; models with a closed form need none of it."""
 
-    epochs: PositiveInt = Field(200, description="passes over the training users, at most")
-    batch_size: PositiveInt = Field(500, description="users a step")
+    epochs: PositiveInt = Field(150, description="passes over the training users, at most")
+    batch_size: PositiveInt = Field(200, description="users a step")
     learning_rate: float = Field(1e-3, gt=0, description="Adam's step size")
     weight_decay: float = Field(0.0, ge=0, description="L2: adds weight_decay · w to the gradient of every weight matrix")
     metric: Annotated[str, AfterValidator(_metric)] = Field("ndcg@100", description="validation metric that chooses the best epoch")
     validate_every: PositiveInt = Field(1, description="epochs from one validation to the next; the last epoch is always validated")
-    patience: PositiveInt = Field(20, description="validations without a better value before stopping early")
+    patience: PositiveInt = Field(12, description="validations without a better value before stopping early")
     seed: int = Field(0, ge=0, description="of initial weights, order of users, masks and noise")
 
 

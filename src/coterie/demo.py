@@ -24,7 +24,6 @@ from coterie.evaluation.metrics import LEGEND, Metric
 from coterie.evaluation.report import EvaluationReport
 from coterie.files import publish_folder
 from coterie.plain_table import plain_table
-from coterie.recommend.engine import recommend
 from coterie.training.run_folder import read_history
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
@@ -154,7 +153,7 @@ def _lists(service: Service, data: Dataset, model: TrainedModel, cases: Cases) -
     histories = {
         data.users.ids_of([cases.user_index[case]])[0]: data.items.ids_of(cases.fold_in[[case]].indices) for case in chosen.tolist()
     }
-    found = recommend(model, histories, k=5)
+    found = model.recommend(histories, k=5)
     titles = dict(zip(data.items.values.to_pylist(), data.titles or (), strict=True))
     blocks = []
     for user, watched in histories.items():

@@ -95,11 +95,13 @@ def read_manifest(folder: Path, schema: str) -> dict[str, Any]:
         raise ArtifactError(f"{folder}: a {schema} folder must hold manifest.json, none was found; check the path or make it anew.")
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found, files = manifest["schema"], manifest["files"]
+        found, files = manifest["schema"], dict(manifest["files"])
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: must be JSON with 'schema' and 'files' ({error}); make the folder anew.") from error
     if found != schema:
         raise ArtifactError(f"{path}: schema must be {schema!r}, found {found!r}; use the Coterie version that wrote it.")
+    if not files:
+        raise ArtifactError(f"{path}: must hold the checksum of every file, found none; make the folder anew.")
     for name, checksum in files.items():
         file = folder / name
         if not file.is_file():

@@ -19,7 +19,7 @@ class MultVAEConfig(ModelConfig):
     latent_dim: PositiveInt = Field(200, description="the real dimension of z")
     keep_prob: float = Field(0.5, gt=0, le=1, description="probability that an input entry survives masking; 1 = clean input")
     beta: float = Field(0.2, ge=0, description="final weight of the KL")
-    anneal_steps: int = Field(2000, ge=0, description="steps over which beta rises linearly from 0")
+    anneal_steps: int = Field(1000, ge=0, description="steps over which beta rises linearly from 0")
     pia: float = Field(0.0, ge=0, description="λ_A, the weight of Personalized Item Alignment; 0 = off")
 
 

@@ -1,5 +1,6 @@
 """Checkpoints: all a run needs to go on as if it had never stopped, in one file that is replaced in one rename."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -38,7 +39,8 @@ class Position:
 def save_checkpoint(path: Path, position: Position, state: dict[str, Tensor], best: dict[str, Tensor]) -> None:
     """Writes position, the step's state and the best weights so far."""
     tensors = state | {f"best.{name}": value for name, value in best.items()}
-    metadata = {"schema": SCHEMA, "position": json.dumps(asdict(position))}
+    told = json.dumps(asdict(position))
+    metadata = {"schema": SCHEMA, "position": told, "sha256": _checksum(tensors, told)}
     with publish_file(path) as aside:
         save_file({name: value.contiguous() for name, value in tensors.items()}, aside, metadata)
 
@@ -55,8 +57,20 @@ def load_checkpoint(path: Path, device: str) -> tuple[Position, dict[str, Tensor
             if metadata.get("schema") != SCHEMA:
                 raise ArtifactError(f"{path}: schema must be {SCHEMA!r}, found {metadata.get('schema')!r}; use the version that wrote it.")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError) as error:
+            if metadata["sha256"] != _checksum(tensors, metadata["position"]):
+                raise ArtifactError(f"{path}: its values differ from its checksum; remove it to start anew.")
+            position = Position(**json.loads(metadata["position"]))
+    except (SafetensorError, OSError, KeyError) as error:
         raise ArtifactError(f"{path}: not a whole checkpoint ({error}); remove it to start anew.") from error
     best = {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
     state = {name: value for name, value in tensors.items() if not name.startswith("best.")}
-    return Position(**json.loads(metadata["position"])), state, best
+    return position, state, best
+
+
+def _checksum(tensors: dict[str, Tensor], position: str) -> str:
+    """Hex SHA-256 of names, values and position: safetensors itself holds none."""
+    digest = hashlib.sha256(position.encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(name.encode() + b"\0")
+        digest.update(value.cpu().contiguous().view(-1).numpy().data)
+    return digest.hexdigest()

@@ -20,7 +20,7 @@ import torch
 import coterie
 from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
-from coterie.errors import ConfigError
+from coterie.errors import ArtifactError, ConfigError
 from coterie.files import publish_file, write_json
 
 
@@ -36,6 +36,7 @@ class RunFolder:
 
     Raises:
         ConfigError: if there is a run and ``resume`` is false, or it was another configuration or data set.
+        ArtifactError: if its ``config.json`` is damaged.
     """
 
     def __init__(self, path: str | Path, config: RunConfig, dataset: Dataset, device: str, *, resume: bool) -> None:
@@ -53,7 +54,10 @@ class RunFolder:
     def _check_same(self, asked: dict[str, Any], *, resume: bool) -> None:
         if not resume:
             raise ConfigError(f"{self.path}: a run must have a folder of its own, this holds one; resume it (--resume) or choose another.")
-        found = json.loads(self.config_file.read_text(encoding="utf-8"))
+        try:
+            found = json.loads(self.config_file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ArtifactError(f"{self.config_file}: must be JSON ({error}); restore it or start anew elsewhere.") from error
         if found != asked:
             raise ConfigError(f"{self.path}: a run resumes only with its own configuration and data set, {_difference(found, asked)}.")
 

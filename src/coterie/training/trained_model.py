@@ -21,13 +21,17 @@ from torch import Tensor
 
 import coterie
 from coterie.config import RunConfig
-from coterie.data.ids import IdMap
+from coterie.data.ids import Id, IdMap
 from coterie.errors import ArtifactError, ConfigError, DataError
 from coterie.files import publish_folder, read_manifest, write_manifest
 from coterie.models.ease import Ease, EaseConfig
 from coterie.models.multdae import MultDAE
 from coterie.models.multvae import MultVAE
 from coterie.models.popularity import Popularity, PopularityConfig
+from coterie.recommend.engine import recommend
+from coterie.recommend.histories import Histories, UserItems
+from coterie.recommend.recommendations import Recommendations
+from coterie.recommend.similar import SimilarItem, similar_items
 from coterie.sparse import SparseRows
 from coterie.training.step import build_network
 
@@ -55,6 +59,8 @@ class TrainedModel:
         >>> model = train(data, RunConfig.of({"model": {"name": "ease"}}))
         >>> model.score(data.train[:2]).shape == (2, model.n_items)
         True
+        >>> [one.rank for one in model.recommend({"ann": [1, 2, 3]}, k=2).for_user("ann")]
+        [1, 2]
     """
 
     network: Network
@@ -99,6 +105,20 @@ class TrainedModel:
     def item_vectors(self) -> Tensor:
         """``[n_items, dim]`` learned item representations."""
         return self.network.item_vectors()
+
+    def recommend(self, histories: Histories | UserItems, k: int = 10, **options: Any) -> Recommendations:
+        """The k best items for every user; options as in `coterie.recommend.engine.recommend`.
+
+        Args:
+            histories: Item ids by user id, or `Histories`; users need not have been in training.
+            k: Length of each list.
+            options: ``exclude_seen``, ``allow``, ``deny``, ``block_size``, ``progress``.
+        """
+        return recommend(self, histories, k, **options)
+
+    def similar_items(self, item_id: Id, k: int = 10) -> list[SimilarItem]:
+        """The k items closest to one, by the cosine of their learned representations."""
+        return similar_items(self, item_id, k)
 
     def to(self, device: torch.device | str) -> "TrainedModel":
         """The same model with its weights moved to ``device``."""

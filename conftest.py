@@ -1,0 +1,22 @@
+"""What tests and documentation examples share: a log on disk for the README."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from coterie.data.simulate import Service
+
+
+@pytest.fixture(autouse=True)
+def _readme_log(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples of README and docs read ``plays.csv`` in the current folder."""
+    if request.node.name.endswith(".md"):
+        monkeypatch.chdir(tmp_path)
+        with Path("plays.csv").open("w", newline="") as file:
+            lines = csv.writer(file)
+            lines.writerow(["user", "title"])
+            service = Service(n_users=300, n_items=60, seed=1)
+            for block in service.blocks():
+                names = [service.catalogue.titles[item - 1] for item in block.item_id.tolist()]
+                lines.writerows(zip(block.user_id.tolist(), names, strict=True))

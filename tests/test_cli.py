@@ -1,0 +1,190 @@
+"""The command line: the issue's own commands on small logs, files for machines, exit codes, help."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from coterie.cli import app, main
+from coterie.data.simulate import Service
+
+Run = Callable[..., int]
+
+SMALL = ["--set", "model.hidden_dims=[16]", "--set", "model.latent_dim=8", "--set", "training.batch_size=50"]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs ``coterie …`` in this process and gives its exit code."""
+
+    def call(*arguments: str | Path) -> int:
+        monkeypatch.setattr(sys, "argv", ["coterie", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as left:
+            return left.code if isinstance(left.code, int) else 0
+        return 0
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("log")
+    Service(n_users=400, n_items=80, seed=3).write_ratings_csv(folder)
+    return folder
+
+
+@pytest.fixture
+def data(log: Path, tmp_path: Path, run: Run) -> Path:
+    folder = tmp_path / "data"
+    assert run("prepare", log, "--held-out-users", "50", "--seed", "1", "--out", folder) == 0
+    return folder
+
+
+def test_main_job_from_log_to_recommendations(data: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    pia, plain = tmp_path / "pia", tmp_path / "plain"
+    assert run("train", data, "--model", "mult-vae", "--pia", "0.3", "--seed", "1", "--epochs", "3", *SMALL, "--out", pia) == 0
+    assert run("train", data, "--seed", "1", "--epochs", "3", *SMALL, "--out", plain) == 0
+    assert run("evaluate", pia, "--split", "test", "--json", tmp_path / "pia.json", "--per-user", tmp_path / "users.parquet") == 0
+    report = json.loads((tmp_path / "pia.json").read_text())
+    assert set(report["metrics"]) == {"recall@20", "recall@50", "ndcg@100"}
+    assert 0 < report["metrics"]["ndcg@100"]["mean"] < 1
+    assert report["metrics"]["ndcg@100"]["standard_error"] > 0
+    assert sum(cohort["users"] for cohort in report["cohorts"].values()) == report["users"] == 50
+    assert pq.read_table(tmp_path / "users.parquet").num_rows == 50
+    assert run("compare", pia, plain, "--split", "test", "--resamples", "200", "--json", tmp_path / "diff.json") == 0
+    difference = json.loads((tmp_path / "diff.json").read_text())["metrics"]["ndcg@100"]
+    assert difference["candidate_mean"] == pytest.approx(report["metrics"]["ndcg@100"]["mean"])
+    assert difference["low"] <= difference["difference"] <= difference["high"]
+    assert "÷ min(20, n)" in capsys.readouterr().out
+    (tmp_path / "histories.csv").write_text("user_id,item_id\nann,1\nann,7\nbob,\ncat,no-such\n")
+    assert run("recommend", pia, "--histories", tmp_path / "histories.csv", "--k", "4", "--out", tmp_path / "recs.parquet") == 0
+    table = pq.read_table(tmp_path / "recs.parquet").to_pydict()
+    assert table["user_id"] == ["ann"] * 4 + ["bob"] * 4 + ["cat"] * 4
+    assert table["rank"] == [1, 2, 3, 4] * 3
+    assert table["source"] == ["model"] * 4 + ["popularity"] * 8
+    assert not {1, 7} & set(table["item_id"][:4])
+
+
+def test_compare_pools_runs_joined_by_commas(data: Path, tmp_path: Path, run: Run) -> None:
+    for name, options in (("ease", ["--model", "ease", "--set", "model.l2=50.0"]), ("popular", ["--model", "popularity"])):
+        assert run("train", data, *options, "--out", tmp_path / name) == 0
+    sides = [f"{tmp_path / name},{tmp_path / name}" for name in ("ease", "popular")]
+    assert run("compare", *sides, "--resamples", "200", "--json", tmp_path / "diff.json") == 0
+    found = json.loads((tmp_path / "diff.json").read_text())["metrics"]["ndcg@100"]
+    assert found["users"] == 50
+    assert found["low"] > 0
+
+
+def test_recommend_honours_allow_deny_and_seen(data: Path, tmp_path: Path, run: Run) -> None:
+    assert run("train", data, "--model", "ease", "--out", tmp_path / "ease") == 0
+    (tmp_path / "h.jsonl").write_text('{"user_id": 1, "item_ids": [3, 4]}\n')
+    (tmp_path / "allow.txt").write_text("3\n5\n6\n7\n")
+    (tmp_path / "deny.txt").write_text("6\n")
+    options = ["--histories", tmp_path / "h.jsonl", "--allow", tmp_path / "allow.txt", "--deny", tmp_path / "deny.txt"]
+    assert run("recommend", tmp_path / "ease", *options, "--out", tmp_path / "a.parquet") == 0
+    assert set(pq.read_table(tmp_path / "a.parquet")["item_id"].to_pylist()) == {5, 7}
+    assert run("recommend", tmp_path / "ease", *options, "--include-seen", "--out", tmp_path / "b.csv") == 0
+    assert set((tmp_path / "b.csv").read_text().split()[1:]) != set()
+    assert (tmp_path / "b.csv").read_text().count("\n") == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["prepare", "no-such.csv", "--out", "x"], 3, "no-such.csv"),
+        (["train", "no-such", "--out", "x"], 4, "manifest.json"),
+        (["evaluate", "no-such"], 4, "manifest.json"),
+        (["train"], 2, "Missing argument"),
+        (["no-such-verb"], 2, "No such command"),
+    ],
+)
+def test_exit_codes_tell_options_from_data_from_artifacts(
+    arguments: list[str],
+    code: int,
+    words: str,
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == code
+    assert words in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--pia", "-1"],
+        ["--set", "model.colour=red"],
+        ["--set", "nonsense"],
+        ["--model", "mult-dae", "--pia", "0.3"],
+        ["--device", "cuda:99"],
+    ],
+)
+def test_train_refuses_options_it_cannot_honour(options: list[str], data: Path, tmp_path: Path, run: Run) -> None:
+    assert run("train", data, *options, "--out", tmp_path / "run") == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_refuses_another_data_set(data: Path, log: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", data, "--model", "popularity", "--out", tmp_path / "run") == 0
+    assert run("prepare", log, "--held-out-users", "50", "--seed", "2", "--out", tmp_path / "other") == 0
+    assert run("evaluate", tmp_path / "run", "--data", tmp_path / "other") == 2
+    assert "another data set" in capsys.readouterr().err
+
+
+def test_train_stops_on_sigterm_with_its_code_and_resumes(data: Path, tmp_path: Path, run: Run) -> None:
+    options = ["--epochs", "30", "--set", "training.patience=30", *SMALL]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run("train", data, *options, "--out", whole) == 0
+    command = [sys.executable, "-m", "coterie.cli", "train", str(data), *options, "--out", str(cut)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())})
+    while not (cut / "history.jsonl").exists() or not (cut / "history.jsonl").read_text():
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    _, message = process.communicate()
+    assert process.returncode == 143
+    assert b"--resume" in message
+    assert (cut / "checkpoint.safetensors").exists()
+    assert run("train", data, *options, "--out", cut) == 2
+    assert run("train", data, *options, "--resume", "--out", cut) == 0
+    weights, resumed = (load_file(folder / "model" / "weights.safetensors") for folder in (whole, cut))
+    assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+
+
+def test_simulate_writes_a_log_that_prepare_reads(tmp_path: Path, run: Run) -> None:
+    assert run("simulate", "--users", "200", "--items", "60", "--out", tmp_path / "log") == 0
+    assert run("prepare", tmp_path / "log", "--out", tmp_path / "data", "--json", tmp_path / "p.json") == 0
+    assert json.loads((tmp_path / "p.json").read_text())["counts"]["users"] == 200
+
+
+def test_every_verb_has_help_for_itself_and_each_option(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    verbs = [command.callback.__name__ for command in app.registered_commands if command.callback]
+    assert {"demo", "prepare", "train", "evaluate", "compare", "recommend"} <= set(verbs)
+    for verb in verbs:
+        assert run(verb, "--help") == 0
+        shown = capsys.readouterr().out
+        assert "Usage" in shown
+        assert len(shown) > 400
+        # Square brackets are markup to the help's printer: what stands in them vanishes.
+        assert "( )" not in shown
+        assert " ." not in shown.replace(" .csv", "").replace(" .parquet", "").replace(" .jsonl", "")
+
+
+def test_version_is_printed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out.strip().count(".") == 2
