@@ -25,7 +25,7 @@ demo: .venv/.installed-plot ## The main job on a simulated streaming service, in
 	$(BIN)/coterie demo --out demo
 
 test: .venv/.installed-test ## The tests, and every example in docstrings, README and docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: .venv/.installed-test+lint ## Format, lint and types
 	$(BIN)/ruff format --check .

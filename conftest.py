@@ -1,11 +1,15 @@
-"""What tests and documentation examples share: a log on disk for the README."""
+"""What tests and documentation examples share: one thread for small tensors, and a log on disk for the README."""
 
 import csv
+import os
 from pathlib import Path
 
 import pytest
 
 from coterie.data.simulate import Service
+
+# Small tensors gain nothing from threads and lose much where tests run side by side. Subprocesses inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -26,9 +26,6 @@ from coterie.training.stop import StopRequest
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import Descent, train
 
-# One thread here and in the child processes: sums in the same order, so bits can be compared.
-torch.set_num_threads(1)
-
 DATA = simulate_dataset(n_users=260, n_items=50, held_out_users=40, seed=2)
 VALUES: dict[str, dict[str, Any]] = {
     "vae": {
@@ -102,7 +99,7 @@ def resume(name: str, out: Path) -> TrainedModel:
 def crash_after(name: str, out: Path, n_steps: int, *, checkpoint: bool, epoch_closed: bool = False) -> bool:
     """Runs ``n_steps`` steps more as `train` does and leaves the folder as a SIGKILL would; False if the run ended before."""
     config = RunConfig.of(VALUES[name])
-    run = Descent(DATA, config, RunFolder(out, config, DATA, "cpu", resume=True), "cpu", "float32", 0 if checkpoint else 1e9)
+    run = Descent(DATA, config, RunFolder(out, config, DATA, "cpu", "float32", resume=True), "cpu", "float32", 0 if checkpoint else 1e9)
     still = StopRequest(active=False)
     while not run.finished():
         for batch in run.batches():

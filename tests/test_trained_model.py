@@ -23,8 +23,6 @@ from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
 from scorer_contract import check_recommender, check_scorer, random_histories
 
-torch.set_num_threads(1)
-
 DATA = simulate_dataset(n_users=260, n_items=50, held_out_users=40, seed=2)
 TRAINING = {"epochs": 2, "batch_size": 60, "metric": "ndcg@10"}
 VAE = {"name": "mult-vae", "hidden_dims": [16], "latent_dim": 6}

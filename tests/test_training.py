@@ -31,9 +31,6 @@ from scorer_contract import check_recommender, check_scorer, random_histories
 from test_models import DenseLayers, normalized
 from test_sparse import DEVICES, random_dense, sparse
 
-# Networks of this size are slower on many threads, most of all where other work runs beside the tests.
-torch.set_num_threads(1)
-
 N_ITEMS = 40
 VAE = MultVAEConfig(hidden_dims=(12,), latent_dim=5, keep_prob=0.6, beta=0.7, anneal_steps=3, pia=0.4)
 DAE = MultDAEConfig(hidden_dims=(12,), latent_dim=5, keep_prob=0.6)
@@ -153,7 +150,7 @@ def test_training_step_in_bf16_stays_close_and_keeps_wide_weights(device: str) -
 
 
 def test_training_step_refuses_an_unknown_precision() -> None:
-    with pytest.raises(ConfigError, match="precision must be 'float32' or 'bf16', found 'fp8'"):
+    with pytest.raises(ConfigError, match="precision must be one of float32, bf16, found 'fp8'"):
         TrainingStep(N_ITEMS, VAE, precision="fp8")  # type: ignore[arg-type]
 
 

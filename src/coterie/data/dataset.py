@@ -195,5 +195,5 @@ class Dataset:
             titles = tuple(items["title"].to_pylist()) if "title" in items.column_names else None
             provenance = {key: value for key, value in manifest.items() if key not in ("schema", "files", "fingerprint")}
             return cls(interactions, Split(arrays["user_part"], arrays["interaction_part"]), titles, provenance, folder.resolve())
-        except (KeyError, SafetensorError, pa.ArrowException, DataError) as error:
+        except (KeyError, OSError, SafetensorError, pa.ArrowException, DataError) as error:
             raise ArtifactError(f"{folder}: not a whole data set ({error}); prepare it anew.") from error

@@ -4,7 +4,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class TrainingProgress:
@@ -20,10 +20,9 @@ class TrainingProgress:
     def __init__(self, n_epochs: int, n_batches: int, label: str, *, visible: bool) -> None:
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("{task.fields[terms]}"),
         )
         self._bar = Progress(*columns, console=Console(stderr=True), disable=not visible)
@@ -42,9 +41,8 @@ class TrainingProgress:
         self._bar.update(self._task, completed=round(epoch + batch / self._n_batches, 1))
 
     def epoch(self, entry: dict[str, Any]) -> None:
-        """Shows the terms of a finished epoch, as written to the history."""
-        shown = [f"{name} {entry[name]:.4g}" for name in ("nll", "kl", "pia", "beta") if name in entry]
-        shown += [f"{name} {value:.4f}" for name, value in entry.get("validation", {}).items()]
-        if entry.get("best_epoch"):
-            shown.append(f"(best at {entry['best_epoch']})")
+        """Shows the terms of a finished epoch, as written to the history; a star marks the best validation so far."""
+        shown = [f"{name} {entry[name]:.3g}" for name in ("nll", "kl", "pia") if name in entry]
+        star = "*" if entry["best_epoch"] == entry["epoch"] else ""
+        shown += [f"{name} {value:.4f}{star}" for name, value in entry.get("validation", {}).items()]
         self._bar.update(self._task, completed=entry["epoch"], terms=" ".join(shown))

@@ -11,6 +11,7 @@ Every file but the history is replaced in one rename; the history is cut back to
 
 import json
 import platform
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class RunFolder:
         config: What is asked for.
         dataset: What is trained on.
         device: Where.
+        precision: Of the products.
         resume: Whether to go on with a run that is already there.
 
     Raises:
@@ -39,13 +41,14 @@ class RunFolder:
         ArtifactError: if its ``config.json`` is damaged.
     """
 
-    def __init__(self, path: str | Path, config: RunConfig, dataset: Dataset, device: str, *, resume: bool) -> None:
+    def __init__(self, path: str | Path, config: RunConfig, dataset: Dataset, device: str, precision: str, *, resume: bool) -> None:
         self.path = Path(path)
         self.config_file, self.history_file = self.path / "config.json", self.path / "history.jsonl"
         self.checkpoint, self.model = self.path / "checkpoint.safetensors", self.path / "model"
-        asked = {"config": config.as_json(), "dataset": dataset.fingerprint}
+        asked = {"config": config.as_json(), "dataset": dataset.fingerprint, "precision": precision}
         if self.config_file.exists():
             self._check_same(asked, resume=resume)
+            self._sweep()
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.path / "environment.json", _environment(dataset, device))
@@ -59,7 +62,16 @@ class RunFolder:
         except ValueError as error:
             raise ArtifactError(f"{self.config_file}: must be JSON ({error}); restore it or start anew elsewhere.") from error
         if found != asked:
-            raise ConfigError(f"{self.path}: a run resumes only with its own configuration and data set, {_difference(found, asked)}.")
+            raise ConfigError(
+                f"{self.path}: a run resumes only with its own configuration, data set and precision, {_difference(found, asked)}."
+            )
+
+    def _sweep(self) -> None:
+        """Removes what a kill left half-written, and the checkpoint of a run that finished."""
+        for leftover in self.path.glob(".*.part*"):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        if self.model.exists():
+            self.checkpoint.unlink(missing_ok=True)
 
     def keep_history(self, epoch: int) -> None:
         """Drops history lines after ``epoch``: the work they tell of was lost and is done again."""

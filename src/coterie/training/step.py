@@ -1,7 +1,7 @@
 """One optimisation step: mask, encode, sample, decode, weigh the terms, update."""
 
 import contextlib
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -62,8 +62,7 @@ class TrainingStep:
         precision: Precision = "float32",
     ) -> None:
         training = training or TrainingConfig()
-        if precision not in ("float32", "bf16"):
-            raise ConfigError(f"precision must be 'float32' or 'bf16', found {precision!r}.")
+        check_precision(precision)
         generator = seeded(training.seed, WEIGHTS, 0)
         self.network = build_network(n_items, model, generator).to(device)
         self.anchors = _anchors(n_items, model, generator, device)
@@ -155,6 +154,16 @@ class TrainingStep:
                 moments.setdefault(int(number), {})[moment] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.n_steps = n_steps
+
+
+def check_precision(precision: str) -> None:
+    """Refuses what is no `Precision`.
+
+    Raises:
+        ConfigError: naming those there are.
+    """
+    if precision not in get_args(Precision):
+        raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}, found {precision!r}; choose one of them.")
 
 
 def build_network(n_items: int, model: MultVAEConfig | MultDAEConfig, generator: torch.Generator | None = None) -> MultVAE | MultDAE:

@@ -154,7 +154,7 @@ class TrainedModel:
             titles = tuple(items["title"].to_pylist()) if "title" in items.column_names else None
             popularity = items["popularity"].to_numpy()
             return cls(network.to(device).eval(), config, IdMap.of(items["item_id"]), titles, popularity, manifest["provenance"])
-        except (KeyError, RuntimeError, SafetensorError, pa.ArrowException, ConfigError, DataError) as error:
+        except (KeyError, OSError, RuntimeError, SafetensorError, pa.ArrowException, ConfigError, DataError) as error:
             raise ArtifactError(f"{folder}: not a whole model ({error}); restore it or train anew.") from error
 
 

@@ -23,7 +23,7 @@ from coterie.sparse import SparseRows
 from coterie.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from coterie.training.progress import TrainingProgress
 from coterie.training.run_folder import RunFolder
-from coterie.training.step import ORDER, Precision, TrainingStep, seeded
+from coterie.training.step import ORDER, Precision, TrainingStep, check_precision, seeded
 from coterie.training.stop import StopRequest
 from coterie.training.trained_model import Network, TrainedModel
 
@@ -71,9 +71,10 @@ def train(
     """
     config = config or RunConfig()
     device = resolve_device(device)
+    check_precision(precision)
     if out is None and (resume or tensorboard):
         raise ConfigError("resume and tensorboard need a run folder; pass out.")
-    folder = None if out is None else RunFolder(out, config, dataset, device, resume=resume)
+    folder = None if out is None else RunFolder(out, config, dataset, device, precision, resume=resume)
     if folder is not None and folder.model.exists():
         return TrainedModel.load(folder.model, device)
     if isinstance(config.model, EaseConfig | PopularityConfig):
