@@ -55,7 +55,7 @@ def test_default_configuration_is_the_papers_mult_vae() -> None:
     model = RunConfig().model
     assert isinstance(model, MultVAEConfig)
     assert (model.hidden_dims, model.latent_dim, model.keep_prob, model.beta, model.pia) == ((600,), 200, 0.5, 0.2, 0.0)
-    assert (RunConfig().training.batch_size, RunConfig().training.learning_rate, RunConfig().training.metric) == (500, 1e-3, "ndcg@100")
+    assert (RunConfig().training.learning_rate, RunConfig().training.metric) == (1e-3, "ndcg@100")
 
 
 @pytest.mark.parametrize(

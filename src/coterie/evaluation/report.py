@@ -43,6 +43,7 @@ class EvaluationReport:
         11-50       0
         51-100      1  1.0000
         101+        0
+        n: number of the user's held-out items
     """
 
     users: IdMap
