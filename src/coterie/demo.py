@@ -100,7 +100,7 @@ def run_demo(folder: Path, *, n_users: int, n_items: int, seed: int, device: str
 def _train_all(data: Dataset, runs: Path, seed: int, device: str) -> tuple[dict[str, TrainedModel], dict[str, float]]:
     models, seconds = {}, {}
     for name, model in MODELS.items():
-        training = {"training": {"seed": seed, "epochs": 60, "patience": 8}} if model["name"].startswith("mult") else {}
+        training = {"training": {"seed": seed, "epochs": 100, "patience": 6}} if model["name"].startswith("mult") else {}
         start = time.perf_counter()
         models[name] = train(data, RunConfig.of({"model": model, **training}), out=runs / name, device=device, progress=True)
         seconds[name] = time.perf_counter() - start

@@ -122,7 +122,8 @@ def _descend(
 ) -> tuple[Network, dict[str, Any]]:
     run = Descent(dataset, config, folder, device, precision, checkpoint_seconds)
     with ExitStack() as stack:
-        bar = stack.enter_context(TrainingProgress(config.training.epochs, run.n_batches, config.model.name, visible=progress))
+        label = config.model.name + (" + PIA" if getattr(config.model, "pia", 0) else "")
+        bar = stack.enter_context(TrainingProgress(config.training.epochs, run.n_batches, label, visible=progress))
         stop = stack.enter_context(StopRequest(active=folder is not None))
         events = stack.enter_context(_event_writer(folder.path)) if tensorboard and folder is not None else None
         while not run.finished():
