@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coterie.errors import ArtifactError
+from coterie.errors import ArtifactError, ConfigError
 from coterie.files import publish_file, publish_folder, read_manifest, sha256, write_json, write_manifest
 
 
@@ -21,7 +21,7 @@ def fail_in_file(path: Path) -> None:
 
 
 def fail_in_folder(path: Path) -> None:
-    with publish_folder(path) as aside:
+    with publish_folder(path, "old.txt") as aside:
         (aside / "new.txt").write_text("half")
         raise KeyboardInterrupt
 
@@ -44,7 +44,7 @@ def test_publish_file_leaves_nothing_of_a_failure(tmp_path: Path) -> None:
 def test_publish_folder_replaces_the_whole_folder(tmp_path: Path) -> None:
     with publish_folder(tmp_path / "a") as aside:
         (aside / "old.txt").write_text("old")
-    with publish_folder(tmp_path / "a") as aside:
+    with publish_folder(tmp_path / "a", "old.txt") as aside:
         (aside / "new.txt").write_text("new")
     assert content(tmp_path) == {"a/new.txt": "new"}
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o755
@@ -58,6 +58,20 @@ def test_publish_folder_leaves_nothing_of_a_failure(tmp_path: Path) -> None:
             fail_in_folder(tmp_path / name)
     assert content(tmp_path) == {"a/old.txt": "old"}
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+def test_publish_folder_replaces_nothing_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    (tmp_path / "notes").write_text("a file")
+    for name in ("thesis", "notes", "thesis/.."):
+        with pytest.raises(ConfigError, match="choose another"), publish_folder(tmp_path / name) as aside:
+            (aside / "manifest.json").write_text("{}")
+    assert content(tmp_path) == {"thesis/chapter.txt": "years of work", "notes": "a file"}
+    (tmp_path / "empty").mkdir()
+    with publish_folder(tmp_path / "empty") as aside:
+        (aside / "manifest.json").write_text("{}")
+    assert (tmp_path / "empty" / "manifest.json").exists()
 
 
 def test_write_json_is_sorted_and_refuses_what_json_cannot_hold(tmp_path: Path) -> None:

@@ -55,3 +55,9 @@ def test_take_keeps_order_and_type() -> None:
     taken = IdMap.of([5, 6, 7]).take([2, 0])
     assert taken.type == pa.int64()
     assert taken.to_pylist() == [7, 5]
+
+
+def test_integers_of_nineteen_digits_are_found_as_text_up_to_the_largest() -> None:
+    largest = 2**63 - 1
+    ids = IdMap.of([7, largest])
+    assert ids.index_of([str(largest), str(largest + 1), "9" * 30, "-" + "9" * 25]).tolist() == [1, -1, -1, -1]

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
 from coterie.config import RunConfig, TrainingConfig
@@ -676,3 +677,14 @@ def test_anchors_of_one_niche_gather() -> None:
 def test_train_uses_the_networks_it_names(planted: dict[str, TrainedModel]) -> None:
     assert isinstance(planted["mult-vae"].network, MultVAE)
     assert isinstance(planted["mult-dae"].network, MultDAE)
+
+
+def test_tensorboard_events_tell_the_history(tmp_path: Path) -> None:
+    train(DATA, config(epochs=3), out=tmp_path, tensorboard=True)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    history = read_history(tmp_path)
+    for name in ("nll", "kl", "beta"):
+        assert [event.value for event in events.Scalars(name)] == pytest.approx([entry[name] for entry in history])
+    (metric,) = history[0]["validation"]
+    assert [event.value for event in events.Scalars(metric)] == pytest.approx([entry["validation"][metric] for entry in history])
+    assert [event.step for event in events.Scalars("nll")] == [entry["epoch"] for entry in history]

@@ -75,9 +75,12 @@ def run_demo(folder: Path, *, n_users: int, n_items: int, seed: int, device: str
         seed: Of service, split and training.
         device: As for `coterie.train`.
         tell: Receives a line at each stage.
+
+    Raises:
+        ConfigError: if ``folder`` holds something other than an earlier demo.
     """
     service = Service(n_users, n_items, seed)
-    with publish_folder(folder) as aside:
+    with publish_folder(folder, "log/ratings.csv") as aside:
         tell(f"1/4 a service of {n_users:,} users and {n_items:,} titles writes its log")
         service.write_ratings_csv(aside / "log")
         tell("2/4 the log becomes a data set")

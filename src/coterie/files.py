@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from coterie.errors import ArtifactError
+from coterie.errors import ArtifactError, ConfigError
 
 
 @contextmanager
@@ -41,12 +41,20 @@ def publish_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def publish_folder(path: str | Path) -> Iterator[Path]:
+def publish_folder(path: str | Path, kind: str = "manifest.json") -> Iterator[Path]:
     """Yields an empty folder to fill; on success it takes the place of ``path``, on failure nothing remains.
 
     A folder cannot be replaced in one rename, so an older one is moved aside first and removed last.
+
+    Args:
+        path: Where the folder will be.
+        kind: A file that an older folder of the same kind has; any other folder with something in it is not ours to replace.
+
+    Raises:
+        ConfigError: if ``path`` is a file, or a folder that holds something else.
     """
-    path = Path(path)
+    path = Path(path).resolve()
+    _check_replaceable(path, kind)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
@@ -63,6 +71,17 @@ def publish_folder(path: str | Path) -> Iterator[Path]:
             os.replace(aside, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _check_replaceable(path: Path, kind: str) -> None:
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise ConfigError(f"{path}: must be a folder or new, found a file; choose another name.")
+    if any(path.iterdir()) and not (path / kind).exists():
+        raise ConfigError(
+            f"{path}: only an empty folder or an older result (with {kind}) is replaced, found other files; choose another folder."
+        )
 
 
 def _flush(path: Path) -> None:

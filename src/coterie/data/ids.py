@@ -104,7 +104,11 @@ class IdMap:
         if pa.types.is_integer(asked.type) or pa.types.is_null(asked.type):
             return asked.cast(pa.int64())
         text = asked.cast(pa.string())
-        whole = pc.match_substring_regex(text, r"^-?[0-9]{1,18}$")
+        # Nineteen digits fit 64 bits up to the largest int64; equally long digits compare as text does.
+        whole = pc.or_(
+            pc.match_substring_regex(text, r"^-?[0-9]{1,18}$"),
+            pc.and_(pc.match_substring_regex(text, r"^[1-9][0-9]{18}$"), pc.less_equal(text, str(2**63 - 1))),
+        )
         return pc.if_else(whole, text, pa.scalar(None, pa.string())).cast(pa.int64())
 
 
