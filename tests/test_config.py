@@ -97,6 +97,8 @@ def test_as_json_comes_back_exactly(hidden_dims: list[int], keep_prob: float, pi
 def test_training_is_refused_for_a_closed_form(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"\[training\] must be absent for {name}"):
         RunConfig.of({"model": {"name": name}, "training": {"epochs": 3}})
+    with pytest.raises(ConfigError, match=rf"\[training\] must be absent for {name}"):
+        RunConfig(model=EaseConfig() if name == "ease" else PopularityConfig(), training=TrainingConfig())
     config = RunConfig.of({"model": {"name": name}})
     assert "training" not in config.as_json()
     assert RunConfig.of(config.as_json()) == config

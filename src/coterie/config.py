@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from coterie.errors import ConfigError
 from coterie.evaluation.metrics import Metric
@@ -60,6 +60,12 @@ class RunConfig(ModelConfig):
     model: Annotated[MultVAEConfig | MultDAEConfig | EaseConfig | PopularityConfig, Field(discriminator="name")] = MultVAEConfig()
     training: TrainingConfig = TrainingConfig()
 
+    @model_validator(mode="after")
+    def _no_idle_training(self) -> Self:
+        if self.network_free() and "training" in self.model_fields_set:
+            raise ConfigError(f"[training] must be absent for {self.model.name}, which has a closed form; remove it.")
+        return self
+
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
         """Builds a configuration from nested mappings.
@@ -68,12 +74,9 @@ class RunConfig(ModelConfig):
             ConfigError: naming every unknown field and every value out of range.
         """
         try:
-            config = cls.model_validate(values)
+            return cls.model_validate(values)
         except ValidationError as error:
             raise ConfigError(_explain(error)) from error
-        if isinstance(config.model, EaseConfig | PopularityConfig) and "training" in values:
-            raise ConfigError(f"[training] must be absent for {config.model.name}, which has a closed form; remove it.")
-        return config
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
