@@ -37,7 +37,7 @@ check: lint test ## What CI runs
 docs: .venv/.installed-docs ## The documentation as a site, into site/
 	$(BIN)/mkdocs build --strict
 
-bench: .venv/.installed-plot ## The benchmarks of docs/performance.md (about 10 minutes)
+bench: .venv/.installed-plot ## The benchmarks of docs/performance.md (about 3 minutes)
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/training_step.py --pia 0.3
 	$(BIN)/python benchmarks/prepare_growth.py
