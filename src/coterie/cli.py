@@ -61,8 +61,8 @@ class Precision(StrEnum):
 
 def main() -> None:
     """Runs the command line; an error of Coterie's own becomes a message and its exit code."""
-    # Threads that spin while they wait take the cores from whatever else runs: on a busy machine a step with two
-    # spinning threads was several times slower than with one. Read by OpenMP when torch is loaded, so set before.
+    # Threads that spin while they wait take the cores from whatever else runs, and lose them to it in turn
+    # (docs/performance.md). Read by OpenMP when torch is loaded, so set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()

@@ -13,8 +13,8 @@ from torch.autograd.function import once_differentiable
 
 from coterie.sparse import SparseRows
 
-# Rows of the logits start on 64-byte boundaries: MKL's product is up to 1.5 times faster then, and the
-# numbers of items in the field's data sets (20,108; 17,769; 41,140) are no multiples of 16.
+# Rows of the logits start on 64-byte boundaries: MKL multiplies faster then (benchmarks/training_step.py), and
+# the numbers of items in the field's data sets (20,108; 17,769; 41,140) are no multiples of 16.
 ALIGNMENT = 16
 
 

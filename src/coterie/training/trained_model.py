@@ -117,7 +117,12 @@ class TrainedModel:
         return recommend(self, histories, k, **options)
 
     def similar_items(self, item_id: Id, k: int = 10) -> list[SimilarItem]:
-        """The k items closest to one, by the cosine of their learned representations."""
+        """The k items closest to one, by the cosine of their learned representations.
+
+        Raises:
+            ConfigError: if the model learns no item representation.
+            DataError: if the model has never seen the item.
+        """
         return similar_items(self, item_id, k)
 
     def to(self, device: torch.device | str) -> "TrainedModel":
