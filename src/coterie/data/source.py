@@ -21,6 +21,7 @@ from coterie.errors import SourceError
 
 BLOCK = 1 << 20
 
+# zipfile raises NotImplementedError for a compression it does not know, as damaged headers may name.
 _DAMAGE = (EOFError, OSError, zlib.error, tarfile.TarError, zipfile.BadZipFile, NotImplementedError)
 
 
