@@ -61,6 +61,13 @@ class SparseRows:
         shift = torch.repeat_interleave(starts - offsets[:-1], counts, output_size=n_ones)
         return SparseRows(self.indices[shift + torch.arange(n_ones, device=shift.device)], offsets, self.n_items)
 
+    def columns(self, start: int, stop: int) -> "SparseRows":
+        """The same rows over the columns from ``start`` to before ``stop`` alone, which are numbered anew from 0."""
+        if (start, stop) == (0, self.n_items):
+            return self
+        part = self.where((self.indices >= start) & (self.indices < stop))
+        return SparseRows(part.indices - start, part.offsets, stop - start)
+
     def where(self, keep: Tensor) -> "SparseRows":
         """The same rows with only the ones where ``keep`` ([n_ones] bool) holds."""
         kept_before = torch.cat([keep.new_zeros(1, dtype=torch.int64), keep.cumsum(0)])

@@ -13,8 +13,8 @@ from coterie.errors import ConfigError, DataError
 from coterie.evaluation.cohorts import DEFAULT_COHORTS, check_cohorts
 from coterie.evaluation.metrics import DEFAULT_METRICS, Metric
 from coterie.evaluation.report import EvaluationReport
+from coterie.recommend.ranker import Ranker
 from coterie.recommend.scorer import Scorer
-from coterie.recommend.topk import top_k
 from coterie.sparse import SparseRows
 
 
@@ -58,7 +58,8 @@ def evaluate(
     wanted = _parse(metrics, block_size)
     lower_bounds = check_cohorts(cohorts)
     _check(scorer, cases)
-    blocks = [_measure(scorer, fold_in, held_out, wanted) for fold_in, held_out in _blocks(cases, block_size, progress)]
+    ranker = Ranker(scorer, max(metric.k for metric in wanted))
+    blocks = [_measure(ranker, fold_in, held_out, wanted) for fold_in, held_out in _blocks(cases, block_size, progress)]
     values = torch.cat(blocks).cpu().numpy()
     users = IdMap.of(cases.user_index) if user_ids is None else IdMap(user_ids.take(cases.user_index))
     n_interactions = np.diff(cases.fold_in.indptr).astype(np.int64) + np.diff(cases.held_out.indptr)
@@ -96,13 +97,14 @@ def _blocks(cases: Cases, size: int, progress: Callable[[int, int], None] | None
             progress(stop, n_cases)
 
 
-def _measure(scorer: Scorer, fold_in: csr_array, held_out: csr_array, metrics: tuple[Metric, ...]) -> Tensor:
+def _measure(ranker: Ranker, fold_in: csr_array, held_out: csr_array, metrics: tuple[Metric, ...]) -> Tensor:
     """``[n, n_metrics]`` float64 values, on the scorer's device."""
-    scores = scorer.score(fold_in)
-    ranked = top_k(scores, max(metric.k for metric in metrics), seen=fold_in).items
-    to_find = SparseRows.from_csr(held_out, scores.device)
-    # The scores are spent: a second block of their size, one byte an item, holds what must be found.
-    is_held_out = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
-    is_held_out[to_find.row, to_find.indices] = True
-    hits = is_held_out.gather(1, ranked.clamp(min=0)) & (ranked >= 0)
+    ranked = ranker.rank(fold_in, seen=fold_in).items
+    to_find = SparseRows.from_csr(held_out, ranked.device)
+    # Row and item in one number, so that looking an item up is a search in a sorted list.
+    sought = (to_find.row * to_find.n_items + to_find.indices).sort().values
+    row = torch.arange(len(ranked), device=ranked.device).unsqueeze(1)
+    answers = row * to_find.n_items + ranked
+    nearest = torch.searchsorted(sought, answers).clamp(max=len(sought) - 1)
+    hits = (sought[nearest] == answers) & (ranked >= 0)
     return torch.stack([metric.per_user(hits, to_find.counts) for metric in metrics], dim=1)

@@ -34,7 +34,7 @@ class Autoencoder(nn.Module):
     """An encoder and a decoder around a code, with tanh between layers.
 
     The first and the last layer meet the items; the last one's product is left to the objective, which fuses it
-    with the soft-max, and to `decode`.
+    with the soft-max, to whoever ranks by `user_factors` and `item_factors`, and to `decode`.
 
     Args:
         n_items: Size of the catalogue.
@@ -70,6 +70,23 @@ class Autoencoder(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """Logits ``[n_users, n_items]`` of ``[n_users, latent_dim]`` latent points."""
         return self.decode_hidden(z) @ self.output.weight.t() + self.output.bias
+
+    def point(self, rows: SparseRows) -> Tensor:
+        """The latent point ``[n_users, latent_dim]`` that clean histories are decoded from when they are scored."""
+        raise NotImplementedError
+
+    def score(self, rows: SparseRows) -> Tensor:
+        """Logits ``[n_users, n_items]``."""
+        return self.decode(self.point(rows))
+
+    def user_factors(self, rows: SparseRows) -> Tensor:
+        """``[n_users, hidden + 1]``: the last hidden layer, and a one for the bias. Times `item_factors` they are the logits."""
+        hidden = self.decode_hidden(self.point(rows))
+        return torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1)
+
+    def item_factors(self) -> Tensor:
+        """``[n_items, hidden + 1]``: the last layer's weights and bias."""
+        return torch.cat([self.output.weight, self.output.bias.unsqueeze(1)], dim=1)
 
     def item_vectors(self) -> Tensor:
         """``[n_items, hidden]``: the decoder's last layer, whose inner product with a user's hidden state scores an item."""

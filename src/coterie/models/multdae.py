@@ -30,6 +30,6 @@ class MultDAE(Autoencoder):
         """The code ``[n_users, latent_dim]`` of histories; ``scale`` as in `input_scale`, clean by default."""
         return torch.tanh(self.encode(rows, input_scale(rows.counts) if scale is None else scale))
 
-    def score(self, rows: SparseRows) -> Tensor:
-        """Logits ``[n_users, n_items]``."""
-        return self.decode(self.code(rows))
+    def point(self, rows: SparseRows) -> Tensor:
+        """The code."""
+        return self.code(rows)

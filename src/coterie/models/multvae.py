@@ -41,6 +41,6 @@ class MultVAE(Autoencoder):
         mu, logvar = self.encode(rows, input_scale(rows.counts) if scale is None else scale).chunk(2, dim=1)
         return mu, logvar
 
-    def score(self, rows: SparseRows) -> Tensor:
-        """Logits ``[n_users, n_items]`` at z = mu."""
-        return self.decode(self.posterior(rows)[0])
+    def point(self, rows: SparseRows) -> Tensor:
+        """The posterior mean."""
+        return self.posterior(rows)[0]

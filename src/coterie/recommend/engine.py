@@ -17,6 +17,7 @@ from torch import Tensor
 from coterie.data.ids import Id, IdMap
 from coterie.errors import ConfigError, DataError
 from coterie.recommend.histories import Histories, UserItems
+from coterie.recommend.ranker import Ranker
 from coterie.recommend.recommendations import Recommendations
 from coterie.recommend.scorer import Recommender
 from coterie.recommend.table_files import table_writer
@@ -99,7 +100,7 @@ def recommend(
         unknown items of ann: mauve
     """
     asked = Histories.of(histories)
-    request = _Request.of(model, k, allow, deny, exclude_seen=exclude_seen, with_titles=True)
+    request = Request.of(model, k, allow, deny, exclude_seen=exclude_seen, with_titles=True)
     answers = list(request.answers(asked, block_size, progress))
     counts = np.concatenate([np.zeros(1, dtype=np.int64), *(np.diff(answer.offsets) for answer in answers)])
     table = pa.concat_tables([request.schema(asked.users).empty_table(), *(answer.table for answer in answers)])
@@ -140,7 +141,7 @@ def recommend_to_file(
         NumericalError: if the model's scores are not finite.
     """
     asked = Histories.of(histories)
-    request = _Request.of(model, k, allow, deny, exclude_seen=exclude_seen, with_titles=False)
+    request = Request.of(model, k, allow, deny, exclude_seen=exclude_seen, with_titles=False)
     n_rows, n_popularity, unknown = 0, 0, Counter[Id]()
     with table_writer(path, request.schema(asked.users)) as write:
         for answer in request.answers(asked, block_size, progress):
@@ -152,8 +153,15 @@ def recommend_to_file(
 
 
 @dataclass(frozen=True, eq=False)
-class _Block:
-    """A block's rows as a table, and what the tally needs."""
+class Block:
+    """The answer to a block of users: its rows as a table, and what the tallies need.
+
+    Args:
+        table: One row a recommendation, user after user, best first.
+        offsets: ``[n_users + 1]`` where each user's rows start and the last one's end.
+        unknown_items: The unknown item ids of each user who has any.
+        n_popularity_users: Users without a single known item.
+    """
 
     table: pa.Table
     offsets: np.ndarray
@@ -162,17 +170,15 @@ class _Block:
 
 
 @dataclass(frozen=True, eq=False)
-class _Request:
-    """Everything about a request that is the same for each block."""
+class Request:
+    """Everything about a request that is the same for each block; the unit of all recommending is `answer`."""
 
     model: Recommender
-    k: int
+    ranker: Ranker
     exclude_seen: bool
-    allow: Tensor | None
-    deny: Tensor | None
     unknown_allow: tuple[Id, ...]
     unknown_deny: tuple[Id, ...]
-    popularity: Tensor
+    popular: TopK
     titles: pa.Array | None
 
     @classmethod
@@ -185,21 +191,25 @@ class _Request:
         *,
         exclude_seen: bool,
         with_titles: bool,
-    ) -> "_Request":
+    ) -> "Request":
+        """Looks the lists up in the model's catalogue; arguments and errors as in `recommend`."""
         allowed, unknown_allow = _mask(model.items, allow, "allow")
         denied, unknown_deny = _mask(model.items, deny, "deny")
         if allowed is not None and not allowed.any():
             raise DataError(f"allow must name an item of the model, found none among {len(unknown_allow)} ids; leave it out to allow all.")
         popularity = torch.from_numpy(np.asarray(model.popularity, dtype=np.float32))
+        popular = top_k(popularity.unsqueeze(0), k, allow=allowed, deny=denied)
         titles = pa.array(model.titles, pa.string()) if with_titles and model.titles is not None else None
-        return cls(model, k, exclude_seen, allowed, denied, unknown_allow, unknown_deny, popularity, titles)
+        return cls(model, Ranker(model, k, allow=allowed, deny=denied), exclude_seen, unknown_allow, unknown_deny, popular, titles)
 
     def schema(self, users: IdMap) -> pa.Schema:
+        """The columns of an answer's table."""
         title = [("title", pa.string())] if self.titles is not None else []
         ids = [("user_id", users.values.type), ("rank", pa.int32()), ("item_id", self.model.items.values.type)]
         return pa.schema([*ids, *title, ("score", pa.float32()), ("source", pa.string())])
 
-    def answers(self, histories: Histories, block_size: int, progress: Progress | None) -> Iterator[_Block]:
+    def answers(self, histories: Histories, block_size: int, progress: Progress | None) -> Iterator[Block]:
+        """Ranks block by block, cut at multiples of ``block_size``."""
         if block_size < 1:
             raise ConfigError(f"block_size must be at least 1, found {block_size}; 1024 suits most machines.")
         done = 0
@@ -209,17 +219,17 @@ class _Request:
             if progress is not None:
                 progress(done, len(histories))
 
-    def answer(self, histories: Histories) -> _Block:
+    def answer(self, histories: Histories) -> Block:
+        """Ranks for one block of users."""
         rows, unknown = histories.encode(self.model.items)
-        scores = self.model.score(rows)
+        best = self.ranker.rank(rows, rows if self.exclude_seen else None)
         empty = np.diff(rows.indptr) == 0
-        if empty.any():
-            scores[torch.from_numpy(empty).to(scores.device)] = self.popularity.to(scores.device)
-        best = top_k(scores, self.k, seen=rows if self.exclude_seen else None, allow=self.allow, deny=self.deny)
+        best = TopK(*(ranked.cpu() for ranked in best))
+        best.items[empty], best.scores[empty] = self.popular
         return self._block(histories.users, best, empty, unknown)
 
-    def _block(self, users: IdMap, best: TopK, empty: np.ndarray, unknown: dict[Id, list[Id]]) -> _Block:
-        items, scores = best.items.cpu().numpy(), best.scores.cpu().numpy()
+    def _block(self, users: IdMap, best: TopK, empty: np.ndarray, unknown: dict[Id, list[Id]]) -> Block:
+        items, scores = best.items.numpy(), best.scores.numpy()
         kept = items >= 0
         user, place = np.nonzero(kept)
         columns = {
@@ -231,7 +241,7 @@ class _Request:
             "source": pa.array(["model", "popularity"]).take(pa.array(empty[user].astype(np.int64))),
         }
         table = pa.table({name: column for name, column in columns.items() if column is not None})
-        return _Block(table, np.concatenate([[0], np.cumsum(kept.sum(axis=1))]), unknown, int(empty.sum()))
+        return Block(table, np.concatenate([[0], np.cumsum(kept.sum(axis=1))]), unknown, int(empty.sum()))
 
 
 def _mask(items: IdMap, ids: Iterable[Id] | None, name: str) -> tuple[Tensor | None, tuple[Id, ...]]:

@@ -1,10 +1,10 @@
 """What a model must offer to be evaluated and to recommend.
 
-Two protocols instead of a base class: a baseline of ten lines and a trained network meet here and nowhere
+Protocols instead of a base class: a baseline of ten lines and a trained network meet here and nowhere
 else. ``tests/scorer_contract.py`` holds every scorer to what is promised below.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -33,6 +33,25 @@ class Scorer(Protocol):
 
     def score(self, histories: csr_array) -> Tensor:
         """Scores ``[n, n_items]`` binary histories: a ``[n, n_items]`` float32 tensor, higher is better."""
+        ...
+
+
+@runtime_checkable
+class FactorScorer(Scorer, Protocol):
+    """A scorer whose last step is an inner product: score(u, i) = ⟨user factors of u, item factors of i⟩.
+
+    What knows this can rank without an array of all scores, or search approximately.
+    """
+
+    def user_factors(self, histories: csr_array) -> Tensor:
+        """``[n, dim]`` of ``[n, n_items]`` binary histories."""
+        ...
+
+    def item_factors(self) -> Tensor | None:
+        """``[n_items, dim]`` of the catalogue, a bias being a column that meets ones in the user factors.
+
+        None for a model that is of this class but whose last step is no inner product of few dimensions.
+        """
         ...
 
 

@@ -1,6 +1,6 @@
 """The best k of every row of scores, the same on every device and on every run.
 
-Apart from recommending because evaluation ranks by the same function: what is measured is what is served.
+Apart from the ranker because it is pure: scores in, positions out.
 """
 
 from typing import NamedTuple
@@ -11,6 +11,11 @@ from torch import Tensor
 
 from coterie.errors import ConfigError, DataError, NumericalError
 from coterie.sparse import SparseRows
+
+NO_KEY = torch.iinfo(torch.int64).min
+"""Stands for no item in a row of keys."""
+
+_SMALL_GROUP = 8
 
 
 class TopK(NamedTuple):
@@ -60,16 +65,16 @@ def top_k(
     """
     if k < 1:
         raise ConfigError(f"k must be at least 1, found {k}; ask for one recommendation or more.")
-    _require_finite(scores)
-    _exclude(scores, seen, allow, deny)
-    items = _best_set(scores, min(k, scores.shape[1]))
-    return _pad(_in_order(scores, items), k)
+    require_finite(scores)
+    exclude(scores, seen, allow, deny)
+    return decode_keys(best_keys(scores, k))
 
 
-def _require_finite(scores: Tensor) -> None:
-    # One pass without a mask of the block's size; NaN carries through both minimum and maximum.
-    low, high = torch.aminmax(scores, dim=1)
-    bad = (~(low.isfinite() & high.isfinite())).nonzero().flatten()
+def require_finite(scores: Tensor) -> None:
+    """Refuses ``[n, n_items]`` scores with a NaN or an infinity."""
+    # A sum is not finite if a term is not, and costs a fraction of looking at each; a sum of large finite terms may overflow.
+    bad = (~scores.sum(dim=1).isfinite()).nonzero().flatten()
+    bad = bad[~scores[bad].isfinite().all(dim=1)]
     if len(bad):
         raise NumericalError(
             f"scores must be finite, found NaN or infinity in {len(bad)} of {len(scores)} rows "
@@ -77,7 +82,8 @@ def _require_finite(scores: Tensor) -> None:
         )
 
 
-def _exclude(scores: Tensor, seen: csr_array | SparseRows | None, allow: Tensor | None, deny: Tensor | None) -> None:
+def exclude(scores: Tensor, seen: csr_array | SparseRows | None, allow: Tensor | None, deny: Tensor | None) -> None:
+    """Sets what is not eligible to -inf, in place; arguments as in `top_k`."""
     if allow is not None:
         scores.masked_fill_(~allow.to(scores.device), -torch.inf)
     if deny is not None:
@@ -90,42 +96,88 @@ def _exclude(scores: Tensor, seen: csr_array | SparseRows | None, allow: Tensor 
         scores[rows.row, rows.indices] = -torch.inf
 
 
-def _best_set(scores: Tensor, width: int) -> Tensor:
-    """The ``[n, width]`` items of each row's best set, in no particular order.
+def best_keys(scores: Tensor, k: int, first_item: int = 0, floor: Tensor | None = None) -> Tensor:
+    """The k best of each row as 64-bit keys, best first, so that parts of a catalogue can be ranked in turn and merged.
 
-    ``torch.topk`` may take any of the items equal to the last one kept. One more value than needed shows in
-    which rows that happened, and only those are decided again.
+    A key orders by higher score, then by lower item: sorting keys breaks ties. Few are made. A row's items fall
+    into groups, 1.5 k of them; the k-th highest of the groups' maxima is a lower bound of the k-th best score,
+    and only the items that reach it, about 1.6 k, get a key.
+
+    Args:
+        scores: ``[n, n_items]`` scores, those of excluded items -inf.
+        k: How many to keep.
+        first_item: Catalogue index of the first column.
+        floor: ``[n]`` scores below which nothing is wanted.
+
+    Returns:
+        ``[n, k]`` int64, `NO_KEY` where a row has fewer than k eligible items.
     """
-    n_items = scores.shape[1]
-    values, items = torch.topk(scores, min(width + 1, n_items), dim=1)
-    if width == n_items:
-        return items
-    last, next_one = values[:, width - 1], values[:, width]
-    items = items[:, :width]
-    tied = ((last == next_one) & (last > -torch.inf)).nonzero().flatten()
-    if len(tied):
-        items[tied] = _lowest_of_equals(scores[tied], last[tied, None], width)
-    return items
+    n, n_items = scores.shape
+    if n == 0:
+        return torch.empty((0, k), dtype=torch.int64, device=scores.device)
+    bound = scores.new_full((n,), torch.finfo(scores.dtype).min)
+    if floor is not None:
+        bound = torch.maximum(bound, floor)
+    maxima = _maxima(scores, min(_SMALL_GROUP, n_items // (k + k // 2 + 1)))
+    n_small = maxima.shape[1]
+    size = n_small // (k + k // 2 + 1)
+    if size >= 1:
+        large = maxima[:, : n_small // size * size].unflatten(1, (-1, size)).amax(dim=2)
+        bound = torch.maximum(bound, large.topk(k, dim=1, sorted=False).values.amin(dim=1))
+    row, group = (maxima >= bound.unsqueeze(1)).nonzero(as_tuple=True)
+    if n > 1 and len(row) > max(4 * n * k, scores.numel() // 64):
+        # So many ties at the bound that their keys would take more memory than the scores: half the rows at a time.
+        halves = (slice(n // 2), slice(n // 2, n))
+        return torch.cat([best_keys(scores[half], k, first_item, None if floor is None else floor[half]) for half in halves])
+    item = group.unsqueeze(1) + torch.arange(0, n_items, n_small, device=scores.device)
+    value = scores[row.unsqueeze(1), item.clamp(max=n_items - 1)]
+    kept, member = ((value >= bound[row].unsqueeze(1)) & (item < n_items)).nonzero(as_tuple=True)
+    return _sorted_rows(row[kept], _key(value[kept, member], first_item + item[kept, member]), n, k)
 
 
-def _lowest_of_equals(scores: Tensor, boundary: Tensor, width: int) -> Tensor:
-    """All items above the ``[m, 1]`` boundary, then the lowest indices of those equal to it, ``width`` a row."""
-    above, equal = scores > boundary, scores == boundary
-    room = width - above.sum(dim=1, keepdim=True)
-    chosen = above | (equal & (equal.cumsum(dim=1, dtype=torch.int32) <= room))
-    return chosen.nonzero()[:, 1].view(len(scores), width)
+def _maxima(scores: Tensor, size: int) -> Tensor:
+    """Maxima of groups of at most ``size`` items: item i is in group i modulo their number.
+
+    Strided groups, because reducing over a strided dimension runs at the speed of memory.
+    """
+    if size <= 1:
+        return scores
+    n_groups = -(-scores.shape[1] // size)
+    whole = scores.shape[1] // n_groups * n_groups
+    maxima = scores[:, :whole].unflatten(1, (-1, n_groups)).amax(dim=1)
+    rest = scores[:, whole:]
+    torch.maximum(maxima[:, : rest.shape[1]], rest, out=maxima[:, : rest.shape[1]])
+    return maxima
 
 
-def _in_order(scores: Tensor, items: Tensor) -> TopK:
-    items = items.sort(dim=1).values
-    # Adding zero turns -0.0 into 0.0, which some sorts would put apart.
-    values, order = (scores.gather(1, items).float() + 0.0).sort(dim=1, descending=True, stable=True)
-    return TopK(items.gather(1, order).masked_fill_(values.isneginf(), -1), values)
+def _key(value: Tensor, item: Tensor) -> Tensor:
+    # Adding zero turns -0.0 into 0.0. The bits of a negative float order backwards; flipping all but the sign mends that.
+    bits = (value.float() + 0.0).view(torch.int32)
+    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return (ordered.long() << 32) + (0x7FFFFFFF - item)
 
 
-def _pad(best: TopK, k: int) -> TopK:
-    missing = k - best.items.shape[1]
-    if missing <= 0:
-        return best
-    pad = torch.nn.functional.pad
-    return TopK(pad(best.items, (0, missing), value=-1), pad(best.scores, (0, missing), value=-torch.inf))
+def _sorted_rows(row: Tensor, keys: Tensor, n: int, k: int) -> Tensor:
+    """``[n, k]`` highest keys of each row, where ``row`` ascends."""
+    counts = torch.bincount(row, minlength=n)
+    place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+    table = keys.new_full((n, max(k, int(counts.max()))), NO_KEY)
+    table[row, place] = keys
+    return table.topk(k, dim=1).values
+
+
+def merge_keys(*keys: Tensor) -> Tensor:
+    """The k best of several ``[n, k]`` rankings of the same rows over different items."""
+    return torch.cat(keys, dim=1).topk(keys[0].shape[1], dim=1).values
+
+
+def scores_of_keys(keys: Tensor) -> Tensor:
+    """``[…]`` float32 scores of keys, -inf for `NO_KEY`."""
+    ordered = (keys >> 32).int()
+    return (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(torch.float32).masked_fill(keys == NO_KEY, -torch.inf)
+
+
+def decode_keys(keys: Tensor) -> TopK:
+    """Items and scores of ``[n, k]`` keys."""
+    items = (0x7FFFFFFF - (keys & 0xFFFFFFFF)).masked_fill(keys == NO_KEY, -1)
+    return TopK(items, scores_of_keys(keys))

@@ -24,6 +24,7 @@ from coterie.config import RunConfig
 from coterie.data.ids import Id, IdMap
 from coterie.errors import ArtifactError, ConfigError, DataError
 from coterie.files import publish_folder, read_manifest, write_manifest
+from coterie.models.autoencoder import Autoencoder
 from coterie.models.ease import Ease, EaseConfig
 from coterie.models.multdae import MultDAE
 from coterie.models.multvae import MultVAE
@@ -90,6 +91,21 @@ class TrainedModel:
         """Scores ``[n, n_items]`` binary histories: ``[n, n_items]`` float32 on the model's device."""
         with torch.no_grad():
             return self.network.score(SparseRows.from_csr(histories, self.device))
+
+    def user_factors(self, histories: csr_array) -> Tensor:
+        """``[n, dim]`` of ``[n, n_items]`` binary histories: times the item factors they are the scores.
+
+        Raises:
+            ConfigError: if the model's last step is no inner product of few dimensions.
+        """
+        if not isinstance(self.network, Autoencoder):
+            raise ConfigError(f"user factors need an autoencoder, this is {self.config.model.name}; train mult-vae or mult-dae.")
+        with torch.no_grad():
+            return self.network.user_factors(SparseRows.from_csr(histories, self.device))
+
+    def item_factors(self) -> Tensor | None:
+        """``[n_items, dim]``, or None if the model's last step is no inner product of few dimensions."""
+        return self.network.item_factors().detach() if isinstance(self.network, Autoencoder) else None
 
     def encode(self, histories: csr_array) -> tuple[Tensor, Tensor]:
         """Posterior mean and log-variance of ``[n, n_items]`` clean histories, each ``[n, latent_dim]``.
