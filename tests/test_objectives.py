@@ -16,7 +16,7 @@ from coterie.errors import ConfigError
 from coterie.models.autoencoder import input_scale
 from coterie.objectives.alignment import alignment
 from coterie.objectives.divergence import gaussian_kl
-from coterie.objectives.likelihood import LogitBuffer, multinomial_nll
+from coterie.objectives.likelihood import LogitBuffer, multinomial_nll, sampled_nll
 from coterie.objectives.masking import mask_items
 from coterie.objectives.schedules import linear_warm_up
 from coterie.sparse import SparseRows, gather_sum
@@ -188,6 +188,110 @@ def test_multinomial_nll_under_autocast_runs_all_three_products_in_its_type() ->
     assert of_narrow[0].dtype == torch.bfloat16
     for one, other in zip(of_wide, of_narrow, strict=True):
         assert torch.equal(one, other.float())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("chunk", [1, 7, 16, 60, 61, 1000])
+def test_multinomial_nll_in_chunks_is_the_dense_formula(chunk: int, device: str) -> None:
+    leaves, dense = likelihood_case(9, 60, 4, seed=chunk)
+    leaves, upstream = leaves_as(leaves, device=device), draw(1, 9).to(device)
+    x, rows, buffer = torch.from_numpy(dense).to(device), sparse(dense, device), LogitBuffer()
+    torch.testing.assert_close(multinomial_nll(*leaves, rows, buffer, chunk), dense_nll(*leaves, x), rtol=1e-10, atol=1e-10)
+    found = gradients(lambda h, w, b: multinomial_nll(h, w, b, rows, buffer, chunk), leaves, upstream)
+    expected = gradients(lambda h, w, b: dense_nll(h, w, b, x), leaves, upstream)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 6), st.integers(1, 35), st.integers(1, 40), st.integers(0, 10_000), st.floats(0.01, 50))
+def test_multinomial_nll_in_chunks_is_the_whole_one(n_users: int, n_items: int, chunk: int, seed: int, scale: float) -> None:
+    leaves, dense = likelihood_case(n_users, n_items, 3, seed)
+    leaves, rows, upstream = leaves_as(leaves, scale=scale), sparse(dense), draw(seed, n_users)
+    whole, chunked = multinomial_nll(*leaves, rows), multinomial_nll(*leaves, rows, None, chunk)
+    torch.testing.assert_close(chunked, whole, rtol=1e-10, atol=1e-9)
+    for one, other in zip(torch.autograd.grad(chunked, leaves, upstream), torch.autograd.grad(whole, leaves, upstream), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_multinomial_nll_in_chunks_holds_one_chunk_only() -> None:
+    leaves, dense = likelihood_case(6, 1000, 4, seed=1)
+    leaves, buffer, rows = leaves_as(leaves, torch.float32), LogitBuffer(), sparse(dense)
+    torch.autograd.grad(multinomial_nll(*leaves, rows, buffer, 64).sum(), leaves)
+    assert buffer.claim(1, 1, leaves[2]).untyped_storage().nbytes() == 6 * 64 * 4
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        torch.autograd.grad(multinomial_nll(*leaves, rows, buffer, 64).sum(), leaves)
+    # The largest piece of memory asked for is the gradient of the weights, 1000 × 4; a batch × items array would be 6 × 1000.
+    largest = max(event.cpu_memory_usage for event in profile.events())
+    assert 16_000 <= largest < 24_000
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_multinomial_nll_in_chunks_under_autocast_stays_close_and_wide(device: str) -> None:
+    leaves, dense = likelihood_case(40, 60, 16, seed=2)
+    leaves = leaves_as(leaves, torch.float32, device)
+    rows, ones = sparse(dense, device), torch.ones(40, device=device)
+    with torch.autocast(device, torch.bfloat16):
+        whole, chunked = multinomial_nll(*leaves, rows), multinomial_nll(*leaves, rows, None, 16)
+    assert chunked.dtype == torch.float32
+    torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=1e-4)
+    for one, other in zip(torch.autograd.grad(chunked, leaves, ones), torch.autograd.grad(whole, leaves, ones), strict=True):
+        assert one.dtype == torch.float32
+        assert (one - other).norm() < 0.01 * other.norm()
+
+
+# The sampled likelihood.
+
+
+@pytest.mark.parametrize("sparse_gradient", [False, True])
+@pytest.mark.parametrize("device", DEVICES)
+@settings(max_examples=30, deadline=None)
+@given(n_users=st.integers(0, 6), n_items=st.integers(1, 35), seed=st.integers(0, 10_000), scale=st.floats(0.01, 50))
+def test_sampled_nll_of_every_item_once_is_the_exact_one(
+    sparse_gradient: bool, device: str, n_users: int, n_items: int, seed: int, scale: float
+) -> None:
+    leaves, dense = likelihood_case(n_users, n_items, 3, seed)
+    leaves, rows, upstream = leaves_as(leaves, device=device, scale=scale), sparse(dense, device), draw(seed, n_users).to(device)
+    every = torch.randperm(n_items, generator=torch.Generator().manual_seed(seed)).to(device)
+    once = torch.ones(n_items, dtype=torch.float64, device=device)
+    exact, sampled = multinomial_nll(*leaves, rows), sampled_nll(*leaves, rows, every, once, sparse_gradient=sparse_gradient)
+    torch.testing.assert_close(sampled, exact, rtol=1e-10, atol=1e-9)
+    for one, other in zip(torch.autograd.grad(sampled, leaves, upstream), torch.autograd.grad(exact, leaves, upstream), strict=True):
+        torch.testing.assert_close(one.to_dense(), other, rtol=1e-9, atol=1e-9)
+
+
+def test_sampled_normalizer_is_right_on_average_and_its_logarithm_nearly() -> None:
+    n_sampled, n_draws = 40, 5_000
+    (hidden, weight, bias), dense = likelihood_case(4, 50, 3, seed=7)
+    dense[:, :5] = 1  # nobody without items
+    # Small logits, for the logarithm's bias is minus half the variance only where the variance is small.
+    leaves, rows, generator = (hidden.detach() / 4, weight.detach(), bias.detach() / 4), sparse(dense), torch.Generator().manual_seed(0)
+    probability = torch.rand(50, dtype=torch.float64, generator=generator) + 0.1
+    probability /= probability.sum()
+    exact = multinomial_nll(*leaves, rows)
+    draws = [torch.multinomial(probability, n_sampled, replacement=True, generator=generator) for _ in range(n_draws)]
+    sampled = torch.stack([sampled_nll(*leaves, rows, drawn, n_sampled * probability[drawn]) for drawn in draws])
+    gap = (sampled - exact) / rows.counts
+    ratio = gap.exp()
+    assert ((ratio.mean(dim=0) - 1).abs() < 4 * ratio.std(dim=0) / n_draws**0.5 + 1e-12).all()
+    torch.testing.assert_close(gap.mean(dim=0), -ratio.var(dim=0) / 2, rtol=0.3, atol=2e-3)
+
+
+def test_sampled_nll_of_an_empty_history_is_zero_and_teaches_nothing() -> None:
+    leaves, _ = likelihood_case(3, 10, 4, seed=0)
+    rows, sample, expected = sparse(np.zeros((3, 10))), torch.tensor([1, 1, 4]), torch.ones(3, dtype=torch.float64)
+    assert sampled_nll(*leaves, rows, sample, expected).tolist() == [0.0, 0.0, 0.0]
+    for grad in gradients(lambda h, w, b: sampled_nll(h, w, b, rows, sample, expected), leaves, torch.ones(3, dtype=torch.float64)):
+        assert (grad == 0).all()
+
+
+def test_sampled_nll_counts_a_users_own_items_once_however_often_they_are_drawn() -> None:
+    leaves, _ = likelihood_case(2, 9, 3, seed=0)
+    rows, one = sparse(np.eye(2, 9)), torch.ones(1, dtype=torch.float64)
+    few = sampled_nll(*leaves, rows, torch.tensor([5]), one)
+    many = sampled_nll(*leaves, rows, torch.tensor([0, 5, 0, 0]), torch.tensor([0.3, 1, 0.3, 0.3], dtype=torch.float64))
+    torch.testing.assert_close(many[0], few[0])
+    assert many[1] > few[1]
 
 
 # The KL.

@@ -122,7 +122,7 @@ def best_keys(scores: Tensor, k: int, first_item: int = 0, floor: Tensor | None 
     n_small = maxima.shape[1]
     size = n_small // (k + k // 2 + 1)
     if size >= 1:
-        large = maxima[:, : n_small // size * size].unflatten(1, (-1, size)).amax(dim=2)
+        large = torch.unflatten(maxima[:, : n_small // size * size], 1, (-1, size)).amax(dim=2)
         bound = torch.maximum(bound, large.topk(k, dim=1, sorted=False).values.amin(dim=1))
     row, group = (maxima >= bound.unsqueeze(1)).nonzero(as_tuple=True)
     if n > 1 and len(row) > max(4 * n * k, scores.numel() // 64):
@@ -144,7 +144,7 @@ def _maxima(scores: Tensor, size: int) -> Tensor:
         return scores
     n_groups = -(-scores.shape[1] // size)
     whole = scores.shape[1] // n_groups * n_groups
-    maxima = scores[:, :whole].unflatten(1, (-1, n_groups)).amax(dim=1)
+    maxima = torch.unflatten(scores[:, :whole], 1, (-1, n_groups)).amax(dim=1)
     rest = scores[:, whole:]
     torch.maximum(maxima[:, : rest.shape[1]], rest, out=maxima[:, : rest.shape[1]])
     return maxima
