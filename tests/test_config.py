@@ -25,6 +25,9 @@ FULL = {
         "metric": "recall@5",
         "validate_every": 2,
         "patience": 4,
+        "chunk_items": 12,
+        "sampled_items": 15,
+        "sparse_updates": False,
         "seed": 6,
     },
 }
@@ -47,6 +50,9 @@ weight_decay = 0.02
 metric = "recall@5"
 validate_every = 2
 patience = 4
+chunk_items = 12
+sampled_items = 15
+sparse_updates = false
 seed = 6
 """
 
@@ -150,6 +156,9 @@ def test_of_names_a_model_field_out_of_range(name: str, field: str, value: Any) 
         ("weight_decay", -1e-9),
         ("validate_every", 0),
         ("patience", 0),
+        ("chunk_items", -1),
+        ("sampled_items", -1),
+        ("sparse_updates", "often"),
         ("seed", -1),
         ("metric", 100),
         ("metric", "ndgc@100"),
@@ -158,6 +167,11 @@ def test_of_names_a_model_field_out_of_range(name: str, field: str, value: Any) 
 def test_of_names_a_training_field_out_of_range(field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"training\.{field}.*found {value!r}"):
         RunConfig.of({"training": {field: value}})
+
+
+def test_weight_decay_is_refused_with_sparse_updates() -> None:
+    with pytest.raises(ConfigError, match="weight_decay must be 0 with sparse_updates"):
+        RunConfig.of({"training": {"sparse_updates": True, "weight_decay": 0.1}})
 
 
 def test_of_names_every_fault_at_once() -> None:

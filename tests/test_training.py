@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -23,9 +24,11 @@ from coterie.models.fields import ModelConfig
 from coterie.models.multdae import MultDAE, MultDAEConfig
 from coterie.models.multvae import MultVAE, MultVAEConfig
 from coterie.models.popularity import PopularityConfig
+from coterie.objectives.likelihood import multinomial_nll
 from coterie.sparse import SparseRows
+from coterie.training import step as step_module
 from coterie.training.run_folder import read_history
-from coterie.training.step import NOISE, ORDER, TrainingStep, seeded
+from coterie.training.step import NOISE, ORDER, Proposal, TrainingStep, seeded
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
 from scorer_contract import check_recommender, check_scorer, random_histories
@@ -164,6 +167,104 @@ def test_seeded_streams_and_numbers_are_independent() -> None:
     }
     assert len(set(first.values())) == len(first)
     assert first[1, 2, 3] == int(torch.randint(2**62, (1,), generator=seeded(1, 2, 3)))
+
+
+# Ways to take the same step, and two that take another on purpose.
+
+
+def descend(step: TrainingStep, n_steps: int = 5) -> list[dict[str, float]]:
+    return [{name: float(term) for name, term in step(sparse(batch(seed).numpy())).items()} for seed in range(n_steps)]
+
+
+def assert_close_steps(one: TrainingStep, other: TrainingStep, n_steps: int = 5) -> None:
+    """The same terms and weights, to float32's rounding after some steps of Adam."""
+    for mine, theirs in zip(descend(one, n_steps), descend(other, n_steps), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-5)
+    state, expected = one.state(), other.state()
+    for name in (name for name in state if not name.startswith(("adam", "sparse-adam"))):
+        torch.testing.assert_close(state[name], expected[name], rtol=1e-3, atol=2e-5, msg=name)
+
+
+@pytest.mark.parametrize("model", [VAE, DAE], ids=["mult-vae", "mult-dae"])
+def test_step_in_chunks_is_the_whole_step(model: MultVAEConfig | MultDAEConfig) -> None:
+    assert_close_steps(TrainingStep(N_ITEMS, model, TrainingConfig(chunk_items=7)), TrainingStep(N_ITEMS, model))
+
+
+def test_step_goes_over_to_chunks_when_its_logits_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks: list[int | None] = []
+
+    def spy(*args: Any) -> Tensor:
+        chunks.append(args[-1])
+        return multinomial_nll(*args)
+
+    monkeypatch.setattr(step_module, "multinomial_nll", spy)
+    for limit in (25 * N_ITEMS, 25 * N_ITEMS - 1):
+        monkeypatch.setattr(step_module, "LOGITS_AT_ONCE", limit)
+        TrainingStep(N_ITEMS, VAE)(sparse(batch(0).numpy()))
+    assert chunks == [None, step_module.CHUNK_ITEMS]
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # of torch's own, while it loads its compiler and traces
+def test_compiled_step_is_the_eager_one() -> None:
+    assert_close_steps(TrainingStep(N_ITEMS, VAE, compile=True), TrainingStep(N_ITEMS, VAE))
+
+
+def test_sparse_updates_are_dense_ones_where_every_row_is_met() -> None:
+    everything = sparse(np.ones((25, N_ITEMS)))
+    clean = VAE.model_copy(update={"keep_prob": 1.0})
+    steps = [TrainingStep(N_ITEMS, clean, TrainingConfig(sparse_updates=lazy)) for lazy in (True, False)]
+    for _ in range(5):
+        for step in steps:
+            step(everything)
+    lazy_state, dense_state = (step.state() for step in steps)
+    for name in [name for name in lazy_state if name.startswith(("network", "anchors"))]:
+        # The two differ in where ε stands: 1e-8 beside a root of a mean square that is far larger.
+        torch.testing.assert_close(lazy_state[name], dense_state[name], rtol=1e-3, atol=2e-5, msg=name)
+
+
+@pytest.mark.parametrize("sampled_items", [0, 3])
+def test_sparse_updates_leave_rows_that_were_not_met_alone(sampled_items: int) -> None:
+    step = TrainingStep(N_ITEMS, VAE, TrainingConfig(sparse_updates=True, sampled_items=sampled_items))
+    x = batch(0)
+    x[:, N_ITEMS // 2 :] = 0
+    assert step.anchors is not None
+    matrices = {"input": step.network.input.weight, "anchors": step.anchors}
+    before = {name: matrix.detach().clone() for name, matrix in matrices.items()}
+    output = step.network.output.weight.detach().clone()
+    step(sparse(x.numpy()))
+    for name, matrix in matrices.items():
+        changed = (matrix != before[name]).any(dim=1)
+        assert not changed[N_ITEMS // 2 :].any(), name
+        assert changed.any(), name
+    changed = (step.network.output.weight != output).any(dim=1)
+    assert changed[: N_ITEMS // 2].all()
+    # With all items in the soft-max each learns; of a sample of three no more than three beside the positives do.
+    assert int(changed[N_ITEMS // 2 :].sum()) <= 3 if sampled_items else changed.all()
+
+
+@pytest.mark.parametrize("sparse_updates", [False, True])
+def test_sampled_step_goes_on_from_its_checkpoint(sparse_updates: bool) -> None:
+    training = TrainingConfig(sampled_items=9, sparse_updates=sparse_updates)
+    straight, first, second = (TrainingStep(N_ITEMS, VAE, training, popularity=np.arange(N_ITEMS)) for _ in range(3))
+    expected = descend(straight, 6)
+    assert descend(first, 3) == expected[:3]
+    second.restore({name: value.clone() for name, value in first.state().items()}, first.n_steps)
+    found = [{name: float(term) for name, term in second(sparse(batch(seed).numpy())).items()} for seed in range(3, 6)]
+    assert found == expected[3:]
+    for name, value in straight.state().items():
+        assert torch.equal(value, second.state()[name]), name
+
+
+def test_proposal_draws_half_by_popularity_and_half_evenly() -> None:
+    proposal = Proposal(4, np.array([0, 6, 2, 0]), "cpu")
+    expected = torch.tensor([0.125, 0.5, 0.25, 0.125], dtype=torch.float64)
+    assert torch.equal(proposal.probability, expected)
+    items, times = proposal.draw(40_000, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(torch.bincount(items) / 40_000, expected.float(), rtol=0.05, atol=0)
+    assert torch.equal(times, (40_000 * expected[items]).float())
+    for nothing in (None, np.zeros(4)):
+        assert Proposal(4, nothing, "cpu").probability.tolist() == [0.25] * 4
 
 
 # Each known mistake of public ports, by itself.
@@ -571,6 +672,9 @@ OTHER: dict[type[ModelConfig], dict[str, Any]] = {
         "metric": "recall@10",
         "validate_every": 2,
         "patience": 1,
+        "chunk_items": 16,
+        "sampled_items": 20,
+        "sparse_updates": True,
         "seed": 1,
     },
 }

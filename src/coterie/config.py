@@ -42,7 +42,18 @@ class TrainingConfig(ModelConfig):
     metric: Annotated[str, AfterValidator(_metric)] = Field("ndcg@100", description="validation metric that chooses the best epoch")
     validate_every: PositiveInt = Field(1, description="epochs from one validation to the next; the last epoch is always validated")
     patience: PositiveInt = Field(12, description="validations without a better value before stopping early")
+    chunk_items: int = Field(0, ge=0, description="items whose logits live at once; 0 = all, or 4096 where a batch's logits pass 1 GiB")
+    sampled_items: int = Field(0, ge=0, description="items drawn a step to estimate the soft-max's normalizer; 0 = all items, exact")
+    sparse_updates: bool = Field(
+        False, description="Adam moves only the rows of items that a batch meets (lazy Adam): for catalogues far larger than a batch"
+    )
     seed: int = Field(0, ge=0, description="of initial weights, order of users, masks and noise")
+
+    @model_validator(mode="after")
+    def _no_decay_of_rows_not_met(self) -> Self:
+        if self.sparse_updates and self.weight_decay:
+            raise ConfigError("weight_decay must be 0 with sparse_updates, which leave the rows not met alone; set one of them.")
+        return self
 
 
 class RunConfig(ModelConfig):

@@ -61,6 +61,11 @@ class SparseRows:
         shift = torch.repeat_interleave(starts - offsets[:-1], counts, output_size=n_ones)
         return SparseRows(self.indices[shift + torch.arange(n_ones, device=shift.device)], offsets, self.n_items)
 
+    def compact(self) -> tuple["SparseRows", Tensor]:
+        """The same rows over their own columns alone: renumbered from 0, and the ``[n_columns]`` columns themselves, ascending."""
+        columns, place = torch.unique(self.indices, return_inverse=True)
+        return SparseRows(place, self.offsets, len(columns)), columns
+
     def columns(self, start: int, stop: int) -> "SparseRows":
         """The same rows over the columns from ``start`` to before ``stop`` alone, which are numbered anew from 0."""
         if (start, stop) == (0, self.n_items):

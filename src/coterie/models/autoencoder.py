@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from coterie.sparse import SparseRows, gather_sum
 
@@ -22,12 +23,27 @@ def input_scale(counts: Tensor) -> Tensor:
 
 
 class SparseLinear(nn.Module):
-    """A linear layer between items and a hidden space, stored ``[n_items, dim]`` so that rows can be gathered."""
+    """A linear layer between items and a hidden space, stored ``[n_items, dim]`` so that rows can be gathered.
+
+    With `sparse_gradient` the gradient of its weight is a sparse tensor of the rows that were met.
+    """
+
+    sparse_gradient = False
 
     def __init__(self, n_items: int, dim: int, n_bias: int, generator: torch.Generator) -> None:
         super().__init__()
         self.weight = nn.Parameter(_xavier_normal((n_items, dim), generator))
         self.bias = nn.Parameter(_small_normal(n_bias, generator))
+
+    def gather(self, rows: SparseRows) -> Tensor:
+        """The sums ``[n_users, dim]`` of the weights of each user's items, without the bias."""
+        return gather_sum(*met_rows(rows, self.weight)) if self.sparse_gradient else gather_sum(rows, self.weight)
+
+
+def met_rows(rows: SparseRows, weight: Tensor) -> tuple[SparseRows, Tensor]:
+    """Histories over their own items alone, and those items' rows of ``weight``, whose gradient then is sparse."""
+    local, items = rows.compact()
+    return local, functional.embedding(items, weight, sparse=True)
 
 
 class Autoencoder(nn.Module):
@@ -56,10 +72,18 @@ class Autoencoder(nn.Module):
 
     def encode(self, rows: SparseRows, scale: Tensor) -> Tensor:
         """The code of ``[n_users, n_items]`` histories whose entries all weigh ``scale`` ([n_users]): ``[n_users, code_dim]``."""
-        h = gather_sum(rows, self.input.weight) * scale.unsqueeze(1) + self.input.bias
+        return self.encode_hidden(self.input.gather(rows) * scale.unsqueeze(1) + self.input.bias)
+
+    def encode_hidden(self, h: Tensor) -> Tensor:
+        """The encoder without its first layer: ``[n_users, hidden]`` before its tanh to ``[n_users, code_dim]``."""
         for layer in self.encoder:
             h = layer(torch.tanh(h))
         return h
+
+    def compile_layers(self) -> None:
+        """Compiles what lies between the first and the last layer; those two run as they are, their shapes change with every batch."""
+        self.encode_hidden = torch.compile(self.encode_hidden, dynamic=True)  # type: ignore[method-assign]
+        self.decode_hidden = torch.compile(self.decode_hidden, dynamic=True)  # type: ignore[method-assign]
 
     def decode_hidden(self, z: Tensor) -> Tensor:
         """The decoder without its last layer: ``[n_users, latent_dim]`` to ``[n_users, hidden]``."""

@@ -7,6 +7,7 @@ checkpoint.safetensors   while the run is unfinished
 model/             the artifact, once it is finished
 
 Every file but the history is replaced in one rename; the history is cut back to the checkpoint on resuming.
+Of several processes that train together all read, and the first one writes.
 """
 
 import json
@@ -23,6 +24,7 @@ from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
 from coterie.errors import ArtifactError, ConfigError
 from coterie.files import publish_file, write_json
+from coterie.training.parallel import ALONE, World
 
 
 class RunFolder:
@@ -35,24 +37,41 @@ class RunFolder:
         device: Where.
         precision: Of the products.
         resume: Whether to go on with a run that is already there.
+        world: The processes that train together.
 
     Raises:
-        ConfigError: if there is a run and ``resume`` is false, or it was another configuration or data set.
+        ConfigError: if there is a run and ``resume`` is false, it was another configuration or data set, or the
+            processes do not see the same folder.
         ArtifactError: if its ``config.json`` is damaged.
     """
 
-    def __init__(self, path: str | Path, config: RunConfig, dataset: Dataset, device: str, precision: str, *, resume: bool) -> None:
-        self.path = Path(path)
+    def __init__(
+        self,
+        path: str | Path,
+        config: RunConfig,
+        dataset: Dataset,
+        device: str,
+        precision: str,
+        *,
+        resume: bool,
+        world: World = ALONE,
+    ) -> None:
+        self.path, self._world = Path(path), world
         self.config_file, self.history_file = self.path / "config.json", self.path / "history.jsonl"
         self.checkpoint, self.model = self.path / "checkpoint.safetensors", self.path / "model"
         asked = {"config": config.as_json(), "dataset": dataset.fingerprint, "precision": precision}
-        if self.config_file.exists():
+        begun = self.config_file.exists()
+        if begun:
             self._check_same(asked, resume=resume)
+        # All have looked before the first one writes, and it has written before any looks again.
+        world.meet()
+        if world.leads and begun:
             self._sweep()
-        else:
+        elif world.leads:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_json(self.path / "environment.json", _environment(dataset, device))
+            write_json(self.path / "environment.json", _environment(dataset, device, world))
             write_json(self.config_file, asked)
+        world.check_same("run folder", f"{self.path}, finished: {self.model.exists()}")
 
     def _check_same(self, asked: dict[str, Any], *, resume: bool) -> None:
         if not resume:
@@ -75,12 +94,16 @@ class RunFolder:
 
     def keep_history(self, epoch: int) -> None:
         """Drops history lines after ``epoch``: the work they tell of was lost and is done again."""
+        if not self._world.leads:
+            return
         lines = self.history_file.read_text(encoding="utf-8").splitlines() if self.history_file.exists() else []
         with publish_file(self.history_file) as aside:
             aside.write_text("".join(f"{line}\n" for line in lines[:epoch]), encoding="utf-8")
 
     def append_history(self, entry: dict[str, Any]) -> None:
         """Adds one line."""
+        if not self._world.leads:
+            return
         with self.history_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
@@ -106,7 +129,7 @@ def dataset_folder(run: str | Path) -> Path:
     return Path(folder)
 
 
-def _environment(dataset: Dataset, device: str) -> dict[str, Any]:
+def _environment(dataset: Dataset, device: str, world: World) -> dict[str, Any]:
     return {
         "coterie": coterie.__version__,
         "python": platform.python_version(),
@@ -114,7 +137,8 @@ def _environment(dataset: Dataset, device: str) -> dict[str, Any]:
         "numpy": np.__version__,
         "machine": platform.platform(),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "processes": world.size,
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "dataset": {
             "fingerprint": dataset.fingerprint,
             "folder": None if dataset.folder is None else str(dataset.folder),

@@ -1,5 +1,6 @@
 """Training: a data set and a configuration in, a trained model out."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
-from coterie.data.split import Part
+from coterie.data.split import Cases, Part
 from coterie.errors import ConfigError, Interrupted, NumericalError
 from coterie.evaluation.evaluate import evaluate
 from coterie.models.ease import Ease, EaseConfig
@@ -21,6 +22,7 @@ from coterie.models.multvae import MultVAEConfig
 from coterie.models.popularity import Popularity, PopularityConfig
 from coterie.sparse import SparseRows
 from coterie.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from coterie.training.parallel import ALONE, World, cuda_of_process, join_world
 from coterie.training.progress import TrainingProgress
 from coterie.training.run_folder import RunFolder
 from coterie.training.step import ORDER, Precision, TrainingStep, check_precision, seeded
@@ -39,25 +41,36 @@ def train(
     progress: bool = False,
     tensorboard: bool = False,
     checkpoint_seconds: float = 60.0,
+    compile: bool = False,  # noqa: A002 - torch's own word for it
 ) -> TrainedModel:
     """Trains a model; the epoch with the best validation metric is the one returned.
 
     Seeded: on the CPU, with the same number of threads, the same arguments give the same weights, interrupted and
     resumed or not. Without validation cases every epoch is run and the last one returned.
 
+    Several processes that call this together, under torchrun or another launcher that sets the ``env://`` variables
+    (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT) or with a process group already initialised, train one
+    model: each takes its part of every batch of ``batch_size`` users. Order, masks and noise are those of one process,
+    and the weights differ from its only by rounding. All are given the same arguments and see the same ``out``, where
+    the first one writes; all return the model. A run may be resumed by another number of processes. A closed form is
+    computed by every process for itself.
+
     Args:
         dataset: With its split.
         config: A Mult-VAE with its defaults if None.
         out: Run folder (see `run_folder`). With it, SIGINT and SIGTERM stop cleanly after the step under way.
         resume: Go on with the run in ``out``, from its last checkpoint or, if it has none, from the start.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, …; ``"auto"`` is CUDA where there is one.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, …; ``"auto"`` is CUDA where there is one. Under a launcher both
+            ``"auto"`` and ``"cuda"`` are the device LOCAL_RANK of the machine.
         precision: ``"bf16"`` runs the products in bfloat16.
         progress: Draw a bar on standard error.
         tensorboard: Also write the history as TensorBoard events into ``out``.
         checkpoint_seconds: From one checkpoint to the next; a SIGKILL loses at most so much work.
+        compile: Compile the layers between the first and the last with `torch.compile`, which needs a C++ compiler and
+            takes some seconds.
 
     Raises:
-        ConfigError: if the arguments contradict one another or the run in ``out``.
+        ConfigError: if the arguments contradict one another, the run in ``out`` or those of another process.
         Interrupted: if a signal asked for a stop; the checkpoint is on disk.
         NumericalError: if a loss stopped being finite.
 
@@ -74,34 +87,39 @@ def train(
     check_precision(precision)
     if out is None and (resume or tensorboard):
         raise ConfigError("resume and tensorboard need a run folder; pass out.")
-    folder = None if out is None else RunFolder(out, config, dataset, device, precision, resume=resume)
-    if folder is not None and folder.model.exists():
-        return TrainedModel.load(folder.model, device)
-    if isinstance(config.model, EaseConfig | PopularityConfig):
-        network = _fit(dataset, config.model, device)
-        summary: dict[str, Any] = {}
-    else:
-        network, summary = _descend(dataset, config, folder, device, precision, progress, tensorboard, checkpoint_seconds)
-    popularity = np.asarray(dataset.train.sum(axis=0), dtype=np.int64)
-    provenance = {"dataset": dataset.fingerprint, **summary}
-    model = TrainedModel(network.eval(), config, dataset.items, dataset.titles, popularity, provenance)
-    if folder is not None:
-        model.save(folder.model)
-        folder.checkpoint.unlink(missing_ok=True)
+    with join_world(device) as world:
+        told = {"config": config.as_json(), "dataset": dataset.fingerprint, "precision": precision, "out": str(out), "resume": resume}
+        world.check_same("arguments", json.dumps(told))
+        folder = None if out is None else RunFolder(out, config, dataset, device, precision, resume=resume, world=world)
+        if folder is not None and folder.model.exists():
+            return TrainedModel.load(folder.model, device)
+        if isinstance(config.model, EaseConfig | PopularityConfig):
+            network = _fit(dataset, config.model, device)
+            summary: dict[str, Any] = {}
+        else:
+            run = Descent(dataset, config, folder, device, precision, checkpoint_seconds, world, compile=compile)
+            network, summary = _descend(run, progress=progress, tensorboard=tensorboard)
+        popularity = np.asarray(dataset.train.sum(axis=0), dtype=np.int64)
+        provenance = {"dataset": dataset.fingerprint, **summary}
+        model = TrainedModel(network.eval(), config, dataset.items, dataset.titles, popularity, provenance)
+        if folder is not None and world.leads:
+            model.save(folder.model)
+            folder.checkpoint.unlink(missing_ok=True)
+        world.meet()
     return model
 
 
 def resolve_device(device: str) -> str:
-    """The device that a name stands for; ``"auto"`` is CUDA where there is one.
+    """The device that a name stands for; ``"auto"`` is CUDA where there is one, under a launcher this process's own.
 
     Raises:
         ConfigError: if CUDA is asked for and there is none.
     """
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device {device!r} needs CUDA, this machine or this torch has none; use cpu.")
-    return device
+    return cuda_of_process(torch.cuda.device_count()) if device == "cuda" else device
 
 
 def _fit(dataset: Dataset, model: EaseConfig | PopularityConfig, device: str) -> Network:
@@ -110,22 +128,13 @@ def _fit(dataset: Dataset, model: EaseConfig | PopularityConfig, device: str) ->
     return Popularity.fit(dataset.train, model).to(device)
 
 
-def _descend(
-    dataset: Dataset,
-    config: RunConfig,
-    folder: RunFolder | None,
-    device: str,
-    precision: Precision,
-    progress: bool,
-    tensorboard: bool,
-    checkpoint_seconds: float,
-) -> tuple[Network, dict[str, Any]]:
-    run = Descent(dataset, config, folder, device, precision, checkpoint_seconds)
+def _descend(run: "Descent", *, progress: bool, tensorboard: bool) -> tuple[Network, dict[str, Any]]:
+    folder, model, leads = run.folder, run.step.model, run.world.leads
     with ExitStack() as stack:
-        label = config.model.name + (" + PIA" if getattr(config.model, "pia", 0) else "")
-        bar = stack.enter_context(TrainingProgress(config.training.epochs, run.n_batches, label, visible=progress))
+        label = model.name + (" + PIA" if getattr(model, "pia", 0) else "")
+        bar = stack.enter_context(TrainingProgress(run.config.epochs, run.n_batches, label, visible=progress and leads))
         stop = stack.enter_context(StopRequest(active=folder is not None))
-        events = stack.enter_context(_event_writer(folder.path)) if tensorboard and folder is not None else None
+        events = stack.enter_context(_event_writer(folder.path)) if tensorboard and folder is not None and leads else None
         while not run.finished():
             for batch in run.batches():
                 run.advance(batch)
@@ -149,17 +158,30 @@ class Descent:
         device: Where to train.
         precision: Of the products.
         checkpoint_seconds: From one checkpoint to the next.
+        world: The processes that descend together.
+        compile: Whether to compile the inner layers.
     """
 
     def __init__(
-        self, dataset: Dataset, config: RunConfig, folder: RunFolder | None, device: str, precision: Precision, checkpoint_seconds: float
+        self,
+        dataset: Dataset,
+        config: RunConfig,
+        folder: RunFolder | None,
+        device: str,
+        precision: Precision,
+        checkpoint_seconds: float,
+        world: World = ALONE,
+        *,
+        compile: bool = False,  # noqa: A002
     ) -> None:
         if not isinstance(config.model, MultVAEConfig | MultDAEConfig):
             raise ConfigError(f"{config.model.name} has a closed form and takes no steps.")
-        self.config, self.folder, self.device = config.training, folder, device
+        self.config, self.folder, self.device, self.world = config.training, folder, device, world
         self.rows = SparseRows.from_csr(dataset.train, device)
         self.cases = dataset.cases(Part.VALIDATION)
-        self.step = TrainingStep(dataset.n_items, config.model, config.training, device=device, precision=precision)
+        popularity = np.asarray(dataset.train.sum(axis=0))
+        options: dict[str, Any] = {"device": device, "precision": precision, "world": world, "popularity": popularity, "compile": compile}
+        self.step = TrainingStep(dataset.n_items, config.model, config.training, **options)
         self.position, self.best = Position(), self._network_weights()
         self.n_batches = -(-len(self.rows) // self.config.batch_size)
         self.checkpoint_seconds, self._saved_at = checkpoint_seconds, time.monotonic()
@@ -167,6 +189,9 @@ class Descent:
         self._sums: dict[str, Tensor] = {}
         if folder is not None:
             self._take_over(folder)
+        world.check_same("checkpoint", f"one at {self.position}")
+        # Initial weights may differ by rounding from one kind of processor to another.
+        world.follow_first([*self.step.state().values(), *self.best.values()])
 
     def _take_over(self, folder: RunFolder) -> None:
         if folder.checkpoint.exists():
@@ -219,30 +244,43 @@ class Descent:
         return entry
 
     def _validate(self) -> float:
-        value = evaluate(self.step, self.cases, metrics=(self.config.metric,)).mean(self.config.metric)
+        value = self._validation_mean()
         if self.position.best_value is None or value > self.position.best_value:
             self.position.best_value, self.position.best_epoch = value, self.position.epoch
             self.best = self._network_weights()
         return value
 
+    def _validation_mean(self) -> float:
+        """The metric's mean over all cases; each process ranks its own."""
+        cases, metric, n = self.cases, self.config.metric, len(self.cases.user_index)
+        mine = self.world.share(n)
+        own = Cases(cases.user_index[mine], cases.fold_in[mine], cases.held_out[mine])
+        values = evaluate(self.step, own, metrics=(metric,)).metrics[metric] if len(own.user_index) else np.zeros(0)
+        return float(self.world.total(torch.tensor(values.sum(), dtype=torch.float64, device=self.device))) / n
+
     def _network_weights(self) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in self.step.network.state_dict().items()}
 
     def pause(self, stop: StopRequest) -> None:
-        """Writes a checkpoint when one is due or a stop was asked for.
+        """Writes a checkpoint when one is due or a stop was asked for, of whichever process.
 
         Raises:
-            Interrupted: if a stop was asked for.
+            Interrupted: on every process, if a stop was asked for.
         """
-        due = time.monotonic() - self._saved_at >= self.checkpoint_seconds
-        if self.folder is None or not (due or stop.signal_number):
+        if self.folder is None:
             return
-        self.position.sums = {name: float(total) for name, total in self._sums.items()}
-        save_checkpoint(self.folder.checkpoint, self.position, self.step.state(), self.best)
-        self._saved_at = time.monotonic()
-        if stop.signal_number:
+        # A signal to one process stops all, after the same step.
+        signal_number = self.world.highest(stop.signal_number or 0)
+        due = time.monotonic() - self._saved_at >= self.checkpoint_seconds
+        if self.world.leads and (due or signal_number):
+            self.position.sums = {name: float(total) for name, total in self._sums.items()}
+            save_checkpoint(self.folder.checkpoint, self.position, self.step.state(), self.best)
+            self._saved_at = time.monotonic()
+        if signal_number:
+            # A launcher ends the others when one process leaves: not before the checkpoint is written.
+            self.world.meet()
             where = f"epoch {self.position.epoch + 1}, batch {self.position.batch} of {self.n_batches}"
-            raise Interrupted(f"stopped in {where}; {self.folder.checkpoint} holds it, go on with --resume.", stop.signal_number)
+            raise Interrupted(f"stopped in {where}; {self.folder.checkpoint} holds it, go on with --resume.", signal_number)
 
     def best_network(self) -> Network:
         """The network with the best weights."""
