@@ -35,10 +35,10 @@ from coterie.plain_table import plain_table
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENTS = HERE.parent / ".venv-rivals"
-REFERENCE = "coterie"
 BATCH = 500  # As in rivals/worker.py.
 
 Job: TypeAlias = Literal["train", "top-100"]
+REFERENCES: dict[Job, str] = {"train": "coterie", "top-100": "coterie scoring"}
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,14 @@ class Rival:
 
 
 RIVALS = {
-    REFERENCE: Rival("coterie_multvae.py"),
+    "coterie": Rival("coterie_multvae.py"),
     "dense": Rival("dense_multvae.py", note="dense_step of coterie.bench.training_step"),
     "recbole": Rival("recbole_multivae.py", requirements="recbole.txt", note="posterior noise 100 times too small, equal work"),
     "irspack": Rival("irspack_multvae.py", requirements="irspack.txt", note="equal"),
     "cornac": Rival(
         "cornac_vaecf.py", requirements="cornac.txt", note="no dropout, input not normalised, no shuffling, log(softmax + 1e-10)"
     ),
+    "coterie scoring": Rival("coterie_scoring.py", job="top-100", note="encodes the histories too"),
     "implicit": Rival("implicit_recommend.py", job="top-100", requirements="implicit.txt", note="random factors of width 600"),
 }
 
@@ -198,7 +199,9 @@ class Process:
     def __init__(self, name: str, folder: Path, round_users: int) -> None:
         command = [str(interpreter(name)), str(HERE / "rivals" / RIVALS[name].script), str(folder), str(round_users)]
         self._errors = (folder / f"{name}.err").open("w+")
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True)
+        # In a folder that goes away: some rivals leave logs where they run.
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
+        self._process = subprocess.Popen(command, cwd=folder, text=True, **pipes)
         start = time.perf_counter()
         ready = self._answer()
         self.outcome = Outcome(
@@ -281,7 +284,7 @@ def summary(outcomes: dict[str, Outcome], round_users: int) -> dict[str, Any]:
             continue
         result[name] = {
             "users_per_second": round_users / statistics.median(one.seconds),
-            "time_over_coterie": ratio(one, outcomes.get(REFERENCE)),
+            "time_over_coterie": ratio(one, outcomes.get(REFERENCES[RIVALS[name].job])),
             "seconds": one.seconds,
             "peak_mib": one.peak_mib,
             "loading_peak_mib": one.loading_peak_mib,

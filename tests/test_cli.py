@@ -85,6 +85,25 @@ def test_compare_pools_runs_joined_by_commas(data: Path, tmp_path: Path, run: Ru
     assert found["low"] > 0
 
 
+def test_export_writes_a_graph_that_is_whole(data: Path, tmp_path: Path, run: Run) -> None:
+    assert run("train", data, "--model", "ease", "--out", tmp_path / "run") == 0
+    assert run("export", tmp_path / "run", "--out", tmp_path / "graph", "--json", tmp_path / "graph.json") == 0
+    assert json.loads((tmp_path / "graph.json").read_text())["schema"] == "coterie.onnx/1"
+    assert (tmp_path / "graph" / "model.onnx").is_file()
+    assert run("export", tmp_path / "none", "--out", tmp_path / "graph") == 4
+
+
+@pytest.mark.parametrize("verb", ["training-step", "scoring"])
+def test_bench_writes_its_figures(verb: str, tmp_path: Path, run: Run) -> None:
+    size = ["--items", 50, "--hidden", 8, "--latent", 4, "--items-per-user", 5, "--rounds", 1]
+    size += ["--batch", 20] if verb == "training-step" else ["--users", 20, "--k", 5, "--ease"]
+    assert run("bench", verb, *size, "--json", tmp_path / "bench.json") == 0
+    figures = json.loads((tmp_path / "bench.json").read_text())
+    expected = {"ratio_to_products", "ratio_to_dense"} if verb == "training-step" else {"ratio_to_product", "users_per_second"}
+    assert expected <= figures.keys()
+    assert all(figures[name] > 0 for name in expected)
+
+
 def test_recommend_honours_allow_deny_and_seen(data: Path, tmp_path: Path, run: Run) -> None:
     assert run("train", data, "--model", "ease", "--out", tmp_path / "ease") == 0
     (tmp_path / "h.jsonl").write_text('{"user_id": 1, "item_ids": [3, 4]}\n')

@@ -24,6 +24,8 @@ KNOWS = {
     "config": {"errors", "models", "evaluation"},
     "recommend": {"errors", "files", "plain_table", "sparse", "data"},
     "evaluation": {"errors", "files", "plain_table", "sparse", "data", "recommend"},
+    "export": {"errors", "files", "models", "training"},
+    "bench": {"plain_table", "sparse", "data", "objectives", "models", "config", "recommend", "evaluation", "training"},
     "training": {"errors", "files", "sparse", "data", "objectives", "models", "config", "recommend", "evaluation"},
 }
 """The arrows of docs/architecture.md; demo and cli may know everything."""

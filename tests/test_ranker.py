@@ -14,6 +14,7 @@ from coterie.errors import ConfigError, DataError, NumericalError
 from coterie.models.multdae import MultDAE, MultDAEConfig
 from coterie.models.multvae import MultVAE, MultVAEConfig
 from coterie.recommend import ranker as ranker_module
+from coterie.recommend.approximate import ApproximateIndex
 from coterie.recommend.ranker import Ranker
 from coterie.recommend.topk import best_keys, decode_keys, merge_keys, top_k
 from coterie.sparse import SparseRows
@@ -47,6 +48,28 @@ class FactorModel:
 
     def score(self, histories: csr_array) -> Tensor:
         return self.user_factors(histories) @ self.items.t()
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkScorer:
+    """A network behind the door that a trained model gives it."""
+
+    network: MultVAE
+
+    @property
+    def n_items(self) -> int:
+        return self.network.n_items
+
+    def score(self, histories: csr_array) -> Tensor:
+        with torch.no_grad():
+            return self.network.score(SparseRows.from_csr(histories))
+
+    def user_factors(self, histories: csr_array) -> Tensor:
+        with torch.no_grad():
+            return self.network.user_factors(SparseRows.from_csr(histories))
+
+    def item_factors(self) -> Tensor:
+        return self.network.item_factors().detach()
 
 
 def sorted_scores(scores: np.ndarray, k: int, excluded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -126,6 +149,22 @@ def test_factors_of_a_network_multiply_to_its_scores(network: MultVAE | MultDAE)
     rows = SparseRows.from_csr(random_histories(9, 40, seed=5))
     with torch.no_grad():
         torch.testing.assert_close(network.user_factors(rows) @ network.item_factors().t(), network.score(rows))
+
+
+def test_ranker_with_an_index_that_reads_all_lists_is_exact() -> None:
+    network = MultVAE(200, MultVAEConfig(hidden_dims=(8,), latent_dim=4), torch.Generator().manual_seed(1))
+    scorer = NetworkScorer(network)
+    histories = random_histories(20, 200, seed=2)
+    index = ApproximateIndex.build(scorer, n_lists=8, n_probed=8)
+    exact, approximate = (Ranker(scorer, 30, index=one).rank(histories, seen=histories) for one in (None, index))
+    assert torch.equal(approximate.items, exact.items)
+    torch.testing.assert_close(approximate.scores, exact.scores)
+
+
+def test_ranker_refuses_an_index_for_a_scorer_without_factors() -> None:
+    network = MultVAE(200, MultVAEConfig(hidden_dims=(8,), latent_dim=4), torch.Generator().manual_seed(1))
+    with pytest.raises(ConfigError, match="needs a scorer with item factors"):
+        Ranker(LinearScorer.random(200, seed=1), 5, index=ApproximateIndex.build(NetworkScorer(network)))
 
 
 def test_many_equal_scores_are_ranked_in_little_memory() -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from coterie.errors import CoterieError
     from coterie.evaluation.compare import compare, compare_runs
     from coterie.evaluation.evaluate import evaluate
+    from coterie.export import export_onnx
     from coterie.models.ease import EaseConfig
     from coterie.models.multdae import MultDAEConfig
     from coterie.models.multvae import MultVAEConfig
@@ -45,6 +46,7 @@ _HOME = {
     "compare": "evaluation.compare",
     "compare_runs": "evaluation.compare",
     "evaluate": "evaluation.evaluate",
+    "export_onnx": "export",
     "EaseConfig": "models.ease",
     "MultDAEConfig": "models.multdae",
     "MultVAEConfig": "models.multvae",
@@ -72,6 +74,7 @@ __all__ = [
     "compare",
     "compare_runs",
     "evaluate",
+    "export_onnx",
     "prepare",
     "read_histories",
     "read_log",

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from coterie.errors import ConfigError, DataError
+from coterie.recommend.approximate import ApproximateIndex
 from coterie.recommend.scorer import FactorScorer, Scorer
 from coterie.recommend.topk import TopK, best_keys, decode_keys, exclude, merge_keys, require_finite, scores_of_keys, top_k
 from coterie.sparse import SparseRows
@@ -32,9 +33,10 @@ class Ranker:
         k: How many items to keep; may exceed the number of items.
         allow: ``[n_items]`` bool, the only items to keep; None keeps all.
         deny: ``[n_items]`` bool, items to leave out of every row.
+        index: Of the scorer's item factors: ranks approximately, for catalogues where the product takes too long.
 
     Raises:
-        ConfigError: if ``k`` is below 1.
+        ConfigError: if ``k`` is below 1, or there is an index and the scorer has no factors.
 
     Example:
         >>> from types import SimpleNamespace
@@ -44,12 +46,16 @@ class Ranker:
         [[1, 2], [0, 1]]
     """
 
-    def __init__(self, scorer: Scorer, k: int, *, allow: Tensor | None = None, deny: Tensor | None = None) -> None:
+    def __init__(
+        self, scorer: Scorer, k: int, *, allow: Tensor | None = None, deny: Tensor | None = None, index: ApproximateIndex | None = None
+    ) -> None:
         if k < 1:
             raise ConfigError(f"k must be at least 1, found {k}; ask for one recommendation or more.")
-        self.scorer, self.k, self.allow, self.deny = scorer, k, allow, deny
+        self.scorer, self.k, self.allow, self.deny, self._index = scorer, k, allow, deny, index
         factors = scorer.item_factors() if isinstance(scorer, FactorScorer) else None
-        self._factors = None if factors is None else _aligned(factors)
+        if index is not None and factors is None:
+            raise ConfigError("an approximate index needs a scorer with item factors, this one has none; leave the index out.")
+        self._factors = None if factors is None or index is not None else _aligned(factors)
         self._memory = torch.empty(0)
 
     def rank(self, histories: csr_array, seen: csr_array | None = None) -> TopK:
@@ -62,6 +68,8 @@ class Ranker:
             DataError: if ``seen`` has another shape than the scores.
             NumericalError: if a score is not finite.
         """
+        if self._index is not None and isinstance(self.scorer, FactorScorer):
+            return self._index.search(self.scorer.user_factors(histories), self.k, seen=seen, allow=self.allow, deny=self.deny)
         if self._factors is None or not isinstance(self.scorer, FactorScorer):
             return top_k(self.scorer.score(histories), self.k, seen=seen, allow=self.allow, deny=self.deny)
         users = _aligned(self.scorer.user_factors(histories))

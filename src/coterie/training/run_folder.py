@@ -78,8 +78,12 @@ class RunFolder:
             raise ConfigError(f"{self.path}: a run must have a folder of its own, this holds one; resume it (--resume) or choose another.")
         try:
             found = json.loads(self.config_file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ArtifactError(f"{self.config_file}: must be JSON ({error}); restore it or start anew elsewhere.") from error
+            # A field that the version of then did not have takes its default.
+            found["config"] = RunConfig.of(found["config"]).as_json()
+        except (ValueError, KeyError, TypeError, ConfigError) as error:
+            raise ArtifactError(
+                f"{self.config_file}: must be a configuration in JSON ({error}); restore it or start anew elsewhere."
+            ) from error
         if found != asked:
             raise ConfigError(
                 f"{self.path}: a run resumes only with its own configuration, data set and precision, {_difference(found, asked)}."
