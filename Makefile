@@ -37,10 +37,21 @@ check: lint test ## What CI runs
 docs: .venv/.installed-docs ## The documentation as a site, into site/
 	$(BIN)/mkdocs build --strict
 
-bench: .venv/.installed-plot ## The benchmarks of docs/performance.md (about 3 minutes)
-	$(BIN)/python benchmarks/training_step.py
-	$(BIN)/python benchmarks/training_step.py --pia 0.3
-	$(BIN)/python benchmarks/prepare_growth.py
+bench: .venv/.installed-plot+ann ## The benchmarks, their tables into docs/performance.md (40 minutes, 6 GiB of disk)
+	mkdir -p bench
+	$(BIN)/coterie bench training-step --json bench/step.json
+	$(BIN)/coterie bench training-step --pia 0.3 --json bench/step-pia.json
+	$(BIN)/coterie bench scoring --items 4000 --ease --json bench/scoring-4k.json
+	$(BIN)/coterie bench scoring --items 20108 --ease --json bench/scoring-20k.json
+	$(BIN)/coterie bench scoring --items 40981 --json bench/scoring-40k.json
+	$(BIN)/coterie bench scoring --items 1000000 --hidden 128 --latent 64 --users 500 --rounds 3 --json bench/scoring-1m.json
+	$(BIN)/python benchmarks/growth.py --json bench/growth.json --plot docs/growth.png
+	$(BIN)/python benchmarks/training_memory.py --json bench/training-memory.json
+	$(BIN)/python benchmarks/scoring_memory.py --json bench/scoring-memory.json
+	$(BIN)/python benchmarks/approximate_search.py --json bench/approximate.json
+	$(BIN)/python benchmarks/prepare_growth.py --json bench/prepare.json
+	$(BIN)/python benchmarks/rivals.py --json bench/rivals.json
+	$(BIN)/python benchmarks/performance_page.py bench docs/performance.md
 
 clean: ## Remove everything made here but demo/, data/ and runs/
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis site dist

@@ -93,6 +93,21 @@ def test_export_writes_a_graph_that_is_whole(data: Path, tmp_path: Path, run: Ru
     assert run("export", tmp_path / "none", "--out", tmp_path / "graph") == 4
 
 
+def test_index_serves_recommend(data: Path, tmp_path: Path, run: Run) -> None:
+    small = ["--epochs", 1, "--set", "model.hidden_dims=[8]", "--set", "model.latent_dim=4"]
+    assert run("train", data, *small, "--out", tmp_path / "run") == 0
+    assert run("index", tmp_path / "run", "--lists", 4, "--probed", 4, "--out", tmp_path / "index") == 0
+    recommend = ["recommend", tmp_path / "run", "--histories", data, "--k", 3]
+    assert run(*recommend, "--out", tmp_path / "exact") == 0
+    assert run(*recommend, "--index", tmp_path / "index", "--out", tmp_path / "near") == 0
+    exact, near = (pq.read_table(tmp_path / name / "part-00000.parquet") for name in ("exact", "near"))
+    assert near["item_id"].to_pylist() == exact["item_id"].to_pylist()
+    assert json.loads((tmp_path / "near" / "request.json").read_text())["index"].endswith("/4/4")
+    assert run(*recommend, "--out", tmp_path / "near") == 2
+    assert run("train", data, *small, "--seed", 2, "--out", tmp_path / "other") == 0
+    assert run("recommend", tmp_path / "other", *recommend[2:], "--index", tmp_path / "index", "--out", tmp_path / "no") == 4
+
+
 @pytest.mark.parametrize("verb", ["training-step", "scoring"])
 def test_bench_writes_its_figures(verb: str, tmp_path: Path, run: Run) -> None:
     size = ["--items", 50, "--hidden", 8, "--latent", 4, "--items-per-user", 5, "--rounds", 1]

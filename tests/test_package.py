@@ -23,6 +23,7 @@ KNOWS = {
     "models": {"errors", "sparse"},
     "config": {"errors", "models", "evaluation"},
     "recommend": {"errors", "files", "plain_table", "sparse", "data"},
+    "stream": {"errors", "files", "data", "recommend"},
     "evaluation": {"errors", "files", "plain_table", "sparse", "data", "recommend"},
     "export": {"errors", "files", "models", "training"},
     "bench": {"plain_table", "sparse", "data", "objectives", "models", "config", "recommend", "evaluation", "training"},

@@ -333,5 +333,5 @@ def test_checkpoint_cut_short_is_refused_by_resume(keep: int, tmp_path: Path) ->
 def test_resume_refuses_a_damaged_configuration(tmp_path: Path) -> None:
     crash_after("vae", tmp_path, 2, checkpoint=True)
     (tmp_path / "config.json").write_text('{"config": ', encoding="utf-8")
-    with pytest.raises(ArtifactError, match=r"config\.json: must be JSON"):
+    with pytest.raises(ArtifactError, match=r"config\.json: must be a configuration in JSON"):
         resume("vae", tmp_path)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from coterie.recommend.engine import recommend_to_file
     from coterie.recommend.history_files import read_histories
     from coterie.recommend.similar import similar_items
+    from coterie.stream.history_source import open_histories
+    from coterie.stream.ray_engine import RayEngine
+    from coterie.stream.to_folder import recommend_to_folder
     from coterie.training.trained_model import TrainedModel
     from coterie.training.trainer import train
 
@@ -54,6 +57,9 @@ _HOME = {
     "recommend_to_file": "recommend.engine",
     "read_histories": "recommend.history_files",
     "similar_items": "recommend.similar",
+    "RayEngine": "stream.ray_engine",
+    "open_histories": "stream.history_source",
+    "recommend_to_folder": "stream.to_folder",
     "TrainedModel": "training.trained_model",
     "train": "training.trainer",
 }
@@ -67,6 +73,7 @@ __all__ = [
     "Part",
     "PopularityConfig",
     "PrepareRules",
+    "RayEngine",
     "RunConfig",
     "Service",
     "TrainedModel",
@@ -75,10 +82,12 @@ __all__ = [
     "compare_runs",
     "evaluate",
     "export_onnx",
+    "open_histories",
     "prepare",
     "read_histories",
     "read_log",
     "recommend_to_file",
+    "recommend_to_folder",
     "similar_items",
     "simulate_dataset",
     "train",

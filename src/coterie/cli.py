@@ -8,16 +8,28 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 import coterie
-from coterie.errors import ConfigError, CoterieError
+from coterie.errors import ConfigError, CoterieError, Interrupted
 from coterie.files import write_json
 
 app = typer.Typer(
@@ -29,8 +41,11 @@ app = typer.Typer(
     "A log becomes a data set ([b]prepare[/b]), a data set a model ([b]train[/b]), a model is measured "
     "([b]evaluate[/b], [b]compare[/b]) and used ([b]recommend[/b]). Begin with [b]coterie demo[/b].",
     epilog="Exit codes: 0 done · 2 a wrong option · 3 bad data · 4 a damaged or unknown artifact · 5 a loss or score that is not "
-    "finite · 130, 143 stopped by SIGINT, SIGTERM (train resumes).",
+    "finite · 130, 143 stopped by SIGINT, SIGTERM (train resumes, and so does recommend into a folder).",
 )
+
+bench_app = typer.Typer(no_args_is_help=True, help="Measure the engine on this machine, beside what it cannot do without.")
+app.add_typer(bench_app, name="bench")
 
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto takes CUDA where there is one.")]
@@ -50,6 +65,13 @@ class SplitPart(StrEnum):
 
     VALIDATION = "validation"
     TEST = "test"
+
+
+class Engine(StrEnum):
+    """Who scores."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 class Precision(StrEnum):
@@ -187,6 +209,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out after an interruption.")] = False,
     device: Device = "auto",
     precision: Annotated[Precision, typer.Option(help="bf16 runs the products under autocast.")] = Precision.FLOAT32,
+    compile_layers: Annotated[bool, typer.Option("--compile", help="Compile the inner layers (torch.compile; needs a compiler).")] = False,
     checkpoint_seconds: Annotated[
         float, typer.Option(min=0, help="From one checkpoint to the next; a crash loses at most so much.")
     ] = 60.0,
@@ -196,6 +219,7 @@ def train(
     """Train a model; the epoch with the best validation metric is kept."""
     from coterie.config import RunConfig, read_values  # noqa: PLC0415
     from coterie.data.dataset import Dataset  # noqa: PLC0415
+    from coterie.training.parallel import rank_of_process  # noqa: PLC0415
     from coterie.training.trainer import train as train_model  # noqa: PLC0415
 
     values = read_values(config) if config else {}
@@ -215,7 +239,10 @@ def train(
         progress=True,
         tensorboard=tensorboard,
         checkpoint_seconds=checkpoint_seconds,
+        compile=compile_layers,
     )
+    if rank_of_process() > 0:
+        return  # the first process tells of what all have done
     best = trained.provenance.get("best_epoch")
     found = f"  best epoch {best}, validation {trained.provenance['best_validation']:.4f}" if best else ""
     out.print(f"[green]model[/green] {folder}/model{found}", highlight=False)
@@ -270,33 +297,156 @@ def compare(
     _write(json_file, {"candidate": candidate, "reference": reference, "split": split.value, **comparison.to_json()})
 
 
+@bench_app.command("training-step")
+def bench_training_step(
+    items: Annotated[int, typer.Option(min=1, help="Size of the catalogue.")] = 20108,
+    batch: Annotated[int, typer.Option(min=1, help="Users a step.")] = 500,
+    items_per_user: Annotated[int, typer.Option(min=1, help="Mean length of a history.")] = 73,
+    hidden: Annotated[int, typer.Option(min=1, help="Width of the hidden layer.")] = 600,
+    latent: Annotated[int, typer.Option(min=1, help="Dimension of the latent space.")] = 200,
+    pia: Annotated[float, typer.Option(min=0, help="λ_A; anchors take part if it is above 0.")] = 0.0,
+    chunk_items: Annotated[int, typer.Option(min=0, help="As training.chunk_items.")] = 0,
+    sampled_items: Annotated[int, typer.Option(min=0, help="As training.sampled_items.")] = 0,
+    sparse_updates: Annotated[bool, typer.Option("--sparse-updates", help="As training.sparse_updates.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each takes its turn.")] = 15,
+    dense: Annotated[bool, typer.Option(help="Whether the usual dense step takes part.")] = True,
+    device: Device = "auto",
+    precision: Annotated[Precision, typer.Option(help="Of Coterie's products.")] = Precision.FLOAT32,
+    json_file: JsonFile = None,
+) -> None:
+    """One training step against the usual dense one and the decoder's three products alone."""
+    from coterie.bench.training_step import bench_training_step as bench  # noqa: PLC0415
+    from coterie.config import TrainingConfig  # noqa: PLC0415
+    from coterie.models.multvae import MultVAEConfig  # noqa: PLC0415
+    from coterie.training.trainer import resolve_device  # noqa: PLC0415
+
+    turns = bench(
+        items,
+        batch_size=batch,
+        items_per_user=items_per_user,
+        model=MultVAEConfig(hidden_dims=(hidden,), latent_dim=latent, pia=pia),
+        training=TrainingConfig(chunk_items=chunk_items, sampled_items=sampled_items, sparse_updates=sparse_updates),
+        rounds=rounds,
+        device=resolve_device(device),
+        precision=precision.value,
+        dense=dense,
+    )
+    out.print(str(turns), highlight=False, soft_wrap=True)
+    _write(json_file, turns.to_json())
+
+
+@bench_app.command("scoring")
+def bench_scoring(
+    items: Annotated[int, typer.Option(min=1, help="Size of the catalogue.")] = 20108,
+    users: Annotated[int, typer.Option(min=1, help="Users scored in a round.")] = 2000,
+    block: Annotated[int, typer.Option(min=1, help="Users scored at once.")] = 500,
+    k: Annotated[int, typer.Option(min=1, help="Length of the lists.")] = 100,
+    items_per_user: Annotated[int, typer.Option(min=1, help="Mean length of a history.")] = 73,
+    hidden: Annotated[int, typer.Option(min=1, help="Width of the hidden layer.")] = 600,
+    latent: Annotated[int, typer.Option(min=1, help="Dimension of the latent space.")] = 200,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each takes its turn.")] = 7,
+    ease: Annotated[bool, typer.Option("--ease", help="EASE takes part; it needs items² floats.")] = False,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """The top k of all users against the single product of their hidden states and the items."""
+    from coterie.bench.scoring import bench_scoring as bench  # noqa: PLC0415
+    from coterie.models.multvae import MultVAEConfig  # noqa: PLC0415
+    from coterie.training.trainer import resolve_device  # noqa: PLC0415
+
+    model = MultVAEConfig(hidden_dims=(hidden,), latent_dim=latent)
+    size = {"n_users": users, "block_size": block, "k": k, "items_per_user": items_per_user}
+    turns = bench(items, **size, model=model, rounds=rounds, device=resolve_device(device), ease=ease)
+    out.print(str(turns), highlight=False, soft_wrap=True)
+    _write(json_file, turns.to_json())
+
+
 @app.command()
 def recommend(
     run: Annotated[Path, typer.Argument(help="Run folder or model folder.")],
-    histories: Annotated[Path, typer.Option(help="Parquet, CSV or JSON lines of user_id,item_id; an empty item_id: no history.")],
-    path: Annotated[Path, typer.Option("--out", help="Ends in .parquet, .csv or .jsonl: user_id, rank, item_id, score, source.")],
+    histories: Annotated[
+        str,
+        typer.Option(
+            help="Parquet, CSV or JSON lines of user_id,item_id (an empty item_id: no history) or of user_id,item_ids (lists). "
+            "For a folder out also a folder of such files, an fsspec URL, or a data set folder: everybody in it."
+        ),
+    ],
+    path: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            help="A file ending in .parquet, .csv or .jsonl; or a folder or URL, for any number of users: part-00000.parquet, …, "
+            "resumed by the same command. Rows: user_id, rank, item_id, score, source.",
+        ),
+    ],
     k: Annotated[int, typer.Option(min=1, help="Items a user.")] = 10,
     user_column: Annotated[str, typer.Option(help="Column of user ids.")] = "user_id",
-    item_column: Annotated[str, typer.Option(help="Column of item ids.")] = "item_id",
+    item_column: Annotated[str, typer.Option(help="Column of item ids; its plural is a column of lists.")] = "item_id",
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Also recommend what is in the history.")] = False,
     allow: Annotated[Path | None, typer.Option(metavar="FILE", help="Recommend only these items, one id a line.")] = None,
     deny: Annotated[Path | None, typer.Option(metavar="FILE", help="Never recommend these items, one id a line.")] = None,
+    index: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Rank approximately, by an index of this model (verb index).")
+    ] = None,
+    shard_users: Annotated[int, typer.Option(min=1, help="Folder: users in a file; a crash loses no more.")] = 65_536,
+    engine: Annotated[Engine, typer.Option(help="Folder: this process, or Ray (RAY_ADDRESS, else one on this machine).")] = Engine.LOCAL,
+    threads: Annotated[int | None, typer.Option(min=1, help="Folder: threads a shard (default: all; Ray: 1).")] = None,
     device: Device = "auto",
     json_file: JsonFile = None,
 ) -> None:
     """Recommend to anybody with a history, in training or not; without one, the most popular items, marked so."""
-    from dataclasses import asdict  # noqa: PLC0415
-
+    from coterie.recommend.approximate import ApproximateIndex  # noqa: PLC0415
     from coterie.recommend.engine import recommend_to_file  # noqa: PLC0415
     from coterie.recommend.history_files import read_histories  # noqa: PLC0415
+    from coterie.recommend.table_files import is_table  # noqa: PLC0415
     from coterie.training.trained_model import TrainedModel  # noqa: PLC0415
     from coterie.training.trainer import resolve_device  # noqa: PLC0415
 
-    model = TrainedModel.load(run, resolve_device(device))
-    asked = read_histories(histories, user_column, item_column)
-    lists: dict[str, Any] = {"allow": _read_ids(allow), "deny": _read_ids(deny)}
-    with _bar("users") as advance:
-        done = recommend_to_file(model, asked, path, k, exclude_seen=not include_seen, progress=advance, **lists)
+    chosen = resolve_device(device)
+    model = TrainedModel.load(run, chosen)
+    options: dict[str, Any] = {"exclude_seen": not include_seen, "allow": _read_ids(allow), "deny": _read_ids(deny)}
+    options["index"] = None if index is None else ApproximateIndex.load(index, model)
+    if is_table(path):
+        asked = read_histories(histories, user_column, item_column)
+        with _bar("users") as advance:
+            done: Any = recommend_to_file(model, asked, path, k, progress=advance, **options)
+    else:
+        scorer = _ray_engine(run, chosen, index) if engine is Engine.RAY else None
+        options |= {"shard_users": shard_users, "threads": threads, "engine": scorer}
+        done = _recommend_to_folder(model, histories, user_column, item_column, path, k, options)
+    _tell_recommended(path, done)
+    _write(json_file, {**asdict(done), "unknown_items": {str(item): n for item, n in done.unknown_items.items()}})
+
+
+def _recommend_to_folder(model: Any, histories: str, user_column: str, item_column: str, path: str, k: int, options: dict[str, Any]) -> Any:
+    from coterie.stream.history_source import open_histories  # noqa: PLC0415
+    from coterie.stream.to_folder import recommend_to_folder  # noqa: PLC0415
+    from coterie.training.stop import StopRequest  # noqa: PLC0415
+
+    with _users_bar() as advance, StopRequest(active=True) as stop:
+
+        def progress(done: int, total: int) -> None:
+            advance(done, total)
+            if stop.signal_number is not None:
+                raise Interrupted(f"{path}: stopped at {done:,} of {total:,} users; the same command goes on.", stop.signal_number)
+
+        return recommend_to_folder(model, open_histories(histories, user_column, item_column), path, k, progress=progress, **options)
+
+
+def _ray_engine(run: Path, device: str, index: Path | None) -> Any:
+    from functools import partial  # noqa: PLC0415
+
+    from coterie.recommend.approximate import ApproximateIndex  # noqa: PLC0415
+    from coterie.stream.ray_engine import RayEngine  # noqa: PLC0415
+    from coterie.training.trained_model import TrainedModel  # noqa: PLC0415
+
+    # Ray shows each task its own GPU only, as the first one.
+    device, gpus = ("cuda", 1) if device.startswith("cuda") else (device, 0)
+    load_index = None if index is None else partial(ApproximateIndex.load, index.resolve())
+    return RayEngine(partial(TrainedModel.load, run.resolve(), device), load_index, gpus=gpus)
+
+
+def _tell_recommended(path: str, done: Any) -> None:
     out.print(f"[green]recommendations[/green] {path}  {done.n_rows:,} rows for {done.n_users:,} users", highlight=False)
     if done.n_popularity_users:
         out.print(
@@ -306,7 +456,40 @@ def recommend(
         if unknown:
             shown = ", ".join(map(str, list(unknown)[:5])) + (", …" if len(unknown) > 5 else "")
             out.print(f"{len(unknown):,} items of {what} are unknown to the model and were ignored: {shown}", highlight=False, markup=False)
-    _write(json_file, {**asdict(done), "unknown_items": {str(item): n for item, n in done.unknown_items.items()}})
+
+
+@app.command()
+def index(
+    run: Annotated[Path, typer.Argument(help="Run folder or model folder.")],
+    folder: Annotated[Path, typer.Option("--out", help="Folder of the index; replaced if there.")],
+    lists: Annotated[int | None, typer.Option(min=1, help="Lists of items (default: twice the root of their number).")] = None,
+    probed: Annotated[int | None, typer.Option(min=1, help="Lists read for each user (default: a 25th): more find more, slower.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Index a model's items for approximate search, for catalogues of some hundred thousand items and more."""
+    from coterie.recommend.approximate import ApproximateIndex  # noqa: PLC0415
+    from coterie.training.trained_model import TrainedModel  # noqa: PLC0415
+
+    built = ApproximateIndex.build(TrainedModel.load(run), n_lists=lists, n_probed=probed)
+    built.save(folder)
+    out.print(f"[green]index[/green] {folder}  {built.n_probed} of {built.lists.nlist} lists read a user", highlight=False)
+    _write(json_file, {"folder": str(folder), "n_lists": built.lists.nlist, "n_probed": built.n_probed})
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder or model folder.")],
+    folder: Annotated[Path, typer.Option("--out", help="Folder of model.onnx, its weights, items.parquet, manifest; replaced if there.")],
+    json_file: JsonFile = None,
+) -> None:
+    """Write a model as an ONNX graph, to be served without torch and without Coterie."""
+    from coterie.export import SCHEMA, export_onnx  # noqa: PLC0415
+    from coterie.files import read_manifest  # noqa: PLC0415
+    from coterie.training.trained_model import TrainedModel  # noqa: PLC0415
+
+    export_onnx(TrainedModel.load(run), folder)
+    out.print(f"[green]graph[/green] {folder}/model.onnx", highlight=False)
+    _write(json_file, {"folder": str(folder), **read_manifest(folder, SCHEMA)})
 
 
 def _evaluate(run: Path, split: SplitPart, metrics: list[str], data: Path | None, device: str) -> Any:
@@ -361,6 +544,20 @@ def _stages() -> Iterator[Callable[[str], None]]:
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task("")
         yield lambda stage: progress.update(task, description=stage)
+
+
+@contextmanager
+def _users_bar() -> Iterator[Callable[[int, int], None]]:
+    """Shows users done of all, users a second and the time left, by the last minute's speed."""
+    columns = (BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("users"), _Speed(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, speed_estimate_period=60) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
 
 
 @contextmanager

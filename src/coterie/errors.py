@@ -62,7 +62,7 @@ class NumericalError(CoterieError):
 
 
 class Interrupted(CoterieError):
-    """Training stopped because it was asked to; the checkpoint on disk resumes it.
+    """Work stopped because it was asked to; what is on disk resumes it.
 
     Args:
         message: Where the work stands and how to go on.

@@ -7,6 +7,7 @@ write aside, flush to the disk, then rename.
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,8 +19,12 @@ from coterie.errors import ArtifactError, ConfigError
 
 
 @contextmanager
-def publish_file(path: str | Path) -> Iterator[Path]:
+def publish_file(path: str | Path, aside_folder: str | Path | None = None) -> Iterator[Path]:
     """Yields a path to write to; on success it replaces ``path``, on failure nothing remains.
+
+    Args:
+        path: Where the file will be.
+        aside_folder: Where it is written first, on the same disk, for one that can be cleared after a kill; beside ``path`` if None.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -29,9 +34,11 @@ def publish_file(path: str | Path) -> Iterator[Path]:
         'whole'
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: writers choose a format or a compression by it.
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    aside_folder = path.parent if aside_folder is None else Path(aside_folder)
+    for folder in (path.parent, aside_folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last: writers choose a format or a compression by it. Random, as machines may share a disk.
+    aside = aside_folder / f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}"
     try:
         yield aside
         _flush(aside)

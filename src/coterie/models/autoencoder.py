@@ -104,17 +104,25 @@ class Autoencoder(nn.Module):
         return self.decode(self.point(rows))
 
     def user_factors(self, rows: SparseRows) -> Tensor:
-        """``[n_users, hidden + 1]``: the last hidden layer, and a one for the bias. Times `item_factors` they are the logits."""
+        """``[n_users, dim]``: the last hidden layer, a one for the bias, zeros. Times `item_factors` they are the logits."""
         hidden = self.decode_hidden(self.point(rows))
-        return torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1)
+        return _factors(hidden, hidden.new_ones(len(hidden)))
 
     def item_factors(self) -> Tensor:
-        """``[n_items, hidden + 1]``: the last layer's weights and bias."""
-        return torch.cat([self.output.weight, self.output.bias.unsqueeze(1)], dim=1)
+        """``[n_items, dim]``: the last layer's weights, its bias, zeros."""
+        return _factors(self.output.weight.detach(), self.output.bias.detach())
 
     def item_vectors(self) -> Tensor:
         """``[n_items, hidden]``: the decoder's last layer, whose inner product with a user's hidden state scores an item."""
         return self.output.weight.detach()
+
+
+def _factors(vectors: Tensor, last: Tensor) -> Tensor:
+    """``[n, dim]`` vectors and one column more; zeros fill each row up to 64 bytes' multiple, as products are faster then."""
+    n, dim = vectors.shape
+    factors = vectors.new_zeros(n, -(-(dim + 1) // 16) * 16)
+    factors[:, :dim], factors[:, dim] = vectors, last
+    return factors
 
 
 def _linear(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from coterie.sparse import SparseRows
 
-# Rows of the logits start on 64-byte boundaries: MKL multiplies faster then (benchmarks/training_step.py), and
+# Rows of the logits start on 64-byte boundaries: MKL multiplies faster then (bench/training_step.py), and
 # the numbers of items in the field's data sets (20,108; 17,769; 41,140) are no multiples of 16.
 ALIGNMENT = 16
 

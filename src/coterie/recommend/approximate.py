@@ -17,7 +17,7 @@ from torch import Tensor
 
 from coterie.errors import ArtifactError, ConfigError, DataError, NumericalError
 from coterie.files import publish_folder, read_manifest, write_manifest
-from coterie.recommend.scorer import FactorScorer
+from coterie.recommend.scorer import FactorScorer, Scorer
 from coterie.recommend.topk import TopK
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class ApproximateIndex:
             raise ConfigError(f"n_probed must be at least 1, found {self.n_probed}; a 25th of the lists is a good start.")
 
     @classmethod
-    def build(cls, scorer: FactorScorer, *, n_lists: int | None = None, n_probed: int | None = None, seed: int = 0) -> "ApproximateIndex":
+    def build(cls, scorer: Scorer, *, n_lists: int | None = None, n_probed: int | None = None, seed: int = 0) -> "ApproximateIndex":
         """Clusters the item factors (k-means on a sample) and files each under its nearest centre.
 
         Args:
@@ -134,6 +134,11 @@ class ApproximateIndex:
             items[short], scores[short] = self._ask(users[short], k, left, eligible, self.lists.nlist, room=self.lists.ntotal)
         return TopK(torch.from_numpy(items).to(user_factors.device), torch.from_numpy(scores).to(user_factors.device))
 
+    @property
+    def name(self) -> str:
+        """What rankings by it depend on: the factors, the lists and how many of them are read."""
+        return f"{self.fingerprint}/{self.lists.nlist}/{self.n_probed}"
+
     def save(self, folder: str | Path) -> None:
         """Writes the index, whole or not at all; an older one there is replaced."""
         library = _library()
@@ -143,7 +148,7 @@ class ApproximateIndex:
             write_manifest(aside, SCHEMA, item_factors=self.fingerprint, n_probed=self.n_probed, written_by=written_by)
 
     @classmethod
-    def load(cls, folder: str | Path, scorer: FactorScorer) -> "ApproximateIndex":
+    def load(cls, folder: str | Path, scorer: Scorer) -> "ApproximateIndex":
         """Reads an index and checks that it is of this scorer's very factors.
 
         Raises:
@@ -200,8 +205,8 @@ def _library() -> ModuleType:
     return faiss
 
 
-def _factors(scorer: FactorScorer) -> np.ndarray:
-    factors = scorer.item_factors()
+def _factors(scorer: Scorer) -> np.ndarray:
+    factors = scorer.item_factors() if isinstance(scorer, FactorScorer) else None
     if factors is None:
         raise ConfigError("approximate search needs a model whose scores are inner products, found one without item factors; rank exactly.")
     if not factors.isfinite().all():

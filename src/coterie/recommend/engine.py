@@ -16,6 +16,7 @@ from torch import Tensor
 
 from coterie.data.ids import Id, IdMap
 from coterie.errors import ConfigError, DataError
+from coterie.recommend.approximate import ApproximateIndex
 from coterie.recommend.histories import Histories, UserItems
 from coterie.recommend.ranker import Ranker
 from coterie.recommend.recommendations import Recommendations
@@ -56,6 +57,7 @@ def recommend(
     exclude_seen: bool = True,
     allow: Iterable[Id] | None = None,
     deny: Iterable[Id] | None = None,
+    index: ApproximateIndex | None = None,
     block_size: int = 1024,
     progress: Progress | None = None,
 ) -> Recommendations:
@@ -73,7 +75,9 @@ def recommend(
         exclude_seen: Whether to leave out what the user has had.
         allow: The only items to recommend; all if None.
         deny: Items never to recommend.
-        block_size: Users scored at once; memory is ``block_size × n_items`` scores.
+        index: Of the model's item factors, to rank approximately; None ranks exactly.
+        block_size: Users scored at once; memory is ``block_size × n_items`` scores, 256 MiB of them where the model ends in
+            an inner product.
         progress: Called after each block with users done and in all.
 
     Raises:
@@ -100,7 +104,7 @@ def recommend(
         unknown items of ann: mauve
     """
     asked = Histories.of(histories)
-    request = Request.of(model, k, allow, deny, exclude_seen=exclude_seen, with_titles=True)
+    request = Request.of(model, k, allow, deny, index, exclude_seen=exclude_seen, with_titles=True)
     answers = list(request.answers(asked, block_size, progress))
     counts = np.concatenate([np.zeros(1, dtype=np.int64), *(np.diff(answer.offsets) for answer in answers)])
     table = pa.concat_tables([request.schema(asked.users).empty_table(), *(answer.table for answer in answers)])
@@ -117,6 +121,7 @@ def recommend_to_file(
     exclude_seen: bool = True,
     allow: Iterable[Id] | None = None,
     deny: Iterable[Id] | None = None,
+    index: ApproximateIndex | None = None,
     block_size: int = 1024,
     progress: Progress | None = None,
 ) -> WrittenRecommendations:
@@ -132,6 +137,7 @@ def recommend_to_file(
         exclude_seen: As in `recommend`.
         allow: As in `recommend`.
         deny: As in `recommend`.
+        index: As in `recommend`.
         block_size: As in `recommend`.
         progress: As in `recommend`.
 
@@ -141,7 +147,7 @@ def recommend_to_file(
         NumericalError: if the model's scores are not finite.
     """
     asked = Histories.of(histories)
-    request = Request.of(model, k, allow, deny, exclude_seen=exclude_seen, with_titles=False)
+    request = Request.of(model, k, allow, deny, index, exclude_seen=exclude_seen, with_titles=False)
     n_rows, n_popularity, unknown = 0, 0, Counter[Id]()
     with table_writer(path, request.schema(asked.users)) as write:
         for answer in request.answers(asked, block_size, progress):
@@ -188,6 +194,7 @@ class Request:
         k: int,
         allow: Iterable[Id] | None,
         deny: Iterable[Id] | None,
+        index: ApproximateIndex | None = None,
         *,
         exclude_seen: bool,
         with_titles: bool,
@@ -200,7 +207,8 @@ class Request:
         popularity = torch.from_numpy(np.asarray(model.popularity, dtype=np.float32))
         popular = top_k(popularity.unsqueeze(0), k, allow=allowed, deny=denied)
         titles = pa.array(model.titles, pa.string()) if with_titles and model.titles is not None else None
-        return cls(model, Ranker(model, k, allow=allowed, deny=denied), exclude_seen, unknown_allow, unknown_deny, popular, titles)
+        ranker = Ranker(model, k, allow=allowed, deny=denied, index=index)
+        return cls(model, ranker, exclude_seen, unknown_allow, unknown_deny, popular, titles)
 
     def schema(self, users: IdMap) -> pa.Schema:
         """The columns of an answer's table."""

@@ -4,14 +4,20 @@ Apart from the training logs' readers because a row here need have neither a tim
 dropped: whoever is in the file gets an answer.
 """
 
-from pathlib import Path
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from coterie.data.delimited import identifier, literal
 from coterie.errors import DataError, SourceError
 from coterie.recommend.histories import Histories
+
+WHOLE_NUMBER = "0|-?[1-9][0-9]{0,17}"
+"""What a text id must look like to be read as an integer without loss."""
 
 _READERS = {".parquet": "read_parquet", ".csv": "read_csv", ".jsonl": "read_json", ".ndjson": "read_json"}
 _OPTIONS = {
@@ -46,30 +52,72 @@ def read_histories(path: str | Path, user_column: str = "user_id", item_column: 
         ([7, 8], ['blue', 'red'], [0, 2, 2])
     """
     path = Path(path)
-    reader = _reader(path)
-    with duckdb.connect() as database:
-        try:
-            source = f"{reader}(?{_OPTIONS[reader]})"
-            kinds = {row[0]: str(row[1]) for row in database.sql(f"DESCRIBE SELECT * FROM {source}", params=[str(path)]).fetchall()}
-            column = _item_column(path, kinds, user_column, item_column)
-            as_list = kinds[column].endswith("[]") or (reader == "read_json" and column != item_column)
-            query = _pairs_query(reader, user_column, column, as_list=as_list)
-            table = database.sql(query, params=[str(path)]).to_arrow_table()
-        except duckdb.Error as error:
-            raise SourceError(f"must be readable by its ending ({str(error).splitlines()[0]}); repair the file.", path) from error
-    return _grouped(path, table, is_text=reader != "read_parquet")
-
-
-def _reader(path: Path) -> str:
     if not path.is_file():
         raise SourceError("a history file must exist here, none was found; check the path.", path)
-    ending = Path(path.name.removesuffix(".gz")).suffix
+    with duckdb.connect() as database, readable(path):
+        table = database.sql(pairs_query(database, [str(path)], user_column, item_column)).to_arrow_table()
+    return _grouped(path, table)
+
+
+@contextmanager
+def readable(path: str | Path) -> Iterator[None]:
+    """What DuckDB or Arrow cannot read is the source's fault.
+
+    Raises:
+        SourceError: at ``path``.
+    """
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        raise SourceError(f"must be readable by its ending ({str(error).splitlines()[0]}); repair the file.", path) from error
+
+
+def ending_of(name: str) -> str:
+    """The ending that tells the format, without ``.gz``.
+
+    Raises:
+        SourceError: if it tells none.
+    """
+    ending = PurePath(name.removesuffix(".gz")).suffix
     if ending not in _READERS:
-        raise SourceError(f"must end in one of {', '.join(_READERS)}, found {path.name!r}; convert it first.", path)
-    return _READERS[ending]
+        raise SourceError(f"must end in one of {', '.join(_READERS)}, found {PurePath(name).name!r}; convert it first.", name)
+    return ending
 
 
-def _item_column(path: Path, present: dict[str, str], user_column: str, item_column: str) -> str:
+def is_text(name: str) -> bool:
+    """Whether the format keeps no types, so that ids are integers when all of them look it."""
+    return ending_of(name) != ".parquet"
+
+
+def pairs_query(database: duckdb.DuckDBPyConnection, paths: list[str], user_column: str, item_column: str) -> str:
+    """SQL for one row (user_id, item_id) a pair, in file order; the item is NULL for a user who has had nothing.
+
+    Raises:
+        SourceError: if the format is unknown or a column is missing.
+    """
+    reader = _READERS[ending_of(paths[0])]
+    files = f"[{', '.join(map(literal, paths))}]"
+    kinds = {row[0]: str(row[1]) for row in database.sql(f"DESCRIBE SELECT * FROM {reader}({files}{_OPTIONS[reader]})").fetchall()}
+    column = find_item_column(paths[0], kinds, user_column, item_column)
+    as_list = kinds[column].endswith("[]") or (reader == "read_json" and column != item_column)
+    options = _OPTIONS[reader]
+    if reader == "read_json":
+        # As text, so that no string is taken for a date and 7 and "7" in one column agree.
+        kind = f"VARCHAR{'[]' if as_list else ''}"
+        options = f", format='newline_delimited', columns={{{literal(user_column)}: 'VARCHAR', {literal(column)}: '{kind}'}}"
+    item = identifier(column)
+    if as_list:
+        # Unnesting drops an empty list, and with it its user.
+        item = f"unnest(CASE WHEN len({item}) > 0 THEN {item} ELSE [NULL] END)"
+    return f"SELECT {identifier(user_column)} AS user_id, {item} AS item_id FROM {reader}({files}{options})"
+
+
+def find_item_column(path: str, present: Collection[str], user_column: str, item_column: str) -> str:
+    """The item column, under its name or its plural.
+
+    Raises:
+        SourceError: if it is not there, or under both names, or the user column is not.
+    """
     found = [name for name in (item_column, f"{item_column}s") if name in present]
     if user_column not in present or len(found) != 1:
         wanted = f"{user_column!r} and either {item_column!r} or {item_column + 's'!r}"
@@ -77,29 +125,17 @@ def _item_column(path: Path, present: dict[str, str], user_column: str, item_col
     return found[0]
 
 
-def _pairs_query(reader: str, user_column: str, item_column: str, *, as_list: bool) -> str:
-    """SQL for one row a pair, in file order."""
-    options = _OPTIONS[reader]
-    if reader == "read_json":
-        # As text, so that no string is taken for a date and 7 and "7" in one column agree.
-        names = [name.replace("'", "''") for name in (user_column, item_column)]
-        options = f", format='newline_delimited', columns={{'{names[0]}': 'VARCHAR', '{names[1]}': 'VARCHAR{'[]' if as_list else ''}'}}"
-    user, item = ('"' + name.replace('"', '""') + '"' for name in (user_column, item_column))
-    if as_list:
-        # Unnesting drops an empty list, and with it its user.
-        item = f"unnest(CASE WHEN len({item}) > 0 THEN {item} ELSE [NULL] END)"
-    return f"SELECT {user} AS user_id, {item} AS item_id FROM {reader}(?{options})"
-
-
-def _grouped(path: Path, table: pa.Table, *, is_text: bool) -> Histories:
+def _grouped(path: Path, table: pa.Table) -> Histories:
     users, items = (column.combine_chunks() for column in table.columns)
+    if is_text(path.name):
+        users, items = _integers_if_all(users), _integers_if_all(items)
     try:
-        return Histories.from_pairs(*((_integers_if_all(users), _integers_if_all(items)) if is_text else (users, items)))
+        return Histories.from_pairs(users, items)
     except DataError as error:
         raise SourceError(str(error), path) from error
 
 
 def _integers_if_all(text: pa.Array) -> pa.Array:
     """Casts to int64 when that loses nothing: "007" and "7.0" stay text."""
-    whole = pc.match_substring_regex(text, r"^(0|-?[1-9][0-9]{0,17})$")
+    whole = pc.match_substring_regex(text, f"^({WHOLE_NUMBER})$")
     return text.cast(pa.int64()) if pc.all(whole, min_count=0).as_py() else text

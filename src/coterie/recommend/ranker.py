@@ -6,7 +6,6 @@ Recommending and evaluating both rank with it: what is measured is what is serve
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
-from torch.nn import functional
 
 from coterie.errors import ConfigError, DataError
 from coterie.recommend.approximate import ApproximateIndex
@@ -17,7 +16,7 @@ from coterie.sparse import SparseRows
 # Scores that live at once where the scorer is an inner product, 256 MiB in float32: enough for 1,000 users of 65,000 items in one
 # piece; larger catalogues are ranked piece by piece.
 _SCORES_AT_ONCE = 2**26
-# Rows of a product's operands on 64-byte boundaries, as in objectives/likelihood.py.
+# Rows of scores start on 64-byte boundaries, as in objectives/likelihood.py.
 _ALIGNMENT = 16
 
 
@@ -55,7 +54,7 @@ class Ranker:
         factors = scorer.item_factors() if isinstance(scorer, FactorScorer) else None
         if index is not None and factors is None:
             raise ConfigError("an approximate index needs a scorer with item factors, this one has none; leave the index out.")
-        self._factors = None if factors is None or index is not None else _aligned(factors)
+        self._factors = None if index is not None else factors
         self._memory = torch.empty(0)
 
     def rank(self, histories: csr_array, seen: csr_array | None = None) -> TopK:
@@ -72,7 +71,7 @@ class Ranker:
             return self._index.search(self.scorer.user_factors(histories), self.k, seen=seen, allow=self.allow, deny=self.deny)
         if self._factors is None or not isinstance(self.scorer, FactorScorer):
             return top_k(self.scorer.score(histories), self.k, seen=seen, allow=self.allow, deny=self.deny)
-        users = _aligned(self.scorer.user_factors(histories))
+        users = self.scorer.user_factors(histories)
         if seen is not None and seen.shape != histories.shape:
             raise DataError(f"seen must have the shape of the histories {histories.shape}, found {seen.shape}; pass the same users.")
         seen_rows = None if seen is None else SparseRows.from_csr(seen, users.device)
@@ -102,7 +101,3 @@ class Ranker:
             self._memory = users.new_empty(n * stride)
         scores = self._memory[: n * stride].view(n, stride)[:, :n_items]
         return torch.mm(users, factors.t(), out=scores)
-
-
-def _aligned(factors: Tensor) -> Tensor:
-    return functional.pad(factors, (0, -factors.shape[1] % _ALIGNMENT))

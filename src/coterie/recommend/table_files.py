@@ -9,10 +9,16 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from coterie.data.source import is_url
 from coterie.errors import ConfigError
 from coterie.files import publish_file
 
 _ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson", ".csv.gz", ".jsonl.gz", ".ndjson.gz")
+
+
+def is_table(path: str | Path) -> bool:
+    """Whether the name's ending is one of a file that can be written; any other is meant for a folder."""
+    return str(path).endswith(_ENDINGS)
 
 
 @contextmanager
@@ -20,8 +26,10 @@ def table_writer(path: str | Path, schema: pa.Schema) -> Iterator[Callable[[pa.T
     """Yields a function that appends a table of ``schema``; the file appears whole at the end, or not at all.
 
     Raises:
-        ConfigError: if the file's ending names no format that can be written.
+        ConfigError: if the file's ending names no format that can be written, or it is a URL.
     """
+    if is_url(str(path)):
+        raise ConfigError(f"a single file is written to a local path, found {path}; write a folder there, or copy the file.")
     path = Path(path)
     ending = next((ending for ending in _ENDINGS if path.name.endswith(ending)), None)
     if ending is None:

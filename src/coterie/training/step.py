@@ -139,12 +139,12 @@ class TrainingStep:
         narrow = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else contextlib.nullcontext()
         with narrow:
             loss, terms = self._objective(rows, seeded(self.training.seed, NOISE, self.n_steps, self.device))
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad()
         with self.world.summed_gradients(p for group in self.optimizers["adam"].param_groups for p in group["params"]):
             loss.backward()  # type: ignore[no-untyped-call]
         for optimizer in self.optimizers.values():
             optimizer.step()
+            # At once, not before the next step: gradients are as large as the weights, and validation comes in between.
+            optimizer.zero_grad()
         self.n_steps += 1
         terms = {"loss": loss.detach(), **terms}
         return dict(zip(terms, self.world.total(torch.stack(list(terms.values()))), strict=True))

@@ -247,7 +247,8 @@ class Descent:
         value = self._validation_mean()
         if self.position.best_value is None or value > self.position.best_value:
             self.position.best_value, self.position.best_epoch = value, self.position.epoch
-            self.best = self._network_weights()
+            for name, weights in self.step.network.state_dict().items():
+                self.best[name].copy_(weights)
         return value
 
     def _validation_mean(self) -> float:

@@ -1,0 +1,296 @@
+"""Recommending to any number of users: histories in as a stream, a folder of Parquet out, stopped and resumed at will.
+
+Memory holds one shard's histories and one block's scores, whatever the number of users.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+import coterie
+from coterie.data.ids import Id
+from coterie.errors import ArtifactError, ConfigError
+from coterie.recommend.approximate import ApproximateIndex
+from coterie.recommend.engine import Progress, Request
+from coterie.recommend.histories import Histories, UserItems
+from coterie.recommend.scorer import Recommender
+from coterie.stream.history_source import GivenHistories, HeldHistories, open_histories
+from coterie.stream.shards import ShardJob, ShardResult, StreamRequest, Tick, model_fingerprint, most_common, tally_name
+from coterie.stream.storage import WORK, Folder
+
+SCHEMA = "coterie.recommendations/1"
+
+
+class Engine(Protocol):
+    """Who scores the shards: this process, or many."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that score a shard, where neither the caller nor an earlier run says."""
+        ...
+
+    def run(self, ranking: Request, job: ShardJob, numbers: Sequence[int], tick: Tick) -> Iterator[ShardResult]:
+        """Scores the shards ``numbers`` in any order and yields each as it is finished.
+
+        ``tick`` is called at least every few seconds; closing the iterator ends the work.
+        """
+        ...
+
+
+class LocalEngine:
+    """One shard after the other in this process, with all of torch's threads."""
+
+    @property
+    def threads(self) -> int:
+        """As many as torch uses."""
+        return torch.get_num_threads()
+
+    def run(self, ranking: Request, job: ShardJob, numbers: Sequence[int], tick: Tick) -> Iterator[ShardResult]:
+        """Scores the shards in order; ``tick`` is called after each block."""
+        return (job.score(ranking, number, tick) for number in numbers)
+
+
+@dataclass(frozen=True)
+class FolderRecommendations:
+    """A complete folder of recommendations.
+
+    Args:
+        path: The folder.
+        n_shards: Its Parquet files.
+        n_users: Users asked for.
+        n_rows: Recommendations written.
+        n_popularity_users: Users without a single known item, who got the most popular items.
+        n_unknown: Pairs of a user and an item that the model has never seen.
+        unknown_items: Such items with the most users, each with their number; made of the 100 first of every shard,
+            so that memory stays bounded: complete and exact while no shard has more.
+        unknown_allow: Ids of the allow list that the model has never seen.
+        unknown_deny: Ids of the deny list that the model has never seen.
+    """
+
+    path: str
+    n_shards: int
+    n_users: int
+    n_rows: int
+    n_popularity_users: int
+    n_unknown: int
+    unknown_items: Mapping[Id, int]
+    unknown_allow: tuple[Id, ...]
+    unknown_deny: tuple[Id, ...]
+
+
+def recommend_to_folder(
+    model: Recommender,
+    histories: GivenHistories | Histories | UserItems | str | Path,
+    path: str | Path,
+    k: int = 10,
+    *,
+    exclude_seen: bool = True,
+    allow: Iterable[Id] | None = None,
+    deny: Iterable[Id] | None = None,
+    index: ApproximateIndex | None = None,
+    block_size: int = 1024,
+    shard_users: int = 65_536,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    engine: Engine | None = None,
+) -> FolderRecommendations:
+    """Ranks as `coterie.recommend.engine.recommend` does, for any number of users, into a folder.
+
+    The folder holds ``part-00000.parquet``, … with user_id, rank, item_id, score and source, the request as
+    ``request.json`` and, once it is complete, ``manifest.json`` with row counts and checksums. After an
+    interruption of any kind the same call goes on with the shards that are missing or damaged; on a complete
+    folder it returns at once. The bytes do not depend on interruptions or on the engine.
+
+    Args:
+        model: A trained model.
+        histories: Everybody's: what `coterie.stream.history_source.open_histories` opens, or its answer, or
+            histories in memory. Pairs are first sorted by user, on disk.
+        path: Folder, locally or behind an fsspec URL (``s3://…``); new, empty, or of the same request.
+        k: Length of each list; shorter where fewer items are eligible.
+        exclude_seen: Whether to leave out what the user has had.
+        allow: The only items to recommend; all if None.
+        deny: Items never to recommend.
+        index: As in `coterie.recommend.engine.recommend`.
+        block_size: Users scored at once, likewise.
+        shard_users: Users in a file; their histories are in memory at once, and a crash loses no more than a shard.
+        threads: Threads that score a shard, as their number may change the rounding; by default the engine's own, or
+            what the folder was begun with.
+        progress: Called after each block with users done and in all. It may raise to stop: what is finished stays.
+        engine: `LocalEngine` by default.
+
+    Raises:
+        ConfigError: if the folder holds another request or something else, or a number is below 1.
+        SourceError: if the histories cannot be read, or a user has two rows of lists.
+        DataError: if no item of ``allow`` is known.
+        NumericalError: if the model's scores are not finite.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> import numpy as np
+        >>> from coterie.data.ids import IdMap
+        >>> together = np.array([[9, 1, 4], [1, 9, 2], [4, 2, 9]], dtype=np.float32)
+        >>> model = SimpleNamespace(
+        ...     n_items=3,
+        ...     items=IdMap.of(["blue", "red", "teal"]),
+        ...     titles=None,
+        ...     popularity=np.array([5, 9, 7]),
+        ...     together=together,
+        ...     score=lambda rows: torch.from_numpy(rows @ together),
+        ... )
+        >>> done = recommend_to_folder(model, {"ann": ["blue"], "new": []}, "memory://recommendations", k=2)
+        >>> done.n_shards, done.n_users, done.n_rows
+        (1, 2, 4)
+    """
+    engine = LocalEngine() if engine is None else engine
+    folder, given = Folder(str(path)), _given(histories)
+    begun = _begun(folder)
+    request = StreamRequest(
+        model_fingerprint(model),
+        given.fingerprint,
+        k,
+        exclude_seen,
+        _listed(allow),
+        _listed(deny),
+        block_size,
+        shard_users,
+        threads if threads is not None else begun["threads"] if begun else engine.threads,
+        None if index is None else index.name,
+    )
+    ranking = request.ranking(model, index)
+    _agree(folder, begun, request)
+    if not _is_complete(folder):
+        job = ShardJob(request, given.source(folder), folder)
+        results = _score(ranking, job, engine, progress)
+        _complete(job, results, {"unknown_allow": list(ranking.unknown_allow), "unknown_deny": list(ranking.unknown_deny)})
+    folder.remove(WORK)
+    return _summary(folder)
+
+
+def _given(histories: GivenHistories | Histories | UserItems | str | Path) -> GivenHistories:
+    if isinstance(histories, str | Path):
+        return open_histories(histories)
+    if isinstance(histories, Histories | Mapping):
+        return HeldHistories(Histories.of(histories))
+    return histories
+
+
+def _listed(ids: Iterable[Id] | None) -> tuple[Id, ...] | None:
+    # A string is left as it is: the ranking refuses it by name.
+    return ids if ids is None or isinstance(ids, str) else tuple(sorted(set(ids), key=str))  # type: ignore[return-value]
+
+
+def _begun(folder: Folder) -> dict[str, Any] | None:
+    """The request that the folder was begun with, if it was."""
+    names = set(folder.sizes()) - {WORK}
+    if names and "request.json" not in names:
+        raise ConfigError(f"{folder.path}: must be empty, new, or begun by the same request, found other files; choose another folder.")
+    if not names:
+        return None
+    begun: dict[str, Any] = folder.read_json("request.json")
+    if not isinstance(begun, dict) or begun.get("schema") != SCHEMA:
+        raise ArtifactError(f"{folder.url('request.json')}: schema must be {SCHEMA!r}; use the Coterie version that wrote it.")
+    return begun
+
+
+def _agree(folder: Folder, begun: dict[str, Any] | None, request: StreamRequest) -> None:
+    """Notes the request in a new folder, and refuses a folder that was begun with another."""
+    asked = {"schema": SCHEMA, **request.to_json()}
+    if begun is None:
+        try:
+            folder.write_json("request.json", asked)
+        except OSError as error:
+            raise ConfigError(f"{folder.path}: must be a folder that can be written ({error}); choose another.") from error
+    elif begun != asked:
+        differences = [
+            f"{name} {_short(begun.get(name))}, now {_short(value)}" for name, value in asked.items() if begun.get(name) != value
+        ]
+        raise ConfigError(f"{folder.path} was begun with {'; '.join(differences)}. Ask as before, or choose another folder.")
+
+
+def _short(value: Any) -> str:
+    text = f"{len(value)} ids" if isinstance(value, list) else str(value)
+    return text if len(text) <= 20 else f"{text[:12]}…"
+
+
+def _is_complete(folder: Folder) -> bool:
+    """Whether all is there; a complete folder that has lost a file goes back to its state before the manifest."""
+    manifest = folder.read_json("manifest.json")
+    if manifest is None:
+        return False
+    results, sizes = [ShardResult.of(one) for one in manifest["shards"]], folder.sizes()
+    if all(sizes.get(result.name) == result.bytes for result in results):
+        return True
+    for result in results:
+        folder.write_json(tally_name(result.number), asdict(result))
+    folder.remove("manifest.json")
+    return False
+
+
+def _score(ranking: Request, job: ShardJob, engine: Engine, progress: Progress | None) -> list[ShardResult]:
+    """Scores what is not finished; the results of all shards in order."""
+    results = {result.number: result for result in _finished(job)}
+    pending = [number for number in range(job.n_shards) if number not in results]
+    done, total = sum(result.n_users for result in results.values()), job.source.n_users
+
+    def tick(n_users: int) -> None:
+        nonlocal done
+        done += n_users
+        if progress is not None:
+            progress(done, total)
+
+    tick(0)
+    for result in engine.run(ranking, job, pending, tick):
+        results[result.number] = result
+    return [results[number] for number in range(job.n_shards)]
+
+
+def _finished(job: ShardJob) -> Iterator[ShardResult]:
+    """The shards whose file is there and has the bytes that its tallies tell of."""
+    sizes, tallies = job.folder.sizes(), job.folder.sizes(WORK)
+    for number in range(job.n_shards):
+        if Path(tally_name(number)).name not in tallies:
+            continue
+        try:
+            result = ShardResult.of(job.folder.read_json(tally_name(number)))
+        except (ArtifactError, KeyError, TypeError):
+            continue
+        if sizes.get(result.name) == result.bytes and job.folder.sha256(result.name) == result.sha256:
+            yield result
+
+
+def _complete(job: ShardJob, results: Sequence[ShardResult], notes: dict[str, Any]) -> None:
+    """Writes the manifest: from now on the folder is whole."""
+    unknown = Counter[Id]()
+    for result in results:
+        unknown.update(dict(result.unknown_items))
+    totals = {name: sum(getattr(result, name) for result in results) for name in ("n_users", "n_rows", "n_popularity_users", "n_unknown")}
+    files = {result.name: result.sha256 for result in results} | {"request.json": job.folder.sha256("request.json")}
+    written_by = {"coterie": coterie.__version__, "torch": torch.__version__}
+    job.folder.write_json(
+        "manifest.json",
+        {
+            "schema": SCHEMA,
+            "files": files,
+            "shards": [asdict(result) for result in results],
+            "unknown_items": most_common(unknown.items(), len(unknown)),
+            "written_by": written_by,
+            **totals,
+            **notes,
+        },
+    )
+
+
+def _summary(folder: Folder) -> FolderRecommendations:
+    manifest = folder.read_json("manifest.json")
+    return FolderRecommendations(
+        path=folder.path,
+        n_shards=len(manifest["shards"]),
+        unknown_items=dict(manifest["unknown_items"]),
+        unknown_allow=tuple(manifest["unknown_allow"]),
+        unknown_deny=tuple(manifest["unknown_deny"]),
+        **{name: manifest[name] for name in ("n_users", "n_rows", "n_popularity_users", "n_unknown")},
+    )
