@@ -41,6 +41,7 @@ bench: .venv/.installed-plot+ann ## The benchmarks, their tables into docs/perfo
 	mkdir -p bench
 	$(BIN)/coterie bench training-step --json bench/step.json
 	$(BIN)/coterie bench training-step --pia 0.3 --json bench/step-pia.json
+	$(BIN)/coterie bench training-step --precision bf16 --json bench/step-bf16.json
 	$(BIN)/coterie bench scoring --items 4000 --ease --json bench/scoring-4k.json
 	$(BIN)/coterie bench scoring --items 20108 --ease --json bench/scoring-20k.json
 	$(BIN)/coterie bench scoring --items 40981 --json bench/scoring-40k.json

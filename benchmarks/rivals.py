@@ -60,6 +60,7 @@ class Rival:
 
 RIVALS = {
     "coterie": Rival("coterie_multvae.py"),
+    "coterie bf16": Rival("coterie_bf16.py", note="products in bfloat16"),
     "dense": Rival("dense_multvae.py", note="dense_step of coterie.bench.training_step"),
     "recbole": Rival("recbole_multivae.py", requirements="recbole.txt", note="posterior noise 100 times too small, equal work"),
     "irspack": Rival("irspack_multvae.py", requirements="irspack.txt", note="equal"),
