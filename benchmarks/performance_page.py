@@ -51,7 +51,7 @@ def steps(figures: Figures) -> str:
 def scoring(figures: Figures) -> str:
     """`coterie bench scoring` at several sizes of the catalogue."""
     rows = []
-    for name in sorted((name for name in figures if name.startswith("scoring-")), key=lambda name: int(figures[name]["items"])):
+    for name in sorted((name for name in figures if re.fullmatch(r"scoring-\d+[km]", name)), key=lambda name: int(figures[name]["items"])):
         run = figures[name]
         median = run["median_seconds"]
         ease = f"{run['users'] / median['ease']:,.0f}" if "ease" in median else "-"
@@ -162,6 +162,21 @@ def scoring_memory(figures: Figures) -> str:
     return markdown(["histories", "users", "peak MiB", "seconds"], rows)
 
 
+def million(figures: Figures) -> str:
+    """benchmarks/million_users.py."""
+    run, rows = figures["million"], []
+    for number, one in enumerate(run["runs"], 1):
+        end = "killed" if one["status"] else "complete"
+        rows.append([str(number), f"{one['seconds']:.0f}", f"{one['peak_mib']:,.0f}", str(one["shards"]), end])
+    seconds, found = sum(one["seconds"] for one in run["runs"]), run["found"]
+    told = f"{found['users']:,} users found, each in {found['files_a_user']} file, with {found['rows']:,} rows; "
+    told += (
+        f"{found['users_with_broken_lists']} lists with a gap or a repetition. In all {seconds:.0f} s, four starts and lost work included: "
+    )
+    told += f"{found['users'] / seconds:,.0f} users/s."
+    return markdown(["start", "seconds", "peak MiB", "finished shards", "end"], rows) + "\n\n" + told
+
+
 def growth(figures: Figures) -> str:
     """benchmarks/growth.py."""
     rows = []
@@ -218,6 +233,7 @@ TABLES: dict[str, tuple[Callable[[Figures], str], tuple[str, ...]]] = {
     "rivals": (rivals, ("rivals",)),
     "training-memory": (training_memory, ("training-memory",)),
     "scoring-memory": (scoring_memory, ("scoring-memory",)),
+    "million": (million, ("million",)),
     "growth": (growth, ("growth",)),
     "approximate": (approximate, ("approximate",)),
     "prepare": (preparing, ("prepare",)),
@@ -237,10 +253,10 @@ def main() -> None:
         if all(one in figures for one in needed):
             text = table(figures)
             print(f"\n{name}\n\n{text}")
-            pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+            pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
             if not pattern.search(page):
                 raise SystemExit(f"{args.page}: must hold <!-- {name} --> and <!-- /{name} -->; add them where the table belongs.")
-            page = pattern.sub(lambda found, text=text: found[1] + text + found[2], page)  # type: ignore[misc]
+            page = pattern.sub(lambda found, text=text: found[1] + text + "\n" + found[2], page)  # type: ignore[misc]
     with publish_file(args.page) as aside:
         aside.write_text(page, encoding="utf-8")
 

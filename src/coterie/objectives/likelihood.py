@@ -143,13 +143,16 @@ class _MultinomialNLL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, positives: SparseRows, buffer: LogitBuffer) -> Tensor:
         narrow = _product_type(hidden)
-        padded = _logits(hidden.to(narrow), weight, bias, buffer)
+        ctx.types = hidden.dtype, weight.dtype
+        hidden, weight = hidden.to(narrow), weight.to(narrow)
+        padded = _logits(hidden, weight, bias, buffer)
         padded[:, len(weight) :] = -torch.inf
         row = positives.row
         at_positives = padded[row, positives.indices]
         log_normalizer = _soft_max_in_place(padded)
+        # In the type of the products: the backward pass runs outside of autocast, and converts nothing twice.
         ctx.save_for_backward(hidden, weight)
-        ctx.padded, ctx.positives, ctx.row, ctx.buffer, ctx.turn, ctx.narrow = padded, positives, row, buffer, buffer.turn, narrow
+        ctx.padded, ctx.positives, ctx.row, ctx.buffer, ctx.turn = padded, positives, row, buffer, buffer.turn
         summed = torch.zeros_like(log_normalizer).index_add_(0, row, at_positives)
         return positives.counts * log_normalizer - summed
 
@@ -165,14 +168,11 @@ class _MultinomialNLL(torch.autograd.Function):
         ctx.padded.mul_((positives.counts * grad).unsqueeze(1))
         grad_logits = ctx.padded[:, : len(weight)]
         grad_logits[row, positives.indices] -= grad[row]
-        # The forward pass's type: the backward pass runs outside of autocast.
-        narrow = ctx.narrow
         ones = grad_logits.new_ones(len(grad_logits))
         grad_bias = grad_logits.t() @ ones
-        grad_logits = grad_logits.to(narrow)
-        grad_hidden = grad_logits @ weight.to(narrow)
-        grad_weight = grad_logits.t() @ hidden.to(narrow)
-        return grad_hidden.to(hidden.dtype), grad_weight.to(weight.dtype), grad_bias, None, None
+        grad_logits = grad_logits.to(weight.dtype)
+        grad_hidden, grad_weight = grad_logits @ weight, grad_logits.t() @ hidden
+        return grad_hidden.to(ctx.types[0]), grad_weight.to(ctx.types[1]), grad_bias, None, None
 
 
 class _ChunkedNLL(torch.autograd.Function):
