@@ -191,7 +191,7 @@ def test_ray_of_its_own_is_ended(tmp_path: Path) -> None:
     assert not ray.is_initialized()
 
 
-@ray.remote(num_cpus=1)
+@ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
 def train_as(rank: int, port: int, out: str) -> dict[str, Any]:
     """One of two processes that train a model together, told of each other by the variables of an env:// launch."""
     told = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
