@@ -47,7 +47,7 @@ class ApproximateIndex:
         >>> from types import SimpleNamespace
         >>> rng = np.random.default_rng(0)
         >>> factors = torch.from_numpy(rng.normal(size=(1000, 8)).astype(np.float32))
-        >>> scorer = SimpleNamespace(n_items=1000, score=None, user_factors=None, item_factors=lambda: factors)
+        >>> scorer = SimpleNamespace(n_items=1000, score=print, user_factors=print, item_factors=lambda: factors)
         >>> index = ApproximateIndex.build(scorer)
         >>> best = index.search(factors[:1], k=3)
         >>> bool((best.scores[0] - factors[best.items[0]] @ factors[0]).abs().max() < 1e-5)
