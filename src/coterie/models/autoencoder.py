@@ -1,5 +1,6 @@
 """What Mult-VAE and Mult-DAE share: an encoder that reads sparse histories and a decoder up to its last layer."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -46,7 +47,7 @@ def met_rows(rows: SparseRows, weight: Tensor) -> tuple[SparseRows, Tensor]:
     return local, functional.embedding(items, weight, sparse=True)
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(nn.Module, ABC):
     """An encoder and a decoder around a code, with tanh between layers.
 
     The first and the last layer meet the items; the last one's product is left to the objective, which fuses it
@@ -95,9 +96,9 @@ class Autoencoder(nn.Module):
         """Logits ``[n_users, n_items]`` of ``[n_users, latent_dim]`` latent points."""
         return self.decode_hidden(z) @ self.output.weight.t() + self.output.bias
 
+    @abstractmethod
     def point(self, rows: SparseRows) -> Tensor:
         """The latent point ``[n_users, latent_dim]`` that clean histories are decoded from when they are scored."""
-        raise NotImplementedError
 
     def score(self, rows: SparseRows) -> Tensor:
         """Logits ``[n_users, n_items]``."""

@@ -15,7 +15,7 @@ import coterie
 from coterie.data.ids import Id
 from coterie.errors import ArtifactError, ConfigError
 from coterie.recommend.approximate import ApproximateIndex
-from coterie.recommend.engine import Progress, Request
+from coterie.recommend.engine import Progress, Request, WrittenRecommendations
 from coterie.recommend.histories import Histories, UserItems
 from coterie.recommend.scorer import Recommender
 from coterie.stream.history_source import GivenHistories, HeldHistories, open_histories
@@ -55,31 +55,21 @@ class LocalEngine:
 
 
 @dataclass(frozen=True)
-class FolderRecommendations:
+class FolderRecommendations(WrittenRecommendations):
     """A complete folder of recommendations.
+
+    `unknown_items` is made of the 100 with the most users in every shard, so that memory stays bounded: complete and
+    exact while no shard has more.
 
     Args:
         path: The folder.
         n_shards: Its Parquet files.
-        n_users: Users asked for.
-        n_rows: Recommendations written.
-        n_popularity_users: Users without a single known item, who got the most popular items.
         n_unknown: Pairs of a user and an item that the model has never seen.
-        unknown_items: Such items with the most users, each with their number; made of the 100 first of every shard,
-            so that memory stays bounded: complete and exact while no shard has more.
-        unknown_allow: Ids of the allow list that the model has never seen.
-        unknown_deny: Ids of the deny list that the model has never seen.
     """
 
     path: str
     n_shards: int
-    n_users: int
-    n_rows: int
-    n_popularity_users: int
     n_unknown: int
-    unknown_items: Mapping[Id, int]
-    unknown_allow: tuple[Id, ...]
-    unknown_deny: tuple[Id, ...]
 
 
 def recommend_to_folder(
