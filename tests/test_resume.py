@@ -32,6 +32,10 @@ VALUES: dict[str, dict[str, Any]] = {
         "model": {"name": "mult-vae", "hidden_dims": [16], "latent_dim": 6, "anneal_steps": 9, "pia": 0.2},
         "training": {"epochs": 4, "batch_size": 60, "learning_rate": 0.01, "metric": "ndcg@10", "validate_every": 2},
     },
+    "sampled": {
+        "model": {"name": "mult-vae", "hidden_dims": [16], "latent_dim": 6, "anneal_steps": 9, "pia": 0.2},
+        "training": {"epochs": 3, "batch_size": 60, "metric": "ndcg@10", "sampled_items": 9, "sparse_updates": True},
+    },
     "dae": {
         "model": {"name": "mult-dae", "latent_dim": 6},
         "training": {"epochs": 4, "batch_size": 60, "learning_rate": 0.05, "weight_decay": 0.001, "metric": "ndcg@10"},
@@ -133,7 +137,7 @@ def test_resume_after_a_crash_at_any_step_changes_nothing(name: str, tmp_path: P
     assert n_crashes >= 3 * 4
 
 
-@pytest.mark.parametrize("name", ["vae", "dae", "out of patience"])
+@pytest.mark.parametrize("name", ["vae", "dae", "sampled", "out of patience"])
 def test_resume_after_a_crash_at_every_step_changes_nothing(name: str, tmp_path: Path) -> None:
     n_crashes = 0
     while crash_after(name, tmp_path, 1, checkpoint=True):
