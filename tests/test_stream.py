@@ -46,7 +46,7 @@ from scorer_contract import LinearScorer
 
 class Slow(LinearScorer):
     def score(self, histories):
-        time.sleep(0.01)
+        time.sleep(0.03)
         return super().score(histories)
 
 histories, out = sys.argv[1:]
