@@ -127,6 +127,8 @@ def test_recommend_honours_allow_deny_and_seen(data: Path, tmp_path: Path, run: 
     options = ["--histories", tmp_path / "h.jsonl", "--allow", tmp_path / "allow.txt", "--deny", tmp_path / "deny.txt"]
     assert run("recommend", tmp_path / "ease", *options, "--out", tmp_path / "a.parquet") == 0
     assert set(pq.read_table(tmp_path / "a.parquet")["item_id"].to_pylist()) == {5, 7}
+    for only_for_folders in (["--engine", "ray"], ["--threads", "1"]):
+        assert run("recommend", tmp_path / "ease", *options, *only_for_folders, "--out", tmp_path / "c.parquet") == 2
     assert run("recommend", tmp_path / "ease", *options, "--include-seen", "--out", tmp_path / "b.csv") == 0
     assert set((tmp_path / "b.csv").read_text().split()[1:]) != set()
     assert (tmp_path / "b.csv").read_text().count("\n") == 4

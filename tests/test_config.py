@@ -26,7 +26,7 @@ FULL = {
         "validate_every": 2,
         "patience": 4,
         "chunk_items": 12,
-        "sampled_items": 15,
+        "sampled_items": 0,
         "sparse_updates": False,
         "seed": 6,
     },
@@ -51,7 +51,7 @@ metric = "recall@5"
 validate_every = 2
 patience = 4
 chunk_items = 12
-sampled_items = 15
+sampled_items = 0
 sparse_updates = false
 seed = 6
 """
@@ -172,6 +172,11 @@ def test_of_names_a_training_field_out_of_range(field: str, value: Any) -> None:
 def test_weight_decay_is_refused_with_sparse_updates() -> None:
     with pytest.raises(ConfigError, match="weight_decay must be 0 with sparse_updates"):
         RunConfig.of({"training": {"sparse_updates": True, "weight_decay": 0.1}})
+
+
+def test_chunks_are_refused_with_a_sample() -> None:
+    with pytest.raises(ConfigError, match="chunk_items must be 0 with sampled_items"):
+        RunConfig.of({"training": {"sampled_items": 64, "chunk_items": 16}})
 
 
 def test_of_names_every_fault_at_once() -> None:

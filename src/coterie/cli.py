@@ -407,6 +407,8 @@ def recommend(
     options: dict[str, Any] = {"exclude_seen": not include_seen, "allow": _read_ids(allow), "deny": _read_ids(deny)}
     options["index"] = None if index is None else ApproximateIndex.load(index, model)
     if is_table(path):
+        if engine is Engine.RAY or threads is not None:
+            raise ConfigError(f"--engine ray and --threads are for a folder, --out is the file {path}; name a folder, or leave them out.")
         asked = read_histories(histories, user_column, item_column)
         with _bar("users") as advance:
             done: Any = recommend_to_file(model, asked, path, k, progress=advance, **options)

@@ -55,6 +55,12 @@ class TrainingConfig(ModelConfig):
             raise ConfigError("weight_decay must be 0 with sparse_updates, which leave the rows not met alone; set one of them.")
         return self
 
+    @model_validator(mode="after")
+    def _no_chunks_of_a_sample(self) -> Self:
+        if self.sampled_items and self.chunk_items:
+            raise ConfigError("chunk_items must be 0 with sampled_items, whose logits are never all computed; set one of them.")
+        return self
+
 
 class RunConfig(ModelConfig):
     """A model's configuration and its training's.
