@@ -26,8 +26,8 @@ from coterie.export import SCHEMA, export_onnx
 from coterie.files import read_manifest
 from coterie.models.ease import Ease
 from coterie.models.popularity import Popularity
-from coterie.training.step import build_network
-from coterie.training.trained_model import Network, TrainedModel
+from coterie.training.networks import Network, build_network
+from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
 
 TOLERANCE = 1e-5

@@ -8,7 +8,7 @@ from coterie.config import RunConfig
 from coterie.data.ids import IdMap
 from coterie.models.multvae import MultVAEConfig
 from coterie.recommend.ranker import Ranker
-from coterie.training.step import build_network
+from coterie.training.networks import build_network
 from coterie.training.trained_model import TrainedModel
 
 K, USERS_A_BLOCK = 100, 1000

@@ -12,7 +12,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -23,6 +23,14 @@ from coterie.models.fields import ModelConfig, PositiveInt
 from coterie.models.multdae import MultDAEConfig
 from coterie.models.multvae import MultVAEConfig
 from coterie.models.popularity import PopularityConfig
+
+NetworkConfig: TypeAlias = MultVAEConfig | MultDAEConfig
+"""Models that are trained in steps."""
+
+ClosedFormConfig: TypeAlias = EaseConfig | PopularityConfig
+"""Models that are computed at once."""
+
+ModelsConfig: TypeAlias = NetworkConfig | ClosedFormConfig
 
 
 def _metric(name: str) -> str:
@@ -74,7 +82,7 @@ class RunConfig(ModelConfig):
         coterie.errors.ConfigError: model.mult-vae.pai: Extra inputs are not permitted, found 0.3; see the field's description.
     """
 
-    model: Annotated[MultVAEConfig | MultDAEConfig | EaseConfig | PopularityConfig, Field(discriminator="name")] = MultVAEConfig()
+    model: Annotated[ModelsConfig, Field(discriminator="name")] = MultVAEConfig()
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")
@@ -106,7 +114,7 @@ class RunConfig(ModelConfig):
 
     def network_free(self) -> bool:
         """Whether the model has a closed form and takes no training steps."""
-        return isinstance(self.model, EaseConfig | PopularityConfig)
+        return isinstance(self.model, ClosedFormConfig)
 
     def as_json(self) -> dict[str, Any]:
         """The configuration as JSON values; `of` reads it back."""

@@ -50,7 +50,8 @@ from coterie.models.ease import Ease
 from coterie.models.multdae import MultDAE
 from coterie.models.multvae import MultVAE
 from coterie.models.popularity import Popularity
-from coterie.training.trained_model import Network, TrainedModel
+from coterie.training.networks import Network
+from coterie.training.trained_model import TrainedModel
 
 SCHEMA = "coterie.onnx/1"
 

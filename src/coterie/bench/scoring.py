@@ -18,8 +18,8 @@ from coterie.objectives.likelihood import ALIGNMENT
 from coterie.recommend.engine import recommend
 from coterie.recommend.histories import Histories
 from coterie.recommend.ranker import Ranker
-from coterie.training.step import build_network
-from coterie.training.trained_model import Network, TrainedModel
+from coterie.training.networks import Network, build_network
+from coterie.training.trained_model import TrainedModel
 
 
 def bench_scoring(

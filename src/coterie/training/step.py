@@ -8,17 +8,17 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from coterie.config import TrainingConfig
+from coterie.config import NetworkConfig, TrainingConfig
 from coterie.errors import ConfigError
 from coterie.models.autoencoder import input_scale, met_rows
 from coterie.models.multdae import MultDAE, MultDAEConfig
-from coterie.models.multvae import MultVAE, MultVAEConfig
 from coterie.objectives.alignment import alignment
 from coterie.objectives.divergence import gaussian_kl
 from coterie.objectives.likelihood import LogitBuffer, multinomial_nll, sampled_nll
 from coterie.objectives.masking import mask_items
 from coterie.objectives.schedules import linear_warm_up
 from coterie.sparse import SparseRows
+from coterie.training.networks import build_network
 from coterie.training.parallel import ALONE, World
 
 Precision: TypeAlias = Literal["float32", "bf16"]
@@ -89,7 +89,7 @@ class TrainingStep:
     def __init__(
         self,
         n_items: int,
-        model: MultVAEConfig | MultDAEConfig,
+        model: NetworkConfig,
         training: TrainingConfig | None = None,
         *,
         device: torch.device | str = "cpu",
@@ -246,15 +246,7 @@ def check_precision(precision: str) -> None:
         raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}, found {precision!r}; choose one of them.")
 
 
-def build_network(n_items: int, model: MultVAEConfig | MultDAEConfig, generator: torch.Generator | None = None) -> MultVAE | MultDAE:
-    """An untrained network, its weights drawn from ``generator``."""
-    generator = generator or torch.Generator()
-    return MultVAE(n_items, model, generator) if isinstance(model, MultVAEConfig) else MultDAE(n_items, model, generator)
-
-
-def _anchors(
-    n_items: int, model: MultVAEConfig | MultDAEConfig, generator: torch.Generator, device: torch.device | str
-) -> nn.Parameter | None:
+def _anchors(n_items: int, model: NetworkConfig, generator: torch.Generator, device: torch.device | str) -> nn.Parameter | None:
     if isinstance(model, MultDAEConfig) or model.pia == 0:
         return None
     return nn.Parameter(nn.init.xavier_normal_(torch.empty(n_items, model.latent_dim), generator=generator).to(device))

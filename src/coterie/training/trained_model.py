@@ -8,7 +8,7 @@ Nothing in it is unpickled, and no training data is needed to load it.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,20 +25,15 @@ from coterie.data.ids import Id, IdMap
 from coterie.errors import ArtifactError, ConfigError, DataError
 from coterie.files import publish_folder, read_manifest, write_manifest
 from coterie.models.autoencoder import Autoencoder
-from coterie.models.ease import Ease, EaseConfig
-from coterie.models.multdae import MultDAE
 from coterie.models.multvae import MultVAE
-from coterie.models.popularity import Popularity, PopularityConfig
 from coterie.recommend.engine import recommend
 from coterie.recommend.histories import Histories, UserItems
 from coterie.recommend.recommendations import Recommendations
 from coterie.recommend.similar import SimilarItem, similar_items
 from coterie.sparse import SparseRows
-from coterie.training.step import build_network
+from coterie.training.networks import Network, empty_network
 
 SCHEMA = "coterie.model/1"
-
-Network: TypeAlias = MultVAE | MultDAE | Ease | Popularity
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,18 +165,10 @@ class TrainedModel:
         try:
             config = RunConfig.of(manifest["config"])
             items = pq.read_table(folder / "items.parquet")
-            network = _empty_network(items.num_rows, config)
+            network = empty_network(items.num_rows, config.model)
             network.load_state_dict(load_file(folder / "weights.safetensors"))
             titles = tuple(items["title"].to_pylist()) if "title" in items.column_names else None
             popularity = items["popularity"].to_numpy()
             return cls(network.to(device).eval(), config, IdMap.of(items["item_id"]), titles, popularity, manifest["provenance"])
         except (KeyError, OSError, RuntimeError, SafetensorError, pa.ArrowException, ConfigError, DataError) as error:
             raise ArtifactError(f"{folder}: not a whole model ({error}); restore it or train anew.") from error
-
-
-def _empty_network(n_items: int, config: RunConfig) -> Network:
-    if isinstance(config.model, EaseConfig):
-        return Ease(n_items)
-    if isinstance(config.model, PopularityConfig):
-        return Popularity(n_items)
-    return build_network(n_items, config.model)

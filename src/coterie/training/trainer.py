@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,23 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coterie.config import RunConfig
+from coterie.config import ClosedFormConfig, RunConfig
 from coterie.data.dataset import Dataset
 from coterie.data.split import Cases, Part
 from coterie.errors import ConfigError, Interrupted, NumericalError
 from coterie.evaluation.evaluate import evaluate
-from coterie.models.ease import Ease, EaseConfig
-from coterie.models.multdae import MultDAEConfig
-from coterie.models.multvae import MultVAEConfig
-from coterie.models.popularity import Popularity, PopularityConfig
 from coterie.sparse import SparseRows
 from coterie.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from coterie.training.networks import Network, fit_network
 from coterie.training.parallel import ALONE, World, cuda_of_process, join_world
 from coterie.training.progress import TrainingProgress
 from coterie.training.run_folder import RunFolder
 from coterie.training.step import ORDER, Precision, TrainingStep, check_precision, seeded
 from coterie.training.stop import StopRequest
-from coterie.training.trained_model import Network, TrainedModel
+from coterie.training.trained_model import TrainedModel
 
 
 def train(
@@ -42,6 +39,7 @@ def train(
     tensorboard: bool = False,
     checkpoint_seconds: float = 60.0,
     compile: bool = False,  # noqa: A002 - torch's own word for it
+    watch: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainedModel:
     """Trains a model; the epoch with the best validation metric is the one returned.
 
@@ -68,6 +66,7 @@ def train(
         checkpoint_seconds: From one checkpoint to the next; a SIGKILL loses at most so much work.
         compile: Compile the layers between the first and the last with `torch.compile`, which needs a C++ compiler and
             takes some seconds.
+        watch: Told of every finished epoch by its line of the history; what it raises ends the run, which can be resumed.
 
     Raises:
         ConfigError: if the arguments contradict one another, the run in ``out`` or those of another process.
@@ -93,12 +92,12 @@ def train(
         folder = None if out is None else RunFolder(out, config, dataset, device, precision, resume=resume, world=world)
         if folder is not None and folder.model.exists():
             return TrainedModel.load(folder.model, device)
-        if isinstance(config.model, EaseConfig | PopularityConfig):
-            network = _fit(dataset, config.model, device)
+        if isinstance(config.model, ClosedFormConfig):
+            network = fit_network(dataset.train, config.model).to(device)
             summary: dict[str, Any] = {}
         else:
             run = Descent(dataset, config, folder, device, precision, checkpoint_seconds, world, compile=compile)
-            network, summary = _descend(run, progress=progress, tensorboard=tensorboard)
+            network, summary = _descend(run, watch, progress=progress, tensorboard=tensorboard)
         popularity = np.asarray(dataset.train.sum(axis=0), dtype=np.int64)
         provenance = {"dataset": dataset.fingerprint, **summary}
         model = TrainedModel(network.eval(), config, dataset.items, dataset.titles, popularity, provenance)
@@ -122,13 +121,9 @@ def resolve_device(device: str) -> str:
     return cuda_of_process(torch.cuda.device_count()) if device == "cuda" else device
 
 
-def _fit(dataset: Dataset, model: EaseConfig | PopularityConfig, device: str) -> Network:
-    if isinstance(model, EaseConfig):
-        return Ease.fit(dataset.train, model).to(device)
-    return Popularity.fit(dataset.train, model).to(device)
-
-
-def _descend(run: "Descent", *, progress: bool, tensorboard: bool) -> tuple[Network, dict[str, Any]]:
+def _descend(
+    run: "Descent", watch: Callable[[dict[str, Any]], None] | None, *, progress: bool, tensorboard: bool
+) -> tuple[Network, dict[str, Any]]:
     folder, model, leads = run.folder, run.step.model, run.world.leads
     with ExitStack() as stack:
         label = model.name + (" + PIA" if getattr(model, "pia", 0) else "")
@@ -145,6 +140,8 @@ def _descend(run: "Descent", *, progress: bool, tensorboard: bool) -> tuple[Netw
             if events is not None:
                 _write_events(events, entry)
             run.pause(stop)
+            if watch is not None:
+                watch(entry)
     return run.best_network(), {"best_epoch": run.position.best_epoch, "best_validation": run.position.best_value}
 
 
@@ -174,7 +171,7 @@ class Descent:
         *,
         compile: bool = False,  # noqa: A002
     ) -> None:
-        if not isinstance(config.model, MultVAEConfig | MultDAEConfig):
+        if isinstance(config.model, ClosedFormConfig):
             raise ConfigError(f"{config.model.name} has a closed form and takes no steps.")
         self.config, self.folder, self.device, self.world = config.training, folder, device, world
         self.rows = SparseRows.from_csr(dataset.train, device)
