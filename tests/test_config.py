@@ -11,12 +11,31 @@ from hypothesis import strategies as st
 from coterie.config import RunConfig, TrainingConfig, read_values
 from coterie.errors import ConfigError
 from coterie.models.ease import EaseConfig
+from coterie.models.ials import IalsConfig
+from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
+from coterie.models.linear_path_vae import LinearPathVAEConfig
 from coterie.models.multdae import MultDAEConfig
 from coterie.models.multvae import MultVAEConfig
 from coterie.models.popularity import PopularityConfig
+from coterie.models.recvae import RecVAEConfig
 
 FULL = {
-    "model": {"name": "mult-vae", "hidden_dims": [9, 5], "latent_dim": 3, "keep_prob": 0.25, "beta": 0.1, "anneal_steps": 7, "pia": 0.5},
+    "model": {
+        "name": "mult-vae",
+        "hidden_dims": [9, 5],
+        "latent_dim": 3,
+        "keep_prob": 0.25,
+        "beta": 0.1,
+        "anneal_steps": 7,
+        "pia": 0.5,
+        "pia_parts": ["shrinkage", "alignment"],
+        "pia_schedule": "fall",
+        "pia_steps": 8,
+        "pia_rarity": 0.1,
+        "pia_half_life": 30.0,
+        "pia_temperature": 0.0,
+        "pia_anchors": "decoder",
+    },
     "training": {
         "epochs": 3,
         "batch_size": 11,
@@ -41,6 +60,13 @@ keep_prob = 0.25
 beta = 0.1
 anneal_steps = 7
 pia = 0.5
+pia_parts = ["shrinkage", "alignment"]
+pia_schedule = "fall"
+pia_steps = 8
+pia_rarity = 0.1
+pia_half_life = 30.0
+pia_temperature = 0.0
+pia_anchors = "decoder"
 
 [training]
 epochs = 3
@@ -57,6 +83,21 @@ seed = 6
 """
 
 
+KINDS: dict[str, Any] = {
+    "mult-vae": MultVAEConfig,
+    "mult-dae": MultDAEConfig,
+    "recvae": RecVAEConfig,
+    "linear-path-vae": LinearPathVAEConfig,
+    "ease": EaseConfig,
+    "popularity": PopularityConfig,
+    "item-knn": ItemKnnConfig,
+    "rp3beta": Rp3BetaConfig,
+    "slim": SlimConfig,
+    "ials": IalsConfig,
+}
+CLOSED_FORMS = ["ease", "popularity", "item-knn", "rp3beta", "slim", "ials"]
+
+
 def test_default_configuration_is_the_papers_mult_vae() -> None:
     model = RunConfig().model
     assert isinstance(model, MultVAEConfig)
@@ -64,13 +105,11 @@ def test_default_configuration_is_the_papers_mult_vae() -> None:
     assert (RunConfig().training.learning_rate, RunConfig().training.metric) == (1e-3, "ndcg@100")
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [("mult-vae", MultVAEConfig), ("mult-dae", MultDAEConfig), ("ease", EaseConfig), ("popularity", PopularityConfig)]
-)
+@pytest.mark.parametrize(("name", "kind"), list(KINDS.items()))
 def test_of_chooses_the_model_by_its_name(name: str, kind: type) -> None:
     config = RunConfig.of({"model": {"name": name}})
     assert type(config.model) is kind
-    assert config.network_free() == (name in ("ease", "popularity"))
+    assert config.network_free() == (name in CLOSED_FORMS)
 
 
 def test_load_reads_toml_and_json_alike(tmp_path: Path) -> None:
@@ -99,12 +138,12 @@ def test_as_json_comes_back_exactly(hidden_dims: list[int], keep_prob: float, pi
     assert RunConfig.of(json.loads(json.dumps(config.as_json()))) == config
 
 
-@pytest.mark.parametrize("name", ["ease", "popularity"])
+@pytest.mark.parametrize("name", CLOSED_FORMS)
 def test_training_is_refused_for_a_closed_form(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"\[training\] must be absent for {name}"):
         RunConfig.of({"model": {"name": name}, "training": {"epochs": 3}})
     with pytest.raises(ConfigError, match=rf"\[training\] must be absent for {name}"):
-        RunConfig(model=EaseConfig() if name == "ease" else PopularityConfig(), training=TrainingConfig())
+        RunConfig(model=KINDS[name](), training=TrainingConfig())
     config = RunConfig.of({"model": {"name": name}})
     assert "training" not in config.as_json()
     assert RunConfig.of(config.as_json()) == config
@@ -139,6 +178,20 @@ def test_of_refuses_a_field_of_another_model() -> None:
         ("mult-dae", "latent_dim", -3),
         ("mult-dae", "keep_prob", 0),
         ("ease", "l2", 0),
+        ("item-knn", "neighbours", 0),
+        ("item-knn", "shrinkage", -1),
+        ("item-knn", "weighting", "tf-idf"),
+        ("rp3beta", "neighbours", 2.5),
+        ("rp3beta", "alpha", -0.1),
+        ("rp3beta", "beta", -0.1),
+        ("slim", "l1", 0),
+        ("slim", "l2", 0),
+        ("slim", "nonnegative", "mostly"),
+        ("ials", "factors", 0),
+        ("ials", "regularization", 0),
+        ("ials", "alpha", 0),
+        ("ials", "iterations", 0),
+        ("ials", "seed", -1),
     ],
 )
 def test_of_names_a_model_field_out_of_range(name: str, field: str, value: Any) -> None:

@@ -24,9 +24,7 @@ from coterie.data.simulate import simulate_dataset
 from coterie.errors import ConfigError
 from coterie.export import SCHEMA, export_onnx
 from coterie.files import read_manifest
-from coterie.models.ease import Ease
-from coterie.models.popularity import Popularity
-from coterie.training.networks import Network, build_network
+from coterie.training.networks import empty_network
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
 
@@ -104,6 +102,8 @@ networks = st.one_of(
     st.fixed_dictionaries(
         {"name": st.just("mult-dae"), "hidden_dims": st.lists(st.integers(1, 7), max_size=3), "latent_dim": st.integers(1, 5)}
     ),
+    st.fixed_dictionaries({"name": st.just("recvae"), "hidden_dim": st.integers(1, 7), "latent_dim": st.integers(1, 5)}),
+    st.fixed_dictionaries({"name": st.just("linear-path-vae"), "hidden_dims": st.just([3]), "path_weight": st.floats(0, 20)}),
     st.fixed_dictionaries({"name": st.sampled_from(["ease", "popularity"])}),
 )
 
@@ -114,13 +114,7 @@ def test_scores_are_torchs_for_any_architecture(
     tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any], n_items: int, seed: int, draw: st.DataObject
 ) -> None:
     config, generator = RunConfig.of({"model": values}), torch.Generator().manual_seed(seed)
-    network: Network
-    if config.model.name == "ease":
-        network = Ease(n_items)
-    elif config.model.name == "popularity":
-        network = Popularity(n_items)
-    else:
-        network = build_network(n_items, config.model)
+    network = empty_network(n_items, config.model)
     for weight in network.state_dict().values():
         weight.normal_(generator=generator)
     model = TrainedModel(network, config, IdMap.of(range(n_items)), None, np.ones(n_items, np.int64))
@@ -211,6 +205,14 @@ def test_a_network_of_another_kind_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="found Stranger"):
         export_onnx(replace(trained("popularity"), network=Stranger()), tmp_path / "onnx")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["item-knn", "ials"])
+def test_models_that_onnx_cannot_express_are_refused(name: str, tmp_path: Path) -> None:
+    model = train(DATA, RunConfig.of({"model": {"name": name}}))
+    with pytest.raises(ConfigError, match=r"only the autoencoders .*ease and popularity can be exported.*found"):
+        export_onnx(model, tmp_path / "onnx")
     assert not list(tmp_path.iterdir())
 
 

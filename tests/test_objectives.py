@@ -214,6 +214,23 @@ def test_multinomial_nll_in_chunks_is_the_whole_one(n_users: int, n_items: int, 
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("chunk", [None, 4])
+@pytest.mark.parametrize("frozen", range(3))
+def test_multinomial_nll_gives_the_same_gradients_with_a_part_frozen(frozen: int, chunk: int | None) -> None:
+    leaves, dense = likelihood_case(5, 9, 3, seed=1)
+    upstream = draw(2, 5)
+
+    def nll(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return multinomial_nll(hidden, weight, bias, sparse(dense), chunk_items=chunk)
+
+    expected = gradients(nll, leaves, upstream)
+    still = leaves_as(leaves)
+    still[frozen].requires_grad_(False)
+    torch.autograd.backward(nll(*still), upstream)
+    for number, leaf in enumerate(still):
+        assert leaf.grad is None if number == frozen else torch.equal(leaf.grad, expected[number])  # type: ignore[arg-type]
+
+
 def test_multinomial_nll_in_chunks_holds_one_chunk_only() -> None:
     leaves, dense = likelihood_case(6, 1000, 4, seed=1)
     leaves, buffer, rows = leaves_as(leaves, torch.float32), LogitBuffer(), sparse(dense)

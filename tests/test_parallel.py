@@ -175,7 +175,7 @@ def stop_alone_after(n_steps: int, name: str, out: Path) -> None:
     run = Descent(DATA, config, RunFolder(out, config, DATA, "cpu", "float32", resume=False), "cpu", "float32", 0)
     while True:
         for batch in run.batches():
-            run.advance(batch)
+            run.advance(*batch)
             run.pause(StopRequest(active=False))
             if run.step.n_steps == n_steps:
                 return
@@ -248,7 +248,7 @@ def test_losses_and_gradients_of_all_shares_add_up(model: MultVAEConfig | MultDA
 
     def part(world: World) -> tuple[dict[str, Tensor], list[Tensor]]:
         step = TrainingStep(40, model, world=world)
-        loss, terms = step._objective(batch, seeded(0, NOISE, 0))
+        loss, terms = step._objective(batch, model.keep_prob, seeded(0, NOISE, 0))
         parameters = [*step.network.parameters(), *([] if step.anchors is None else [step.anchors])]
         return {"loss": loss.detach(), **terms}, list(torch.autograd.grad(loss, parameters))
 

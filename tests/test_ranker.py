@@ -69,7 +69,9 @@ class NetworkScorer:
             return self.network.user_factors(SparseRows.from_csr(histories))
 
     def item_factors(self) -> Tensor:
-        return self.network.item_factors().detach()
+        factors = self.network.item_factors()
+        assert factors is not None
+        return factors.detach()
 
 
 def sorted_scores(scores: np.ndarray, k: int, excluded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -147,8 +149,10 @@ def test_ranker_of_any_scorer_is_the_sorted_order() -> None:
 )
 def test_factors_of_a_network_multiply_to_its_scores(network: MultVAE | MultDAE) -> None:
     rows = SparseRows.from_csr(random_histories(9, 40, seed=5))
+    factors = network.item_factors()
+    assert factors is not None
     with torch.no_grad():
-        torch.testing.assert_close(network.user_factors(rows) @ network.item_factors().t(), network.score(rows))
+        torch.testing.assert_close(network.user_factors(rows) @ factors.t(), network.score(rows))
 
 
 def test_ranker_with_an_index_that_reads_all_lists_is_exact() -> None:

@@ -74,7 +74,7 @@ def uninterrupted(name: str) -> tuple[dict[str, Tensor], list[dict[str, Any]], d
     history = []
     while not run.finished():
         for batch in run.batches():
-            run.advance(batch)
+            run.advance(*batch)
         history.append(run.close_epoch())
     summary = {"best_epoch": run.position.best_epoch, "best_validation": run.position.best_value}
     return dict(run.best_network().state_dict()), history, summary
@@ -109,7 +109,7 @@ def crash_after(name: str, out: Path, n_steps: int, *, checkpoint: bool, epoch_c
         for batch in run.batches():
             if n_steps == 0 and not epoch_closed:
                 return True
-            run.advance(batch)
+            run.advance(*batch)
             n_steps -= 1
             run.pause(still)
         run.close_epoch()

@@ -29,6 +29,10 @@ VAE = {"name": "mult-vae", "hidden_dims": [16], "latent_dim": 6}
 VALUES: dict[str, dict[str, Any]] = {
     "popularity": {"model": {"name": "popularity"}},
     "ease": {"model": {"name": "ease", "l2": 20}},
+    "item-knn": {"model": {"name": "item-knn", "neighbours": 10}},
+    "rp3beta": {"model": {"name": "rp3beta", "neighbours": 10}},
+    "slim": {"model": {"name": "slim", "l2": 20}},
+    "ials": {"model": {"name": "ials", "factors": 8}},
     "mult-dae": {"model": {"name": "mult-dae", "latent_dim": 6}, "training": TRAINING},
     "mult-vae": {"model": VAE, "training": TRAINING},
     "mult-vae+pia": {"model": {**VAE, "pia": 0.3}, "training": TRAINING},

@@ -13,7 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from coterie.config import RunConfig, TrainingConfig
+from coterie.config import ClosedFormConfig, RunConfig, TrainingConfig
 from coterie.data.dataset import Dataset
 from coterie.data.simulate import Service, simulate_dataset
 from coterie.data.split import Part, Split
@@ -21,9 +21,13 @@ from coterie.errors import ConfigError, NumericalError
 from coterie.evaluation.evaluate import evaluate
 from coterie.models.ease import EaseConfig
 from coterie.models.fields import ModelConfig
+from coterie.models.ials import IalsConfig
+from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
+from coterie.models.linear_path_vae import LinearPathVAEConfig
 from coterie.models.multdae import MultDAE, MultDAEConfig
 from coterie.models.multvae import MultVAE, MultVAEConfig
 from coterie.models.popularity import PopularityConfig
+from coterie.models.recvae import RecVAEConfig
 from coterie.objectives.likelihood import multinomial_nll
 from coterie.sparse import SparseRows
 from coterie.training import step as step_module
@@ -70,6 +74,7 @@ class NaiveTraining:
         if isinstance(self.model, MultDAEConfig):
             nll = self._nll(torch.tanh(code), x)
             return {"loss": nll, "nll": nll}
+        assert isinstance(self.model, MultVAEConfig)
         mu, logvar = code.chunk(2, dim=1)
         z = mu + torch.exp(0.5 * logvar) * torch.randn(mu.shape, generator=generator)
         nll = self._nll(z, x)
@@ -303,7 +308,7 @@ def plain(**fields: Any) -> MultVAEConfig:
 @pytest.mark.parametrize("logvar", [0.0, math.log(4), math.log(1e-4)])
 def test_mistake_noise_of_the_wrong_standard_deviation(logvar: float) -> None:
     step = with_posterior(TrainingStep(N_ITEMS, plain()), mu=3.0, logvar=logvar)
-    z = inputs_of(step.network.decoder[0], lambda: step(sparse(batch(0, 500).numpy())))
+    z = inputs_of(step.network.get_submodule("decoder.0"), lambda: step(sparse(batch(0, 500).numpy())))
     sigma, error = math.exp(logvar / 2), 1 / math.sqrt(z.numel())
     assert float((z - 3).mean()) / sigma == pytest.approx(0, abs=5 * error)
     assert float((z - 3).square().mean().sqrt()) / sigma == pytest.approx(1, abs=5 * error)
@@ -313,7 +318,7 @@ def test_mistake_noise_of_the_wrong_standard_deviation(logvar: float) -> None:
 
 def test_mistake_noise_at_evaluation() -> None:
     step = with_posterior(TrainingStep(N_ITEMS, plain()), mu=3.0, logvar=0.0)
-    z = inputs_of(step.network.decoder[0], lambda: step.score(random_histories(20, N_ITEMS, 0)))
+    z = inputs_of(step.network.get_submodule("decoder.0"), lambda: step.score(random_histories(20, N_ITEMS, 0)))
     assert (z == 3).all()
 
 
@@ -461,6 +466,7 @@ QUICK_VAE = {"hidden_dims": [16], "latent_dim": 6, "anneal_steps": 5, "pia": 0.2
 OVERFITTING = {**QUICK_VAE, "keep_prob": 1.0, "beta": 0.0, "pia": 0.0}
 """With a large step size the validation falls long before the last epoch."""
 QUICK_DAE = {"latent_dim": 6, "name": "mult-dae"}
+QUICK_REC = {"hidden_dim": 12, "latent_dim": 6, "encoder_epochs": 2, "pia": 0.2, "name": "recvae"}
 
 
 def config(model: Mapping[str, Any] = QUICK_VAE, **training: Any) -> RunConfig:
@@ -580,6 +586,24 @@ def test_history_tells_each_epoch(tmp_path: Path) -> None:
     assert history[-1]["nll"] < history[0]["nll"]
 
 
+def test_watch_is_told_each_epoch_and_what_it_raises_leaves_a_run_that_resumes(tmp_path: Path) -> None:
+    told: list[dict[str, Any]] = []
+    whole = train(DATA, config(epochs=4), out=tmp_path / "whole", watch=told.append)
+    assert told == read_history(tmp_path / "whole")
+
+    def leave(entry: dict[str, Any]) -> None:
+        if entry["epoch"] == 2:
+            raise KeyError(entry["validation"]["ndcg@10"])
+
+    with pytest.raises(KeyError, match=str(told[1]["validation"]["ndcg@10"])):
+        train(DATA, config(epochs=4), out=tmp_path / "left", watch=leave, checkpoint_seconds=0)
+    assert not (tmp_path / "left" / "model").exists()
+    rest: list[dict[str, Any]] = []
+    resumed = train(DATA, config(epochs=4), out=tmp_path / "left", resume=True, watch=rest.append)
+    assert untimed(rest) == untimed(told[2:])
+    assert same_weights(resumed, whole)
+
+
 def test_history_terms_are_means_over_users_not_batches(tmp_path: Path) -> None:
     # The last batch is small: a mean of batch means would weigh its users more.
     asked = config(epochs=1, batch_size=150)
@@ -651,19 +675,60 @@ def test_train_draws_its_bar_on_standard_error(capsys: pytest.CaptureFixture[str
 
 # Every field of every configuration does something.
 
+RISING = {"pia_schedule": "rise", "pia_steps": 8}
 BASE: dict[type[ModelConfig], dict[str, Any]] = {
-    MultVAEConfig: {**QUICK_VAE},
+    MultVAEConfig: {**QUICK_VAE, **RISING},
     MultDAEConfig: {**QUICK_DAE, "hidden_dims": [16]},
+    RecVAEConfig: {**QUICK_REC, **RISING},
+    LinearPathVAEConfig: {**QUICK_VAE, "name": "linear-path-vae", **RISING},
     EaseConfig: {"name": "ease", "l2": 10},
     PopularityConfig: {"name": "popularity"},
+    ItemKnnConfig: {"name": "item-knn", "neighbours": 10},
+    Rp3BetaConfig: {"name": "rp3beta", "neighbours": 10},
+    SlimConfig: {"name": "slim", "l1": 1.0, "l2": 10.0},
+    IalsConfig: {"name": "ials", "factors": 8},
 }
 BASE_TRAINING = {**QUICK, "epochs": 12, "learning_rate": 0.05, "patience": 5}
 
+OTHER_PIA: dict[str, Any] = {
+    "pia": 0.3,
+    "pia_parts": ["alignment", "attraction"],
+    "pia_schedule": "fall",
+    "pia_steps": 6,
+    "pia_rarity": 0.5,
+    "pia_half_life": 7.0,
+    "pia_temperature": 1.0,
+    "pia_anchors": "encoder",
+}
+OTHER_VAE = {
+    **OTHER_PIA,
+    "name": None,
+    "hidden_dims": [17],
+    "latent_dim": 7,
+    "keep_prob": 0.6,
+    "beta": 0.3,
+    "anneal_steps": 6,
+}
 OTHER: dict[type[ModelConfig], dict[str, Any]] = {
-    MultVAEConfig: {"name": None, "hidden_dims": [17], "latent_dim": 7, "keep_prob": 0.6, "beta": 0.3, "anneal_steps": 6, "pia": 0.3},
+    MultVAEConfig: OTHER_VAE,
+    RecVAEConfig: {
+        **OTHER_PIA,
+        "name": None,
+        "hidden_dim": 17,
+        "latent_dim": 7,
+        "keep_prob": 0.6,
+        "gamma": 0.006,
+        "encoder_epochs": 3,
+        "decoder_epochs": 2,
+    },
+    LinearPathVAEConfig: {**OTHER_VAE, "path": {"name": "ease", "l2": 11}, "path_weight": 3.0},
     MultDAEConfig: {"name": None, "hidden_dims": [17], "latent_dim": 7, "keep_prob": 0.6},
     EaseConfig: {"name": None, "l2": 11},
     PopularityConfig: {"name": None},
+    ItemKnnConfig: {"name": None, "neighbours": 11, "shrinkage": 5.0, "weighting": "none"},
+    Rp3BetaConfig: {"name": None, "neighbours": 11, "alpha": 0.7, "beta": 0.3},
+    SlimConfig: {"name": None, "l1": 1.1, "l2": 11.0, "nonnegative": False},
+    IalsConfig: {"name": None, "factors": 9, "regularization": 11.0, "alpha": 11.0, "iterations": 14, "seed": 1},
     TrainingConfig: {
         "epochs": 2,
         "batch_size": 51,
@@ -708,7 +773,7 @@ def test_changing_any_config_field_changes_something(kind: type[ModelConfig], fi
         values = {"model": OVERFITTING, "training": BASE_TRAINING}
         changed = [{**values, "training": {**BASE_TRAINING, field: OTHER[kind][field]}}]
     else:
-        training = {} if kind in (EaseConfig, PopularityConfig) else {"training": QUICK}
+        training = {} if kind in get_args(ClosedFormConfig) else {"training": QUICK}
         values = {"model": BASE[kind], **training}
         changed = [{"model": {**BASE[kind], field: OTHER[kind][field]}, **training}]
         if field == "name":
@@ -727,6 +792,10 @@ LONGER = {"epochs": 30, "batch_size": 100, "learning_rate": 3e-3, "metric": "ndc
 PLANTED_MODELS: dict[str, dict[str, Any]] = {
     "popularity": {"model": {"name": "popularity"}},
     "ease": {"model": {"name": "ease", "l2": 100}},
+    "item-knn": {"model": {"name": "item-knn", "neighbours": 60}},
+    "rp3beta": {"model": {"name": "rp3beta", "neighbours": 60, "alpha": 1.0, "beta": 0.5}},
+    "slim": {"model": {"name": "slim", "l2": 300, "nonnegative": False}},
+    "ials": {"model": {"name": "ials", "factors": 12, "alpha": 5.0, "regularization": 30}},
     "mult-dae": {"model": {"name": "mult-dae", "latent_dim": 16}, "training": LONGER},
     "mult-vae": {"model": {"name": "mult-vae", "hidden_dims": [48], "latent_dim": 16, "anneal_steps": 200}, "training": LONGER},
     "mult-vae+pia": {

@@ -23,9 +23,14 @@ if TYPE_CHECKING:
     from coterie.evaluation.evaluate import evaluate
     from coterie.export import export_onnx
     from coterie.models.ease import EaseConfig
+    from coterie.models.fields import Choice, Range
+    from coterie.models.ials import IalsConfig
+    from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
+    from coterie.models.linear_path_vae import LinearPathVAEConfig
     from coterie.models.multdae import MultDAEConfig
     from coterie.models.multvae import MultVAEConfig
     from coterie.models.popularity import PopularityConfig
+    from coterie.models.recvae import RecVAEConfig
     from coterie.recommend.engine import recommend_to_file
     from coterie.recommend.history_files import read_histories
     from coterie.recommend.similar import similar_items
@@ -34,6 +39,8 @@ if TYPE_CHECKING:
     from coterie.stream.to_folder import recommend_to_folder
     from coterie.training.trained_model import TrainedModel
     from coterie.training.trainer import train
+    from coterie.tuning.result import TuningResult
+    from coterie.tuning.tune import tune
 
 _HOME = {
     "RunConfig": "config",
@@ -51,9 +58,17 @@ _HOME = {
     "evaluate": "evaluation.evaluate",
     "export_onnx": "export",
     "EaseConfig": "models.ease",
+    "Choice": "models.fields",
+    "Range": "models.fields",
+    "IalsConfig": "models.ials",
+    "ItemKnnConfig": "models.item_item",
+    "Rp3BetaConfig": "models.item_item",
+    "SlimConfig": "models.item_item",
+    "LinearPathVAEConfig": "models.linear_path_vae",
     "MultDAEConfig": "models.multdae",
     "MultVAEConfig": "models.multvae",
     "PopularityConfig": "models.popularity",
+    "RecVAEConfig": "models.recvae",
     "recommend_to_file": "recommend.engine",
     "read_histories": "recommend.history_files",
     "similar_items": "recommend.similar",
@@ -62,22 +77,33 @@ _HOME = {
     "recommend_to_folder": "stream.to_folder",
     "TrainedModel": "training.trained_model",
     "train": "training.trainer",
+    "TuningResult": "tuning.result",
+    "tune": "tuning.tune",
 }
 
 __all__ = [
+    "Choice",
     "CoterieError",
     "Dataset",
     "EaseConfig",
+    "IalsConfig",
+    "ItemKnnConfig",
+    "LinearPathVAEConfig",
     "MultDAEConfig",
     "MultVAEConfig",
     "Part",
     "PopularityConfig",
     "PrepareRules",
+    "Range",
     "RayEngine",
+    "RecVAEConfig",
+    "Rp3BetaConfig",
     "RunConfig",
     "Service",
+    "SlimConfig",
     "TrainedModel",
     "TrainingConfig",
+    "TuningResult",
     "compare",
     "compare_runs",
     "evaluate",
@@ -91,6 +117,7 @@ __all__ = [
     "similar_items",
     "simulate_dataset",
     "train",
+    "tune",
 ]
 
 

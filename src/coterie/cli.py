@@ -4,9 +4,10 @@ Libraries are imported inside the verbs: ``--help`` should not wait two seconds 
 """
 
 import os
+import shlex
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
@@ -41,7 +42,7 @@ app = typer.Typer(
     "A log becomes a data set ([b]prepare[/b]), a data set a model ([b]train[/b]), a model is measured "
     "([b]evaluate[/b], [b]compare[/b]) and used ([b]recommend[/b]). Begin with [b]coterie demo[/b].",
     epilog="Exit codes: 0 done · 2 a wrong option · 3 bad data · 4 a damaged or unknown artifact · 5 a loss or score that is not "
-    "finite · 130, 143 stopped by SIGINT, SIGTERM (train resumes, and so does recommend into a folder).",
+    "finite · 130, 143 stopped by SIGINT, SIGTERM (train and tune resume, and so does recommend into a folder).",
 )
 
 bench_app = typer.Typer(no_args_is_help=True, help="Measure the engine on this machine, beside what it cannot do without.")
@@ -79,6 +80,13 @@ class Precision(StrEnum):
 
     FLOAT32 = "float32"
     BF16 = "bf16"
+
+
+class StudyPruner(StrEnum):
+    """What ends a trial early."""
+
+    MEDIAN = "median"
+    NONE = "none"
 
 
 def main() -> None:
@@ -196,7 +204,10 @@ def simulate(
 def train(
     data: Annotated[Path, typer.Argument(help="Data set folder, from prepare.")],
     folder: Annotated[Path, typer.Option("--out", help="Run folder: configuration, history, checkpoint, model.")],
-    model: Annotated[str | None, typer.Option(help="mult-vae (default), mult-dae, ease or popularity.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="mult-vae (default), mult-dae, recvae, linear-path-vae, ease, slim, rp3beta, item-knn, ials or popularity."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML or JSON with the sections model and training; options go over it.")] = None,
     pia: Annotated[float | None, typer.Option(help="λ_A, the weight of Personalized Item Alignment (default 0, off).")] = None,
     keep_prob: Annotated[float | None, typer.Option(help="Share of input entries that survive masking; 1 = clean.")] = None,
@@ -217,18 +228,14 @@ def train(
     json_file: JsonFile = None,
 ) -> None:
     """Train a model; the epoch with the best validation metric is kept."""
-    from coterie.config import RunConfig, read_values  # noqa: PLC0415
+    from coterie.config import RunConfig  # noqa: PLC0415
     from coterie.data.dataset import Dataset  # noqa: PLC0415
     from coterie.training.parallel import rank_of_process  # noqa: PLC0415
     from coterie.training.trainer import train as train_model  # noqa: PLC0415
 
-    values = read_values(config) if config else {}
     options = {"model.name": model, "model.pia": pia, "model.keep_prob": keep_prob, "model.beta": beta}
     options |= {"training.epochs": epochs, "training.seed": seed}
-    for key, value in [*options.items(), *map(_setting, setting or [])]:
-        if value is not None:
-            _put(values, key, value)
-    values.setdefault("model", {}).setdefault("name", "mult-vae")
+    values = _values(config, options | dict(map(_setting, setting or [])))
     trained = train_model(
         Dataset.load(data),
         RunConfig.of(values),
@@ -247,6 +254,62 @@ def train(
     found = f"  best epoch {best}, validation {trained.provenance['best_validation']:.4f}" if best else ""
     out.print(f"[green]model[/green] {folder}/model{found}", highlight=False)
     _write(json_file, {"run": str(folder), "config": trained.config.as_json(), **trained.provenance})
+
+
+@app.command()
+def tune(
+    data: Annotated[Path, typer.Argument(help="Data set folder, from prepare; its test users take no part.")],
+    folder: Annotated[Path, typer.Option("--out", help="Study folder: trials, best.toml, trials.csv. The same command goes on with it.")],
+    model: Annotated[str | None, typer.Option(help="As for train.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML or JSON to start from; options go over it.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any field, which is then not searched; repeat for more.")
+    ] = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=SPEC",
+            help="Search this field, as in model.pia=0.05..5:log, model.keep_prob=0.3..0.9, model.latent_dim=64,128 or, in the "
+            "model's own range, model.pia; repeat for more. Without any, all of the model's own space.",
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Of the whole study.")] = 50,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes at once; the same command elsewhere takes part, too.")] = 1,
+    metric: Annotated[str | None, typer.Option(help="On validation users (default: training.metric).")] = None,
+    pruner: Annotated[StudyPruner, typer.Option(help="median ends a trial that is worse than half of the others.")] = StudyPruner.MEDIAN,
+    seed: Annotated[int, typer.Option(min=0, help="Of the search; that of training is training.seed.")] = 0,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the models of finished trials.")] = False,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """Search a model's configurations for the best one on validation users."""
+    from coterie.config import RunConfig  # noqa: PLC0415
+    from coterie.data.dataset import Dataset  # noqa: PLC0415
+    from coterie.tuning.space import read_space  # noqa: PLC0415
+    from coterie.tuning.tune import tune as tune_model  # noqa: PLC0415
+
+    fixed = dict(map(_setting, setting or []))
+    base = RunConfig.of(_values(config, {"model.name": model} | fixed))
+    with _trials_bar(trials) as progress:
+        result = tune_model(
+            Dataset.load(data),
+            base,
+            out=folder,
+            search=read_space(base, search or [], fixed),
+            n_trials=trials,
+            jobs=jobs,
+            metric=metric,
+            pruner=pruner.value,
+            seed=seed,
+            device=device,
+            keep=keep,
+            command=shlex.join(["coterie", *sys.argv[1:]]),
+            progress=progress,
+        )
+    out.print(str(result), highlight=False, markup=False, soft_wrap=True)
+    if result.best is not None:
+        out.print(f"[green]configuration[/green] {folder}/best.toml", highlight=False, soft_wrap=True)
+    _write(json_file, result.to_json())
 
 
 @app.command()
@@ -494,6 +557,55 @@ def export(
     _write(json_file, {"folder": str(folder), **read_manifest(folder, SCHEMA)})
 
 
+@app.command()
+def reproduce(
+    table: Annotated[str, typer.Argument(help="ml-20m, netflix, taste-profile, ml-1m, ml-latest-small, gowalla, pia-ablations or curves.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of the raw files; needed until every data set is prepared.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Data sets, runs and the table; the same command goes on there (default runs/TABLE).")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="1,2,…", help="In place of the table's own; each draws a split and trains.")] = None,
+    held_out_users: Annotated[int | None, typer.Option(min=1, help="A smaller table: in place of the protocol's number.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="A smaller table: passes at most.")] = None,
+    rows: Annotated[str | None, typer.Option(metavar="NAME,…", help="Some of the table's rows only.")] = None,
+    page: Annotated[Path | None, typer.Option(metavar="FILE", help="Also replace the table's section in this page.")] = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Only tell the time and memory it will take, from a few steps.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of torch (default: all).")] = None,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """Run a published protocol from raw files to its table, beside the published values."""
+    import torch  # noqa: PLC0415
+
+    from coterie.reproduce.book import reproduce as reproduce_table  # noqa: PLC0415
+    from coterie.reproduce.estimate import estimate as estimate_table  # noqa: PLC0415
+    from coterie.reproduce.pages import text  # noqa: PLC0415
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    chosen = None if rows is None else rows.split(",")
+    if estimate:
+        costs = estimate_table(table, rows=chosen, epochs=epochs, device=device, tell=err.print)
+        out.print(str(costs), markup=False, highlight=False, soft_wrap=True)
+        _write(json_file, costs.to_json())
+        return
+    results = reproduce_table(
+        table,
+        folder or Path("runs") / table,
+        data,
+        seeds=None if seeds is None else _whole_numbers(seeds),
+        held_out_users=held_out_users,
+        epochs=epochs,
+        rows=chosen,
+        device=device,
+        page=page,
+        tell=lambda line: err.print(line, markup=False, highlight=False, soft_wrap=True),
+        progress=True,
+    )
+    out.print(text(results), markup=False, highlight=False, soft_wrap=True)
+    _write(json_file, results.to_json())
+
+
 def _evaluate(run: Path, split: SplitPart, metrics: list[str], data: Path | None, device: str) -> Any:
     from coterie.data.dataset import Dataset  # noqa: PLC0415
     from coterie.data.split import Part  # noqa: PLC0415
@@ -510,9 +622,16 @@ def _evaluate(run: Path, split: SplitPart, metrics: list[str], data: Path | None
         return evaluate_model(model, dataset.cases(Part[split.name]), metrics=metrics, user_ids=dataset.users, progress=advance)
 
 
+def _whole_numbers(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"seeds must be whole numbers joined by commas, found {text!r}; as in 1,2,3.") from error
+
+
 def _setting(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
-    if not equals or key.count(".") != 1:
+    if not equals or "." not in key:
         raise ConfigError(f"--set must be SECTION.FIELD=VALUE, found {text!r}; as in model.latent_dim=64.")
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
@@ -520,9 +639,22 @@ def _setting(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
-    section, field = key.split(".")
-    values.setdefault(section, {})[field] = value
+def _values(config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration file says, with options over it; those that are None were not given."""
+    from coterie.config import read_values  # noqa: PLC0415
+
+    values = read_values(config) if config else {}
+    for key, value in options.items():
+        if value is not None:
+            *path, field = key.split(".")
+            place = values
+            for step in path:
+                place = place.setdefault(step, {})
+                if not isinstance(place, dict):
+                    raise ConfigError(f"{key}: {step} must hold fields, found the value {place!r}; leave .{field} out.")
+            place[field] = value
+    values.setdefault("model", {}).setdefault("name", "mult-vae")
+    return values
 
 
 def _read_ids(path: Path | None) -> list[str] | None:
@@ -560,6 +692,20 @@ def _users_bar() -> Iterator[Callable[[int, int], None]]:
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
+
+
+@contextmanager
+def _trials_bar(total: int) -> Iterator[Callable[[Any], None]]:
+    """Shows the trials that are finished, the best so far and the time left."""
+    columns = (BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("trials{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=err, transient=True) as progress:
+        task = progress.add_task("", total=total)
+
+        def tell(result: Any) -> None:
+            best = f"  {result.metric} {result.best.value:.4f} in trial {result.best.number}" if result.best else ""
+            progress.update(task, completed=result.n_finished, description=best)
+
+        yield tell
 
 
 @contextmanager

@@ -12,23 +12,27 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Self, TypeAlias
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from coterie.errors import ConfigError
 from coterie.evaluation.metrics import Metric
 from coterie.models.ease import EaseConfig
-from coterie.models.fields import ModelConfig, PositiveInt
+from coterie.models.fields import Choice, ModelConfig, PositiveInt, Range
+from coterie.models.ials import IalsConfig
+from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
+from coterie.models.linear_path_vae import LinearPathVAEConfig
 from coterie.models.multdae import MultDAEConfig
 from coterie.models.multvae import MultVAEConfig
 from coterie.models.popularity import PopularityConfig
+from coterie.models.recvae import RecVAEConfig
 
-NetworkConfig: TypeAlias = MultVAEConfig | MultDAEConfig
+NetworkConfig: TypeAlias = MultVAEConfig | MultDAEConfig | RecVAEConfig | LinearPathVAEConfig
 """Models that are trained in steps."""
 
-ClosedFormConfig: TypeAlias = EaseConfig | PopularityConfig
-"""Models that are computed at once."""
+ClosedFormConfig: TypeAlias = EaseConfig | PopularityConfig | ItemKnnConfig | Rp3BetaConfig | SlimConfig | IalsConfig
+"""Models that are computed at once, some of them by a library."""
 
 ModelsConfig: TypeAlias = NetworkConfig | ClosedFormConfig
 
@@ -56,6 +60,12 @@ class TrainingConfig(ModelConfig):
         False, description="Adam moves only the rows of items that a batch meets (lazy Adam): for catalogues far larger than a batch"
     )
     seed: int = Field(0, ge=0, description="of initial weights, order of users, masks and noise")
+
+    SEARCH: ClassVar = {
+        "batch_size": Choice((100, 200, 500)),
+        "learning_rate": Range(3e-4, 3e-3, log=True),
+        "weight_decay": Range(1e-7, 1e-3, log=True),
+    }
 
     @model_validator(mode="after")
     def _no_decay_of_rows_not_met(self) -> Self:
@@ -88,7 +98,7 @@ class RunConfig(ModelConfig):
     @model_validator(mode="after")
     def _no_idle_training(self) -> Self:
         if self.network_free() and "training" in self.model_fields_set:
-            raise ConfigError(f"[training] must be absent for {self.model.name}, which has a closed form; remove it.")
+            raise ConfigError(f"[training] must be absent for {self.model.name}, which is not trained in steps; remove it.")
         return self
 
     @classmethod
@@ -101,7 +111,7 @@ class RunConfig(ModelConfig):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(_explain(error)) from error
+            raise ConfigError(explain(error)) from error
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -135,7 +145,8 @@ def read_values(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
+    """What is wrong with a configuration, a line a field."""
     return "\n".join(
         f"{'.'.join(map(str, fault['loc'])) or 'configuration'}: {fault['msg']}, found {fault['input']!r}; see the field's description."
         for fault in error.errors()

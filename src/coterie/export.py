@@ -45,11 +45,15 @@ from torch import Tensor, nn
 import coterie
 from coterie.errors import ConfigError
 from coterie.files import publish_folder, write_manifest
-from coterie.models.autoencoder import Autoencoder
+from coterie.models.autoencoder import Autoencoder, TanhAutoencoder
 from coterie.models.ease import Ease
+from coterie.models.ials import Ials
+from coterie.models.item_item import ItemItem
+from coterie.models.linear_path_vae import LinearPathVAE
 from coterie.models.multdae import MultDAE
 from coterie.models.multvae import MultVAE
 from coterie.models.popularity import Popularity
+from coterie.models.recvae import LAYER_NORM_EPS, RecVAE
 from coterie.training.networks import Network
 from coterie.training.trained_model import TrainedModel
 
@@ -74,11 +78,11 @@ def export_onnx(model: TrainedModel, folder: str | Path) -> None:
     `coterie.recommend.engine.recommend` ranks by popularity there, and a server should do so, too.
 
     Args:
-        model: Any trained model.
+        model: An autoencoder, EASE or popularity.
         folder: Where the export goes.
 
     Raises:
-        ConfigError: if the package onnx is missing, or ``folder`` holds something else.
+        ConfigError: if the package onnx is missing, the model is another one, or ``folder`` holds something else.
 
     Example:
         >>> import tempfile
@@ -202,12 +206,21 @@ def _add_scores(graph: _Graph, network: Network) -> None:
         graph.node("Expand", graph.weight(network.counts), _block_shape(graph, network.n_items), output="scores")
     elif isinstance(network, Ease):
         _history_sum(graph, network.weight, output="scores")
-    elif isinstance(network, MultVAE):
-        latent_dim = len([network.input, *network.encoder][-1].get_parameter("bias")) // 2
-        start, stop, axis = (graph.constant([number]) for number in (0, latent_dim, 1))
-        _decode(graph, network, graph.node("Slice", _code(graph, network), start, stop, axis))
+    elif isinstance(network, LinearPathVAE) and isinstance(network.path, Ease):
+        logits = _decode(graph, network, _mean(graph, _tanh_encoder(graph, network)))
+        linear = graph.node("Mul", _history_sum(graph, network.path.weight), graph.constant(network.path_weight, np.float32))
+        graph.node("Add", logits, linear, output="scores")
+    elif isinstance(network, MultVAE) and not isinstance(network, LinearPathVAE):
+        _decode(graph, network, _mean(graph, _tanh_encoder(graph, network)), output="scores")
     elif isinstance(network, MultDAE):
-        _decode(graph, network, graph.node("Tanh", _code(graph, network)))
+        _decode(graph, network, graph.node("Tanh", _tanh_encoder(graph, network)[0]), output="scores")
+    elif isinstance(network, RecVAE):
+        _linear(graph, _mean(graph, _dense_encoder(graph, network)), network.output, output="scores")
+    elif isinstance(network, ItemItem | Ials | LinearPathVAE):
+        raise ConfigError(
+            f"only the autoencoders (a linear path being ease), ease and popularity can be exported, ONNX has no sparse matrix and solves "
+            f"no equations, found {type(network).__name__}; export one of those, or serve with Coterie."
+        )
     else:
         raise ConfigError(f"only networks of this library can be exported, found {type(network).__name__}; export what it is made of.")
 
@@ -231,22 +244,47 @@ def _history_sum(graph: _Graph, weight: Tensor, **output: str) -> str:
     return graph.sum_rows(table, rows, zeros, **output)
 
 
-def _code(graph: _Graph, network: Autoencoder) -> str:
-    """What `Autoencoder.encode` gives for clean histories."""
+def _first_layer(graph: _Graph, network: Autoencoder) -> str:
+    """What the first layer gives for clean histories."""
     given = graph.node("Cast", graph.node("GreaterOrEqual", "items", graph.constant(0)), to=graph.types.FLOAT)
     counts = graph.node("ReduceSum", given, graph.constant([1]), keepdims=1)
     norm = graph.node("Sqrt", graph.node("Max", counts, graph.constant(1, np.float32)))
     mean = graph.node("Div", _history_sum(graph, network.input.weight), norm)
-    h = graph.node("Add", mean, graph.weight(network.input.bias))
-    for layer in network.encoder:
+    return graph.node("Add", mean, graph.weight(network.input.bias))
+
+
+def _tanh_encoder(graph: _Graph, network: TanhAutoencoder) -> tuple[str, int]:
+    """The code, and its width."""
+    h, layers = _first_layer(graph, network), [network.input, *network.encoder]
+    for layer in layers[1:]:
         h = _linear(graph, graph.node("Tanh", h), layer)
-    return h
+    return h, len(layers[-1].get_parameter("bias"))
 
 
-def _decode(graph: _Graph, network: Autoencoder, z: str) -> None:
+def _dense_encoder(graph: _Graph, network: RecVAE) -> tuple[str, int]:
+    """RecVAE's code, and its width."""
+    outputs: list[str] = []
+    h = _first_layer(graph, network)
+    for layer, norm in zip([*network.encoder, network.code], network.norms, strict=True):
+        swish = graph.node("Mul", h, graph.node("Sigmoid", h))
+        scale, bias = (graph.weight(norm.get_parameter(name)) for name in ("weight", "bias"))
+        outputs.append(graph.node("LayerNormalization", swish, scale, bias, epsilon=LAYER_NORM_EPS))
+        h = _linear(graph, outputs[-1], layer)
+        if layer is not network.code:
+            h = graph.node("Sum", h, *outputs)
+    return h, len(network.code.bias)
+
+
+def _mean(graph: _Graph, code: tuple[str, int]) -> str:
+    """The first half of a code, the posterior mean."""
+    name, width = code
+    return graph.node("Slice", name, *(graph.constant([number]) for number in (0, width // 2, 1)))
+
+
+def _decode(graph: _Graph, network: TanhAutoencoder, z: str, **output: str) -> str:
     for layer in network.decoder:
         z = graph.node("Tanh", _linear(graph, z, layer))
-    _linear(graph, z, network.output, output="scores")
+    return _linear(graph, z, network.output, **output)
 
 
 def _linear(graph: _Graph, h: str, layer: nn.Module, **output: str) -> str:

@@ -23,6 +23,7 @@ class SparseRows:
         indices: ``[n_ones]`` int64 column of each one, row after row.
         offsets: ``[n_rows + 1]`` int64 where each row starts and the last ends.
         n_items: Number of columns.
+        values: ``[n_ones]`` float32 weights that go along with the ones, where something asks for them; None = none.
 
     Example:
         >>> rows = SparseRows.from_csr(csr_array(np.array([[1, 0, 1], [0, 0, 0]])))
@@ -33,6 +34,7 @@ class SparseRows:
     indices: Tensor
     offsets: Tensor
     n_items: int
+    values: Tensor | None = None
 
     @classmethod
     def from_csr(cls, matrix: csr_array, device: torch.device | str = "cpu") -> "SparseRows":
@@ -59,27 +61,29 @@ class SparseRows:
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         n_ones = int(offsets[-1])
         shift = torch.repeat_interleave(starts - offsets[:-1], counts, output_size=n_ones)
-        return SparseRows(self.indices[shift + torch.arange(n_ones, device=shift.device)], offsets, self.n_items)
+        ones = shift + torch.arange(n_ones, device=shift.device)
+        return SparseRows(self.indices[ones], offsets, self.n_items, None if self.values is None else self.values[ones])
 
     def compact(self) -> tuple["SparseRows", Tensor]:
         """The same rows over their own columns alone: renumbered from 0, and the ``[n_columns]`` columns themselves, ascending."""
         columns, place = torch.unique(self.indices, return_inverse=True)
-        return SparseRows(place, self.offsets, len(columns)), columns
+        return SparseRows(place, self.offsets, len(columns), self.values), columns
 
     def columns(self, start: int, stop: int) -> "SparseRows":
         """The same rows over the columns from ``start`` to before ``stop`` alone, which are numbered anew from 0."""
         if (start, stop) == (0, self.n_items):
             return self
         part = self.where((self.indices >= start) & (self.indices < stop))
-        return SparseRows(part.indices - start, part.offsets, stop - start)
+        return SparseRows(part.indices - start, part.offsets, stop - start, part.values)
 
     def where(self, keep: Tensor) -> "SparseRows":
         """The same rows with only the ones where ``keep`` ([n_ones] bool) holds."""
         kept_before = torch.cat([keep.new_zeros(1, dtype=torch.int64), keep.cumsum(0)])
-        return SparseRows(self.indices[keep], kept_before[self.offsets], self.n_items)
+        values = None if self.values is None else self.values[keep]
+        return SparseRows(self.indices[keep], kept_before[self.offsets], self.n_items, values)
 
 
-def gather_sum(rows: SparseRows, weight: Tensor) -> Tensor:
+def gather_sum(rows: SparseRows, weight: Tensor, values: Tensor | None = None) -> Tensor:
     """The product of binary rows with a matrix, by gathering: row u is the sum of ``weight`` over u's ones.
 
     Neither direction makes a batch × items matrix. The gradient is the same gather with the pattern transposed,
@@ -88,6 +92,7 @@ def gather_sum(rows: SparseRows, weight: Tensor) -> Tensor:
     Args:
         rows: ``[n_rows, n_items]`` binary.
         weight: ``[n_items, dim]``.
+        values: ``[n_ones]`` to take the place of the ones, constants of the type of ``weight``.
 
     Returns:
         ``[n_rows, dim]``; an empty row gives zeros.
@@ -97,24 +102,27 @@ def gather_sum(rows: SparseRows, weight: Tensor) -> Tensor:
         >>> gather_sum(rows, torch.tensor([[1.0], [10.0], [100.0]])).tolist()
         [[101.0], [0.0]]
     """
-    summed: Tensor = _GatherSum.apply(weight, rows.indices, rows.offsets)  # type: ignore[no-untyped-call]
+    summed: Tensor = _GatherSum.apply(weight, rows.indices, rows.offsets, values)  # type: ignore[no-untyped-call]
     return summed
 
 
 class _GatherSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, indices: Tensor, offsets: Tensor) -> Tensor:
-        ctx.save_for_backward(indices, offsets)
+    def forward(ctx: Any, weight: Tensor, indices: Tensor, offsets: Tensor, values: Tensor | None) -> Tensor:
+        ctx.save_for_backward(indices, offsets, values)
         ctx.n_items = len(weight)
-        return functional.embedding_bag(indices, weight, offsets, mode="sum", include_last_offset=True)
+        return _embedding_bag(indices, weight, offsets, values)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        indices, offsets = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        indices, offsets, values = ctx.saved_tensors
         row = torch.repeat_interleave(offsets[1:] - offsets[:-1], output_size=len(indices))
-        by_item = row[torch.argsort(indices, stable=True)]
+        order = torch.argsort(indices, stable=True)
         ends = torch.bincount(indices, minlength=ctx.n_items).cumsum(0)
         item_offsets = torch.cat([ends.new_zeros(1), ends])
-        grad = grad.contiguous()
-        return functional.embedding_bag(by_item, grad, item_offsets, mode="sum", include_last_offset=True), None, None
+        return _embedding_bag(row[order], grad.contiguous(), item_offsets, None if values is None else values[order]), None, None, None
+
+
+def _embedding_bag(indices: Tensor, weight: Tensor, offsets: Tensor, values: Tensor | None) -> Tensor:
+    return functional.embedding_bag(indices, weight, offsets, mode="sum", per_sample_weights=values, include_last_offset=True)

@@ -135,6 +135,16 @@ class Dataset:
         rows = select(x.indptr, x.indices, x.n_items, split.interaction_part == Part.TRAIN)
         return rows[np.flatnonzero(split.user_part == Part.TRAIN)]
 
+    @property
+    def train_timestamps(self) -> np.ndarray | None:
+        """``[n_train_interactions]`` int64 seconds since 1970 of the interactions of `train`, in its order, where the source has them."""
+        x, split = self.interactions, self.split
+        if x.timestamps is None:
+            return None
+        of_train_user = np.repeat(split.user_part == Part.TRAIN, np.diff(x.indptr))
+        timestamps: np.ndarray = x.timestamps[of_train_user & (split.interaction_part == Part.TRAIN)]
+        return timestamps
+
     def cases(self, part: Part) -> Cases:
         """The users to validate or test on, with what is folded in and what is held out."""
         x = self.interactions

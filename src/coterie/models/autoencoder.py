@@ -1,4 +1,4 @@
-"""What Mult-VAE and Mult-DAE share: an encoder that reads sparse histories and a decoder up to its last layer."""
+"""What the autoencoders share: an encoder that reads sparse histories and a decoder up to its last layer."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -31,10 +31,9 @@ class SparseLinear(nn.Module):
 
     sparse_gradient = False
 
-    def __init__(self, n_items: int, dim: int, n_bias: int, generator: torch.Generator) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
-        self.weight = nn.Parameter(_xavier_normal((n_items, dim), generator))
-        self.bias = nn.Parameter(_small_normal(n_bias, generator))
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
 
     def gather(self, rows: SparseRows) -> Tensor:
         """The sums ``[n_users, dim]`` of the weights of each user's items, without the bias."""
@@ -48,49 +47,37 @@ def met_rows(rows: SparseRows, weight: Tensor) -> tuple[SparseRows, Tensor]:
 
 
 class Autoencoder(nn.Module, ABC):
-    """An encoder and a decoder around a code, with tanh between layers.
+    """An encoder and a decoder around a code.
 
     The first and the last layer meet the items; the last one's product is left to the objective, which fuses it
     with the soft-max, to whoever ranks by `user_factors` and `item_factors`, and to `decode`.
 
     Args:
-        n_items: Size of the catalogue.
-        hidden_dims: Widths between items and code, on both sides (mirrored in the decoder).
-        code_dim: What the encoder puts out, e.g. mean and log-variance together.
-        latent_dim: What the decoder takes in.
-        generator: For the initial weights: Xavier normal, biases normal(0, 0.001).
+        first: The first layer.
+        last: The last one.
     """
 
-    def __init__(self, n_items: int, hidden_dims: Sequence[int], code_dim: int, latent_dim: int, generator: torch.Generator) -> None:
+    def __init__(self, first: SparseLinear, last: SparseLinear) -> None:
         super().__init__()
-        encoder = [*hidden_dims, code_dim]
-        decoder = [latent_dim, *reversed(hidden_dims)]
-        self.n_items = n_items
-        self.input = SparseLinear(n_items, encoder[0], encoder[0], generator)
-        self.encoder = nn.ModuleList(_linear(i, o, generator) for i, o in pairwise(encoder))
-        self.decoder = nn.ModuleList(_linear(i, o, generator) for i, o in pairwise(decoder))
-        self.output = SparseLinear(n_items, decoder[-1], n_items, generator)
+        self.n_items = len(last.weight)
+        self.input, self.output = first, last
 
     def encode(self, rows: SparseRows, scale: Tensor) -> Tensor:
         """The code of ``[n_users, n_items]`` histories whose entries all weigh ``scale`` ([n_users]): ``[n_users, code_dim]``."""
         return self.encode_hidden(self.input.gather(rows) * scale.unsqueeze(1) + self.input.bias)
 
+    @abstractmethod
     def encode_hidden(self, h: Tensor) -> Tensor:
-        """The encoder without its first layer: ``[n_users, hidden]`` before its tanh to ``[n_users, code_dim]``."""
-        for layer in self.encoder:
-            h = layer(torch.tanh(h))
-        return h
+        """The encoder without its first layer: ``[n_users, hidden]`` before its activation to ``[n_users, code_dim]``."""
 
     def compile_layers(self) -> None:
         """Compiles what lies between the first and the last layer; those two run as they are, their shapes change with every batch."""
         self.encode_hidden = torch.compile(self.encode_hidden, dynamic=True)  # type: ignore[method-assign]
         self.decode_hidden = torch.compile(self.decode_hidden, dynamic=True)  # type: ignore[method-assign]
 
+    @abstractmethod
     def decode_hidden(self, z: Tensor) -> Tensor:
         """The decoder without its last layer: ``[n_users, latent_dim]`` to ``[n_users, hidden]``."""
-        for layer in self.decoder:
-            z = torch.tanh(layer(z))
-        return z
 
     def decode(self, z: Tensor) -> Tensor:
         """Logits ``[n_users, n_items]`` of ``[n_users, latent_dim]`` latent points."""
@@ -109,13 +96,46 @@ class Autoencoder(nn.Module, ABC):
         hidden = self.decode_hidden(self.point(rows))
         return _factors(hidden, hidden.new_ones(len(hidden)))
 
-    def item_factors(self) -> Tensor:
+    def item_factors(self) -> Tensor | None:
         """``[n_items, dim]``: the last layer's weights, its bias, zeros."""
         return _factors(self.output.weight.detach(), self.output.bias.detach())
 
     def item_vectors(self) -> Tensor:
         """``[n_items, hidden]``: the decoder's last layer, whose inner product with a user's hidden state scores an item."""
         return self.output.weight.detach()
+
+
+class TanhAutoencoder(Autoencoder):
+    """Dense layers with tanh between them, as in Mult-VAE and Mult-DAE.
+
+    Args:
+        n_items: Size of the catalogue.
+        hidden_dims: Widths between items and code, on both sides (mirrored in the decoder).
+        code_dim: What the encoder puts out, e.g. mean and log-variance together.
+        latent_dim: What the decoder takes in.
+        generator: For the initial weights: Xavier normal, biases normal(0, 0.001).
+    """
+
+    def __init__(self, n_items: int, hidden_dims: Sequence[int], code_dim: int, latent_dim: int, generator: torch.Generator) -> None:
+        encoder = [*hidden_dims, code_dim]
+        decoder = [latent_dim, *reversed(hidden_dims)]
+        first = SparseLinear(_xavier_normal((n_items, encoder[0]), generator), _small_normal(encoder[0], generator))
+        inner = [[_linear(i, o, generator) for i, o in pairwise(dims)] for dims in (encoder, decoder)]
+        last = SparseLinear(_xavier_normal((n_items, decoder[-1]), generator), _small_normal(n_items, generator))
+        super().__init__(first, last)
+        self.encoder, self.decoder = (nn.ModuleList(layers) for layers in inner)
+
+    def encode_hidden(self, h: Tensor) -> Tensor:
+        """Tanh and a dense layer, in turn."""
+        for layer in self.encoder:
+            h = layer(torch.tanh(h))
+        return h
+
+    def decode_hidden(self, z: Tensor) -> Tensor:
+        """A dense layer and tanh, in turn."""
+        for layer in self.decoder:
+            z = torch.tanh(layer(z))
+        return z
 
 
 def _factors(vectors: Tensor, last: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """EASE: the linear autoencoder with a closed form (Steck, WWW 2019)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from coterie.errors import NumericalError
-from coterie.models.fields import ModelConfig
+from coterie.models.fields import ModelConfig, Range
 from coterie.sparse import SparseRows, gather_sum
 
 
@@ -19,6 +19,8 @@ class EaseConfig(ModelConfig):
 
     name: Literal["ease"] = "ease"
     l2: float = Field(500.0, gt=0, description="λ, added to the diagonal of XᵀX")
+
+    SEARCH: ClassVar = {"l2": Range(10, 10_000, log=True)}
 
 
 class Ease(nn.Module):

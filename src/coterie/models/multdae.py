@@ -1,17 +1,18 @@
 """Mult-DAE: the denoising autoencoder with a multinomial likelihood (Liang et al., WWW 2018)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from coterie.models.autoencoder import Autoencoder, input_scale
-from coterie.models.fields import ModelConfig, PositiveInt
+from coterie.models.autoencoder import TanhAutoencoder, input_scale
+from coterie.models.fields import PositiveInt, Range
+from coterie.models.stepped import SteppedConfig
 from coterie.sparse import SparseRows
 
 
-class MultDAEConfig(ModelConfig):
+class MultDAEConfig(SteppedConfig):
     """Architecture and objective of a Mult-DAE: no sampling, no KL; weight decay is the optimiser's."""
 
     name: Literal["mult-dae"] = "mult-dae"
@@ -19,8 +20,10 @@ class MultDAEConfig(ModelConfig):
     latent_dim: PositiveInt = Field(200, description="the dimension of the code")
     keep_prob: float = Field(0.5, gt=0, le=1, description="probability that an input entry survives masking; 1 = clean input")
 
+    SEARCH: ClassVar = {"latent_dim": Range(50, 400, log=True), "keep_prob": Range(0.3, 0.9)}
 
-class MultDAE(Autoencoder):
+
+class MultDAE(TanhAutoencoder):
     """I-200-I by default, tanh on the code as on every hidden layer."""
 
     def __init__(self, n_items: int, config: MultDAEConfig, generator: torch.Generator) -> None:

@@ -1,29 +1,41 @@
 """Mult-VAE: the variational autoencoder with a multinomial likelihood (Liang et al., WWW 2018)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from coterie.models.autoencoder import Autoencoder, input_scale
-from coterie.models.fields import ModelConfig, PositiveInt
+from coterie.models.autoencoder import TanhAutoencoder, input_scale
+from coterie.models.fields import PositiveInt, Range
+from coterie.models.stepped import AlignedConfig
 from coterie.sparse import SparseRows
 
 
-class MultVAEConfig(ModelConfig):
-    """Architecture and objective of a Mult-VAE."""
+class VAEConfig(AlignedConfig):
+    """Architecture and objective of a variational autoencoder with a multinomial likelihood."""
 
-    name: Literal["mult-vae"] = "mult-vae"
     hidden_dims: tuple[PositiveInt, ...] = Field((600,), description="widths between items and latent space, mirrored in the decoder")
     latent_dim: PositiveInt = Field(200, description="the real dimension of z")
     keep_prob: float = Field(0.5, gt=0, le=1, description="probability that an input entry survives masking; 1 = clean input")
     beta: float = Field(0.2, ge=0, description="final weight of the KL")
     anneal_steps: int = Field(1000, ge=0, description="steps over which beta rises linearly from 0")
-    pia: float = Field(0.0, ge=0, description="λ_A, the weight of Personalized Item Alignment; 0 = off")
+
+    SEARCH: ClassVar = {
+        "latent_dim": Range(50, 400, log=True),
+        "keep_prob": Range(0.3, 0.9),
+        "beta": Range(0.05, 1.0, log=True),
+        "pia": Range(0.05, 5.0, log=True),
+    }
 
 
-class MultVAE(Autoencoder):
+class MultVAEConfig(VAEConfig):
+    """A Mult-VAE."""
+
+    name: Literal["mult-vae"] = "mult-vae"
+
+
+class MultVAE(TanhAutoencoder):
     """I-600-200-600-I by default: q(z given x) = N(mu, diag exp(logvar)), p(x given z) = Mult(n, softmax(f(z))).
 
     Example:
@@ -33,7 +45,7 @@ class MultVAE(Autoencoder):
         torch.Size([2, 4])
     """
 
-    def __init__(self, n_items: int, config: MultVAEConfig, generator: torch.Generator) -> None:
+    def __init__(self, n_items: int, config: VAEConfig, generator: torch.Generator) -> None:
         super().__init__(n_items, config.hidden_dims, 2 * config.latent_dim, config.latent_dim, generator)
 
     def posterior(self, rows: SparseRows, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -158,7 +158,7 @@ class _MultinomialNLL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         if ctx.turn != ctx.buffer.turn:
             raise RuntimeError("the logits of this step were overwritten by a later one; give each its own LogitBuffer.")
         ctx.buffer.turn += 1
@@ -168,11 +168,13 @@ class _MultinomialNLL(torch.autograd.Function):
         ctx.padded.mul_((positives.counts * grad).unsqueeze(1))
         grad_logits = ctx.padded[:, : len(weight)]
         grad_logits[row, positives.indices] -= grad[row]
-        ones = grad_logits.new_ones(len(grad_logits))
-        grad_bias = grad_logits.t() @ ones
+        # One product each: a frozen decoder saves the second, a frozen encoder the first.
+        to_hidden, to_weight, to_bias, *_ = ctx.needs_input_grad
+        grad_bias = grad_logits.t() @ grad_logits.new_ones(len(grad_logits)) if to_bias else None
         grad_logits = grad_logits.to(weight.dtype)
-        grad_hidden, grad_weight = grad_logits @ weight, grad_logits.t() @ hidden
-        return grad_hidden.to(ctx.types[0]), grad_weight.to(ctx.types[1]), grad_bias, None, None
+        grad_hidden = (grad_logits @ weight).to(ctx.types[0]) if to_hidden else None
+        grad_weight = (grad_logits.t() @ hidden).to(ctx.types[1]) if to_weight else None
+        return grad_hidden, grad_weight, grad_bias, None, None
 
 
 class _ChunkedNLL(torch.autograd.Function):
@@ -196,23 +198,27 @@ class _ChunkedNLL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
         hidden, weight, bias, log_normalizer = ctx.saved_tensors
         positives, row = ctx.positives, ctx.row
         narrow_hidden = hidden.to(ctx.narrow)
         scale = (positives.counts * grad).unsqueeze(1)
-        grad_hidden = torch.zeros_like(hidden, dtype=bias.dtype)
-        grad_weight, grad_bias = torch.empty_like(weight), torch.empty_like(bias)
+        to_hidden, to_weight, to_bias, *_ = ctx.needs_input_grad
+        grad_hidden = torch.zeros_like(hidden, dtype=bias.dtype) if to_hidden else None
+        grad_weight, grad_bias = torch.empty_like(weight) if to_weight else None, torch.empty_like(bias) if to_bias else None
         for chunk in _chunks(len(weight), ctx.chunk_items):
             logits = _logits(narrow_hidden, weight[chunk], bias[chunk], ctx.buffer)[:, : chunk.stop - chunk.start]
             grad_logits = logits.sub_(log_normalizer.unsqueeze(1)).exp_().mul_(scale)
             inside = ((positives.indices >= chunk.start) & (positives.indices < chunk.stop)).nonzero().squeeze(1)
             grad_logits[row[inside], positives.indices[inside] - chunk.start] -= grad[row[inside]]
-            grad_bias[chunk] = grad_logits.sum(dim=0)
+            if grad_bias is not None:
+                grad_bias[chunk] = grad_logits.sum(dim=0)
             grad_logits = grad_logits.to(ctx.narrow)
-            grad_hidden += grad_logits @ weight[chunk].to(ctx.narrow)
-            grad_weight[chunk] = grad_logits.t() @ narrow_hidden
-        return grad_hidden.to(hidden.dtype), grad_weight, grad_bias, None, None, None
+            if grad_hidden is not None:
+                grad_hidden += grad_logits @ weight[chunk].to(ctx.narrow)
+            if grad_weight is not None:
+                grad_weight[chunk] = grad_logits.t() @ narrow_hidden
+        return None if grad_hidden is None else grad_hidden.to(hidden.dtype), grad_weight, grad_bias, None, None, None
 
 
 def _chunks(n_items: int, size: int) -> Iterator[slice]:

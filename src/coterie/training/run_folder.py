@@ -86,7 +86,7 @@ class RunFolder:
             ) from error
         if found != asked:
             raise ConfigError(
-                f"{self.path}: a run resumes only with its own configuration, data set and precision, {_difference(found, asked)}."
+                f"{self.path}: a run resumes only with its own configuration, data set and precision, {differences(found, asked)}."
             )
 
     def _sweep(self) -> None:
@@ -152,7 +152,8 @@ def _environment(dataset: Dataset, device: str, world: World) -> dict[str, Any]:
     }
 
 
-def _difference(found: dict[str, Any], asked: dict[str, Any]) -> str:
+def differences(found: dict[str, Any], asked: dict[str, Any]) -> str:
+    """Where two nested mappings differ, in words."""
     before, now = _flatten(found), _flatten(asked)
     different = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     return "; ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in different)

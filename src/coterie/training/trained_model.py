@@ -25,7 +25,9 @@ from coterie.data.ids import Id, IdMap
 from coterie.errors import ArtifactError, ConfigError, DataError
 from coterie.files import publish_folder, read_manifest, write_manifest
 from coterie.models.autoencoder import Autoencoder
+from coterie.models.ials import Ials
 from coterie.models.multvae import MultVAE
+from coterie.models.recvae import RecVAE
 from coterie.recommend.engine import recommend
 from coterie.recommend.histories import Histories, UserItems
 from coterie.recommend.recommendations import Recommendations
@@ -93,14 +95,15 @@ class TrainedModel:
         Raises:
             ConfigError: if the model's last step is no inner product of few dimensions.
         """
-        if not isinstance(self.network, Autoencoder):
-            raise ConfigError(f"user factors need an autoencoder, this is {self.config.model.name}; train mult-vae or mult-dae.")
+        if not isinstance(self.network, Autoencoder | Ials) or self.network.item_factors() is None:
+            raise ConfigError(f"user factors need scores that are inner products, {self.config.model.name} has none; train mult-vae.")
         with torch.no_grad():
             return self.network.user_factors(SparseRows.from_csr(histories, self.device))
 
     def item_factors(self) -> Tensor | None:
         """``[n_items, dim]``, or None if the model's last step is no inner product of few dimensions."""
-        return self.network.item_factors().detach() if isinstance(self.network, Autoencoder) else None
+        factors = self.network.item_factors() if isinstance(self.network, Autoencoder | Ials) else None
+        return None if factors is None else factors.detach()
 
     def encode(self, histories: csr_array) -> tuple[Tensor, Tensor]:
         """Posterior mean and log-variance of ``[n, n_items]`` clean histories, each ``[n, latent_dim]``.
@@ -108,7 +111,7 @@ class TrainedModel:
         Raises:
             ConfigError: if the model is no variational autoencoder.
         """
-        if not isinstance(self.network, MultVAE):
+        if not isinstance(self.network, MultVAE | RecVAE):
             raise ConfigError(f"a posterior needs a variational autoencoder, this is {self.config.model.name}; train mult-vae.")
         with torch.no_grad():
             return self.network.posterior(SparseRows.from_csr(histories, self.device))

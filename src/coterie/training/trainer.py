@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coterie.config import ClosedFormConfig, RunConfig
+from coterie.config import ClosedFormConfig, NetworkConfig, RunConfig
 from coterie.data.dataset import Dataset
-from coterie.data.split import Cases, Part
+from coterie.data.split import Cases
+from coterie.data.split import Part as SplitPart
 from coterie.errors import ConfigError, Interrupted, NumericalError
 from coterie.evaluation.evaluate import evaluate
+from coterie.models.stepped import AlignedConfig, Part
+from coterie.objectives.alignment import rarity_weights, recency_weights
 from coterie.sparse import SparseRows
 from coterie.training.checkpoint import Position, load_checkpoint, save_checkpoint
-from coterie.training.networks import Network, fit_network
+from coterie.training.networks import Network, fit_network, fit_path
 from coterie.training.parallel import ALONE, World, cuda_of_process, join_world
 from coterie.training.progress import TrainingProgress
 from coterie.training.run_folder import RunFolder
@@ -131,8 +135,8 @@ def _descend(
         stop = stack.enter_context(StopRequest(active=folder is not None))
         events = stack.enter_context(_event_writer(folder.path)) if tensorboard and folder is not None and leads else None
         while not run.finished():
-            for batch in run.batches():
-                run.advance(batch)
+            for users, part in run.batches():
+                run.advance(users, part)
                 bar.step(run.position.epoch, run.position.batch)
                 run.pause(stop)
             entry = run.close_epoch()
@@ -174,13 +178,15 @@ class Descent:
         if isinstance(config.model, ClosedFormConfig):
             raise ConfigError(f"{config.model.name} has a closed form and takes no steps.")
         self.config, self.folder, self.device, self.world = config.training, folder, device, world
-        self.rows = SparseRows.from_csr(dataset.train, device)
-        self.cases = dataset.cases(Part.VALIDATION)
+        self.rows = _weighted_rows(dataset, config.model, device)
+        self.cases = dataset.cases(SplitPart.VALIDATION)
         popularity = np.asarray(dataset.train.sum(axis=0))
         options: dict[str, Any] = {"device": device, "precision": precision, "world": world, "popularity": popularity, "compile": compile}
         self.step = TrainingStep(dataset.n_items, config.model, config.training, **options)
+        fit_path(self.step.network, config.model, dataset.train, device)
         self.position, self.best = Position(), self._network_weights()
-        self.n_batches = -(-len(self.rows) // self.config.batch_size)
+        self.passes = config.model.passes
+        self.n_batches = len(self.passes) * self._batches_a_pass
         self.checkpoint_seconds, self._saved_at = checkpoint_seconds, time.monotonic()
         self._epoch_started = time.perf_counter()
         self._sums: dict[str, Tensor] = {}
@@ -207,23 +213,35 @@ class Descent:
     def _validates(self) -> bool:
         return len(self.cases.user_index) > 0
 
-    def batches(self) -> Iterator[Tensor]:
-        """The users of each batch still to come in this epoch; the order depends on seed and epoch alone."""
-        order = torch.randperm(len(self.rows), generator=seeded(self.config.seed, ORDER, self.position.epoch)).to(self.device)
-        yield from torch.split(order, self.config.batch_size)[self.position.batch :]
+    @property
+    def _batches_a_pass(self) -> int:
+        return -(-len(self.rows) // self.config.batch_size)
 
-    def advance(self, users: Tensor) -> None:
+    def batches(self) -> Iterator[tuple[Tensor, Part]]:
+        """The users of each batch still to come in this epoch, and what learns from them; the order depends on seed and pass alone."""
+        done, begun = divmod(self.position.batch, self._batches_a_pass)
+        for number in range(done, len(self.passes)):
+            generator = seeded(self.config.seed, ORDER, self.position.epoch * len(self.passes) + number)
+            order = torch.randperm(len(self.rows), generator=generator).to(self.device)
+            for users in torch.split(order, self.config.batch_size)[begun if number == done else 0 :]:
+                yield users, self.passes[number]
+
+    def advance(self, users: Tensor, part: Part = "all") -> None:
         """Takes one step."""
-        for name, term in self.step(self.rows.take(users)).items():
+        # Clean input and another part of the network: the decoder's passes are told apart.
+        prefix = "decoder_" if part == "decoder" else ""
+        for name, term in self.step(self.rows.take(users), part).items():
             # In float64, so that a checkpoint holds the sum exactly.
-            self._sums[name] = self._sums.get(name, 0.0) + term.double() * len(users)
+            self._sums[prefix + name] = self._sums.get(prefix + name, 0.0) + term.double() * len(users)
         self.position.batch += 1
         self.position.n_steps = self.step.n_steps
 
     def close_epoch(self) -> dict[str, Any]:
         """Validates, keeps the best weights and writes the history line of the epoch that ends here."""
-        means = {name: float(total) / len(self.rows) for name, total in self._sums.items()}
-        if not np.isfinite(means["loss"]):
+        of_decoder = self.passes.count("decoder")
+        passes = {name: of_decoder if name.startswith("decoder_") else len(self.passes) - of_decoder for name in self._sums}
+        means = {name: float(total) / len(self.rows) / passes[name] for name, total in self._sums.items()}
+        if not np.isfinite([value for name, value in means.items() if name.endswith("loss")]).all():
             terms = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
             raise NumericalError(f"the loss must stay finite, found {terms} in epoch {self.position.epoch + 1}; lower the learning rate.")
         self.position.epoch, self.position.batch, self._sums = self.position.epoch + 1, 0, {}
@@ -244,8 +262,8 @@ class Descent:
         value = self._validation_mean()
         if self.position.best_value is None or value > self.position.best_value:
             self.position.best_value, self.position.best_epoch = value, self.position.epoch
-            for name, weights in self.step.network.state_dict().items():
-                self.best[name].copy_(weights)
+            for name, weights in self.step.network.named_parameters():
+                self.best[name].copy_(weights.detach())
         return value
 
     def _validation_mean(self) -> float:
@@ -257,7 +275,7 @@ class Descent:
         return float(self.world.total(torch.tensor(values.sum(), dtype=torch.float64, device=self.device))) / n
 
     def _network_weights(self) -> dict[str, Tensor]:
-        return {name: value.clone() for name, value in self.step.network.state_dict().items()}
+        return {name: value.detach().clone() for name, value in self.step.network.named_parameters()}
 
     def pause(self, stop: StopRequest) -> None:
         """Writes a checkpoint when one is due or a stop was asked for, of whichever process.
@@ -282,8 +300,23 @@ class Descent:
 
     def best_network(self) -> Network:
         """The network with the best weights."""
-        self.step.network.load_state_dict(self.best)
+        with torch.no_grad():
+            for name, weights in self.step.network.named_parameters():
+                weights.copy_(self.best[name])
         return self.step.network
+
+
+def _weighted_rows(dataset: Dataset, model: NetworkConfig, device: str) -> SparseRows:
+    """The histories to train on; where PIA's centroids are weighted, with those weights."""
+    rows = SparseRows.from_csr(dataset.train, device)
+    weights = np.ones(len(dataset.train.indices), dtype=np.float32)
+    if isinstance(model, AlignedConfig) and model.pia_rarity:
+        weights *= rarity_weights(dataset.train.sum(axis=0), model.pia_rarity)[dataset.train.indices]
+    if isinstance(model, AlignedConfig) and model.pia_half_life:
+        if dataset.train_timestamps is None:
+            raise ConfigError("pia_half_life needs times, found none in the data set; prepare a log with timestamps, or set it to 0.")
+        weights *= recency_weights(dataset.train_timestamps, dataset.train.indptr, model.pia_half_life)
+    return rows if (weights == 1).all() else replace(rows, values=torch.from_numpy(weights).to(device))
 
 
 def _event_writer(path: Path) -> Any:

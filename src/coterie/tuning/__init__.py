@@ -1,0 +1,1 @@
+"""Tuning: a search over configurations, judged by the validation users."""
