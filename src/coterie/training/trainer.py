@@ -48,7 +48,8 @@ def train(
     """Trains a model; the epoch with the best validation metric is the one returned.
 
     Seeded: on the CPU, with the same number of threads, the same arguments give the same weights, interrupted and
-    resumed or not. Without validation cases every epoch is run and the last one returned.
+    resumed or not; SLIM on several threads up to its solver's tolerance. Without validation cases every epoch is run and
+    the last one returned.
 
     Several processes that call this together, under torchrun or another launcher that sets the ``env://`` variables
     (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT) or with a process group already initialised, train one
@@ -176,7 +177,7 @@ class Descent:
         compile: bool = False,  # noqa: A002
     ) -> None:
         if isinstance(config.model, ClosedFormConfig):
-            raise ConfigError(f"{config.model.name} has a closed form and takes no steps.")
+            raise ConfigError(f"{config.model.name} is not trained in steps.")
         self.config, self.folder, self.device, self.world = config.training, folder, device, world
         self.rows = _weighted_rows(dataset, config.model, device)
         self.cases = dataset.cases(SplitPart.VALIDATION)
