@@ -12,6 +12,7 @@ import pytest
 
 from coterie.data.dataset import Dataset, Interactions
 from coterie.data.ids import IdMap
+from coterie.data.simulate import simulate_dataset
 from coterie.data.split import Part, Split
 from coterie.errors import ArtifactError, DataError
 from coterie.files import sha256
@@ -142,3 +143,21 @@ def test_a_folder_whose_files_do_not_fit_each_other_is_refused(tmp_path: Path) -
     edit_manifest(tmp_path / "a", files=files)
     with pytest.raises(ArtifactError, match="not a whole data set"):
         Dataset.load(tmp_path / "a")
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_without_validation_all_of_it_is_in_training_and_the_test_stays(given: bool) -> None:
+    data = simulate_dataset(n_users=120, n_items=40, held_out_users=20, seed=3)
+    if given:
+        rng, n = np.random.default_rng(0), len(data.interactions.indices)
+        parts = rng.choice([0, 1, 2], size=n, p=[0.7, 0.15, 0.15]).astype(np.uint8)
+        data = Dataset(data.interactions, Split(np.zeros(120, np.uint8), parts))
+    last = data.without_validation()
+    assert len(last.cases(Part.VALIDATION).user_index) == 0
+    before, after = data.cases(Part.TEST), last.cases(Part.TEST)
+    for name in ("fold_in", "held_out"):
+        assert (getattr(before, name) != getattr(after, name)).nnz == 0
+    n_validated = int((data.split.interaction_part == Part.VALIDATION).sum())
+    shown = 0 if given else int(data.cases(Part.VALIDATION).fold_in.sum())
+    assert int(last.train.sum()) == int(data.train.sum()) + n_validated + shown
+    assert last.fingerprint != data.fingerprint

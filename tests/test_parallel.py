@@ -42,6 +42,8 @@ VALUES: dict[str, dict[str, Any]] = {
     "pia": {"model": {**VAE, "pia": 0.2}, "training": QUICK},
     # Its two large matrices have more than SMALL elements and travel alone.
     "dae": {"model": {"name": "mult-dae", "latent_dim": 1500}, "training": {**QUICK, "epochs": 2, "weight_decay": 0.001}},
+    "recvae": {"model": {"name": "recvae", "hidden_dim": 12, "latent_dim": 6, "pia": 0.2}, "training": {**QUICK, "epochs": 2}},
+    "linear path": {"model": {**VAE, "name": "linear-path-vae", "pia_rarity": 0.5, "pia": 0.2}, "training": {**QUICK, "epochs": 2}},
     "resumed": {"model": {**VAE, "pia": 0.2}, "training": QUICK},
     "popularity": {"model": {"name": "popularity"}},
     "long": {"model": {**VAE, "pia": 0.2}, "training": {**QUICK, "epochs": 60, "batch_size": 20, "patience": 60}},

@@ -15,10 +15,14 @@ import pytest
 
 from coterie.cli import main
 from coterie.config import RunConfig
+from coterie.data.dataset import Dataset
 from coterie.data.simulate import Service
+from coterie.data.split import Part
 from coterie.errors import ConfigError
+from coterie.evaluation.evaluate import evaluate
 from coterie.reproduce.definition import CONFIGS, Curve, Definition, Row, read_definition, table_names
 from coterie.reproduce.pages import marks
+from coterie.training.trained_model import TrainedModel
 
 Run = Callable[..., int]
 SERVICE = Service(n_users=300, n_items=60, seed=1)
@@ -160,6 +164,25 @@ def test_given_split_runs_to_its_table(run: Run, tmp_path: Path) -> None:
     found = figures(tmp_path / "out", "gowalla")
     assert list(found["rows"]["pia"]["pooled"]["test"]["metrics"]) == ["ndcg@20", "recall@20", "recall_of_held_out@20"]
     assert run("gowalla", "--data", tmp_path, "--out", tmp_path / "out", "--held-out-users", "5") == 2
+
+
+def test_what_is_tested_of_a_given_split_was_trained_on_validation_items_too(run: Run, tmp_path: Path) -> None:
+    write_gowalla(tmp_path)
+    out = tmp_path / "out"
+    assert run("gowalla", "--data", tmp_path, "--out", out, "--epochs", "4", "--rows", "pia") == 0
+    dataset, chosen, last = Dataset.load(out / "data-1"), TrainedModel.load(out / "pia-1"), TrainedModel.load(out / "pia-1-refit")
+    assert last.provenance["dataset"] == dataset.without_validation().fingerprint
+    assert last.config.training.epochs == chosen.provenance["best_epoch"]
+    by_hand = {
+        "validation": evaluate(chosen, dataset.cases(Part.VALIDATION), metrics=("ndcg@20",)),
+        "test": evaluate(last, dataset.cases(Part.TEST), metrics=("ndcg@20",)),
+    }
+    pooled = figures(out, "gowalla")["rows"]["pia"]["pooled"]
+    for part, report in by_hand.items():
+        assert pooled[part]["metrics"]["ndcg@20"]["mean"] == pytest.approx(report.mean("ndcg@20"), abs=1e-6)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    assert run("gowalla", "--data", tmp_path, "--out", out, "--epochs", "4", "--rows", "pia") == 0
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
 
 
 def test_curves_are_numbers_and_a_figure_beside_the_page(run: Run, tmp_path: Path) -> None:

@@ -150,6 +150,17 @@ class Dataset:
         x = self.interactions
         return cases_of(part, x.indptr, x.indices, x.n_items, self.split)
 
+    def without_validation(self) -> "Dataset":
+        """The same with everything that was for validation in training: for the last training, after all is chosen.
+
+        Test users and what is hidden of them stay. Nothing is left to validate on.
+        """
+        parts = (
+            np.where(part == Part.VALIDATION, Part.TRAIN, part).astype(np.uint8)
+            for part in (self.split.user_part, self.split.interaction_part)
+        )
+        return Dataset(self.interactions, Split(*parts), self.titles, self.provenance)
+
     @cached_property
     def fingerprint(self) -> str:
         """Hex SHA-256 over ids, interactions and split: two data sets with the same one train the same model."""

@@ -48,6 +48,7 @@ class Protocol(ModelConfig):
     about: str = Field(description="what is kept, for the caption")
     sources: tuple[Source, ...] = Field(min_length=1, description="the first one found is used")
     given_split: bool = Field(False, description="whether the files bring their split")
+    refit: bool = Field(False, description="train anew on training and validation together, for the best number of epochs, before the test")
     min_user_items: int | None = Field(None, ge=0)
     min_item_users: int = Field(0, ge=0)
     held_out_users: PositiveInt | None = Field(None, description="validation users, and as many test users; none for a given split")

@@ -70,6 +70,10 @@ def caption(results: Results) -> str:
     ]
     if len(plan.seeds) > 1:
         lines.append("Test users of all runs are pooled: a user of several counts once, with the average.")
+    if definition.data.refit:
+        lines.append(
+            "What is tested was trained anew on training and validation items together, for the epochs that were best in validation."
+        )
     lines.append(f"± is one standard error over users; {LEGEND}.")
     return "\n".join([*lines, *changes(results)])
 

@@ -192,26 +192,51 @@ class Runner:
         """One row with one seed: found, or trained and evaluated."""
         self._where = f"{row.name}, seed {seed}"
         folder, config = self.out / f"{row.name}-{seed}", row.configuration(seed, self.plan.epochs)
-        reports = self._reports.read(folder) if is_finished(folder, config, dataset) else {}
+        reports = self._found(folder, config, dataset)
         if Part.TEST not in reports:
             self._say(f"{self._done + 1} of {self._total}  {row.name}, seed {seed}")
             self._make(folder, config, dataset)
-            reports = self._reports.read(folder)
+            reports = self._found(folder, config, dataset)
         self._done += 1
         metric = self.plan.definition.compare_by
         values = ", ".join(f"{part.name.lower()} {reports[part].mean(metric):.4f}" for part in PARTS if part in reports)
         self._say(f"{self._done} of {self._total}  {row.name}, seed {seed}: {metric} {values}")
         return Run(row, seed, config, reports, {**self._reports.facts(folder), **facts_of(folder)})
 
+    def _found(self, folder: Path, config: RunConfig, dataset: Dataset) -> dict[Part, EvaluationReport]:
+        """What is known of a finished run; where the last training is on everything, the test is that one's."""
+        reports = self._reports.read(folder) if is_finished(folder, config, dataset) else {}
+        if not self.plan.definition.data.refit or not reports:
+            return reports
+        last = _refit_folder(folder)
+        of_last = self._reports.read(last) if is_finished(last, _refit_config(config, folder), dataset.without_validation()) else {}
+        return {part: report for part, report in {**reports, **of_last}.items() if part is Part.VALIDATION or part in of_last}
+
     def _make(self, folder: Path, config: RunConfig, dataset: Dataset) -> None:
+        refit = self.plan.definition.data.refit
+        self._train_and_measure(folder, config, dataset, (Part.VALIDATION,) if refit else PARTS)
+        if refit:
+            self._train_and_measure(_refit_folder(folder), _refit_config(config, folder), dataset.without_validation(), (Part.TEST,))
+
+    def _train_and_measure(self, folder: Path, config: RunConfig, dataset: Dataset, parts: tuple[Part, ...]) -> None:
         trained, started = (folder / "model").exists(), time.monotonic()
         model = train(dataset, config, out=folder, resume=True, device=self.device, progress=self._progress)
         fitted = None if trained else time.monotonic() - started
-        for part in PARTS:
+        for part in parts:
             cases = dataset.cases(part)
             if len(cases.user_index):
                 report = evaluate(model, cases, metrics=self.plan.definition.metrics, user_ids=dataset.users)
                 self._reports.write(folder, part, report, fitted)
+
+
+def _refit_folder(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}-refit")
+
+
+def _refit_config(config: RunConfig, folder: Path) -> RunConfig:
+    """The same with as many epochs as were best when there were users to validate on."""
+    best: int | None = facts_of(folder).get("best_epoch")
+    return config if best is None else config.model_copy(update={"training": config.training.model_copy(update={"epochs": best})})
 
 
 @contextmanager
