@@ -4,7 +4,8 @@
 
 CONFIG is that of a linear-path-vae with the autoencoder of RUN: training does not see the path, so that training it anew
 with the chosen weight gives the same model, unless another epoch is best then. Every weight is measured on validation users;
-with the best one, once, on test users. ``--out`` saves that model.
+with the best one, once, on test users. ``--refit`` names the run of the last training, on training and validation items together:
+the test is then of that one, beside a path fitted to the same. ``--out`` saves the model that was tested.
 """
 
 import argparse
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--weights", type=float, nargs="+", default=[0, 1, 3, 10, 30, 100])
     parser.add_argument("--metric", nargs="+", default=["ndcg@20", "recall_of_held_out@20"], help="the first one chooses")
+    parser.add_argument("--refit", type=Path)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     trained, dataset, values = TrainedModel.load(args.run), Dataset.load(dataset_folder(args.run)), read_values(args.config)
@@ -48,7 +50,8 @@ def main() -> None:
         print(f"validation, weight {weight:g}: " + ", ".join(f"{name} {report.mean(name):.4f}" for name in args.metric), flush=True)
     best = max(found, key=lambda weight: found[weight])
     values["model"]["path_weight"] = best
-    chosen = beside(trained, RunConfig.of(values), dataset)
+    last, everything = (TrainedModel.load(args.refit), dataset.without_validation()) if args.refit else (trained, dataset)
+    chosen = beside(last, RunConfig.of(values), everything)
     report = evaluate(chosen, dataset.cases(Part.TEST), metrics=args.metric)
     print(f"test, weight {best:g}: " + ", ".join(f"{n} {report.mean(n):.4f} ± {report.standard_error(n):.4f}" for n in args.metric))
     if args.out is not None:
