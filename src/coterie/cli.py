@@ -559,7 +559,9 @@ def export(
 
 @app.command()
 def reproduce(
-    table: Annotated[str, typer.Argument(help="ml-20m, netflix, taste-profile, ml-1m, ml-latest-small, gowalla, pia-ablations or curves.")],
+    table: Annotated[
+        str, typer.Argument(help="ml-20m, netflix, taste-profile, ml-1m, recvae, ml-latest-small, gowalla, pia-ablations or curves.")
+    ],
     data: Annotated[Path | None, typer.Option(help="Folder of the raw files; needed until every data set is prepared.")] = None,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Data sets, runs and the table; the same command goes on there (default runs/TABLE).")

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from coterie.errors import ConfigError
 from coterie.models.ease import Ease, EaseConfig
 from coterie.models.fields import Range
 from coterie.models.item_item import ItemItem, ItemItemConfig
@@ -62,8 +63,12 @@ class LinearPathVAE(MultVAE):
         return super().score(rows).add_(self.path.score(rows), alpha=self.path_weight)
 
     def user_factors(self, rows: SparseRows) -> Tensor:
-        """Refused: see `item_factors`."""
-        raise NotImplementedError("the scores of two paths are no inner product of few dimensions.")
+        """Refused: see `item_factors`.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("user factors need scores that are inner products, linear-path-vae's are sums of two rankers; use score.")
 
     def item_factors(self) -> None:
         """None: the scores are no inner product of few dimensions."""

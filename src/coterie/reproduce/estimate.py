@@ -145,7 +145,8 @@ def _cost(config: RunConfig, definition: Definition, few: Dataset, users: float,
         # The path would be solved at full size; its own cost is added instead.
         plain = {name: value for name, value in model.model_dump(exclude_defaults=True).items() if name not in LINEAR_PATH}
         network = _cost(config.model_copy(update={"model": MultVAEConfig.model_validate(plain)}), definition, few, users, device)
-        return _together(network, _cost_of_ease(size.items, train_users, few, users))
+        # A sparse path takes little beside the network; it is not measured.
+        return _together(network, _cost_of_ease(size.items, train_users, few, users)) if isinstance(model.path, EaseConfig) else network
     if isinstance(model, EaseConfig):
         return _cost_of_ease(size.items, train_users, few, users)
     if isinstance(model, PopularityConfig):
