@@ -239,10 +239,11 @@ def start(*arguments: str | Path) -> "subprocess.Popen[str]":
 
 
 def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
+    # Not for the file alone: a history is there, empty, before training takes the signals over.
     until = time.monotonic() + 60
-    while not path.exists() and time.monotonic() < until and process.poll() is None:
+    while not (path.exists() and path.stat().st_size) and time.monotonic() < until and process.poll() is None:
         time.sleep(0.01)
-    assert path.exists(), process.communicate()[1] if process.poll() is not None else path
+    assert path.stat().st_size, process.communicate()[1] if process.poll() is not None else path
 
 
 def test_killed_and_interrupted_it_goes_on_and_ends_as_if_nothing_had_happened(ml_20m: Path, run: Run, tmp_path: Path) -> None:
