@@ -134,7 +134,7 @@ def test_tied_anchors_are_projections_of_the_layers_weights() -> None:
         assert step.anchors is not None
         assert step.anchors.shape == (8, 4)
         weight = getattr(step.network, layer).weight
-        torch.testing.assert_close(step._anchor_points(), weight @ step.anchors)
+        torch.testing.assert_close(step.anchor_points(), weight @ step.anchors)
         before = weight.detach().clone()
         step(sparse(random_dense(8, 20, 5)))
         assert not torch.equal(before, weight)

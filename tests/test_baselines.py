@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from coterie.errors import ConfigError, NumericalError
+from coterie.models import ease
 from coterie.models.ease import Ease, EaseConfig
 from coterie.models.popularity import Popularity, PopularityConfig
 from test_sparse import random_dense, sparse
@@ -32,6 +33,14 @@ def test_ease_is_ridge_regression_of_each_item_on_the_others(n_users: int, n_ite
     weight = Ease.fit(csr_array(x.astype(np.float32)), EaseConfig(l2=l2)).weight
     np.testing.assert_allclose(weight.numpy(), ridge_without_itself(x, l2), rtol=1e-4, atol=1e-5)
     assert (weight.diagonal() == 0).all()
+
+
+@pytest.mark.parametrize("columns", [1, 3, 20])
+def test_ease_is_the_same_whatever_is_filled_at_once(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    x = csr_array(random_dense(50, 20, 0).astype(np.float32))
+    whole = Ease.fit(x, EaseConfig(l2=5)).weight
+    monkeypatch.setattr(ease, "COLUMNS_AT_ONCE", columns)
+    assert torch.equal(Ease.fit(x, EaseConfig(l2=5)).weight, whole)
 
 
 def test_ease_scores_are_the_history_times_its_weights() -> None:

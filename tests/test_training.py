@@ -17,7 +17,7 @@ from coterie.config import ClosedFormConfig, RunConfig, TrainingConfig
 from coterie.data.dataset import Dataset
 from coterie.data.simulate import Service, simulate_dataset
 from coterie.data.split import Part, Split
-from coterie.errors import ConfigError, NumericalError
+from coterie.errors import ArtifactError, ConfigError, NumericalError
 from coterie.evaluation.evaluate import evaluate
 from coterie.models.ease import EaseConfig
 from coterie.models.fields import ModelConfig
@@ -31,7 +31,7 @@ from coterie.models.recvae import RecVAEConfig
 from coterie.objectives.likelihood import multinomial_nll
 from coterie.sparse import SparseRows
 from coterie.training import step as step_module
-from coterie.training.run_folder import read_history
+from coterie.training.run_folder import read_anchors, read_history
 from coterie.training.step import NOISE, ORDER, Proposal, TrainingStep, seeded
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
@@ -644,7 +644,8 @@ def test_run_folder_records_what_was_asked_for(tmp_path: Path) -> None:
     environment = read_json(tmp_path / "run" / "environment.json")
     assert environment["torch"] == torch.__version__
     assert environment["dataset"]["fingerprint"] == DATA.fingerprint
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json", "environment.json", "history.jsonl", "model"]
+    files = ["anchors.safetensors", "config.json", "environment.json", "history.jsonl", "model"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == files
 
 
 def read_json(path: Path) -> Any:
@@ -845,6 +846,26 @@ def test_anchors_of_one_niche_gather() -> None:
             step(rows.take(users))
     assert before == pytest.approx(1, abs=0.03)
     assert ratio() < 0.8
+
+
+def test_run_folder_keeps_the_anchors_of_the_best_epoch(tmp_path: Path) -> None:
+    asked = {**OVERFITTING, "pia": 0.5}
+    best = train(DATA, config(asked, epochs=15, learning_rate=0.05), out=tmp_path / "long").provenance["best_epoch"]
+    train(DATA, config(asked, epochs=best, learning_rate=0.05), out=tmp_path / "short")
+    of_best, last = read_anchors(tmp_path / "long"), read_anchors(tmp_path / "short")
+    assert best < 15
+    assert of_best is not None
+    assert last is not None
+    assert of_best.shape == (DATA.n_items, asked["latent_dim"])
+    assert torch.equal(of_best, last)
+    train(DATA, config(OVERFITTING, epochs=1), out=tmp_path / "plain")
+    assert read_anchors(tmp_path / "plain") is None
+
+
+def test_damaged_anchors_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "anchors.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ArtifactError, match="not a whole file of anchors"):
+        read_anchors(tmp_path)
 
 
 def test_train_uses_the_networks_it_names(planted: dict[str, TrainedModel]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from coterie.errors import ArtifactError
 from coterie.files import publish_file
 
-SCHEMA = "coterie.checkpoint/1"
+SCHEMA = "coterie.checkpoint/2"
 
 
 @dataclass

@@ -4,6 +4,7 @@ config.json        what was asked for
 environment.json   with which versions, on which machine and data
 history.jsonl      one line an epoch: terms, schedule, validation
 checkpoint.safetensors   while the run is unfinished
+anchors.safetensors      PIA's, one point an item: for looking at, no model needs them
 model/             the artifact, once it is finished
 
 Every file but the history is replaced in one rename; the history is cut back to the checkpoint on resuming.
@@ -18,6 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 import coterie
 from coterie.config import RunConfig
@@ -25,6 +29,8 @@ from coterie.data.dataset import Dataset
 from coterie.errors import ArtifactError, ConfigError
 from coterie.files import publish_file, write_json
 from coterie.training.parallel import ALONE, World
+
+ANCHORS_FILE = "anchors.safetensors"
 
 
 class RunFolder:
@@ -110,6 +116,27 @@ class RunFolder:
             return
         with self.history_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
+
+    def keep_anchors(self, anchors: Tensor) -> None:
+        """Writes PIA's ``[n_items, latent_dim]`` anchors."""
+        if self._world.leads:
+            with publish_file(self.path / ANCHORS_FILE) as aside:
+                save_file({"anchors": anchors.cpu().contiguous()}, aside)
+
+
+def read_anchors(run: str | Path) -> Tensor | None:
+    """PIA's ``[n_items, latent_dim]`` anchors of a finished run, float32; None if it has none.
+
+    Raises:
+        ArtifactError: if their file is damaged.
+    """
+    path = Path(run) / ANCHORS_FILE
+    try:
+        return load_file(path)["anchors"] if path.exists() else None
+    except (SafetensorError, OSError, KeyError) as error:
+        raise ArtifactError(
+            f"{path}: not a whole file of anchors ({error}); train the run anew, or remove the file to go without."
+        ) from error
 
 
 def read_history(run: str | Path) -> list[dict[str, Any]]:

@@ -230,17 +230,18 @@ class TrainingStep:
         """L_A of every user in the variant that the configuration asks for."""
         model = self.model
         assert isinstance(model, AlignedConfig)
-        rows, anchors = met_rows(rows, self._anchor_points()) if self.training.sparse_updates else (rows, self._anchor_points())
+        points = self.anchor_points()
+        assert points is not None
+        rows, anchors = met_rows(rows, points) if self.training.sparse_updates else (rows, points)
         if model.pia_temperature:
             return nearest_alignment(mu, logvar, anchors, rows, model.pia_temperature)
         parts = alignment_parts(mu, logvar, anchors, rows)
         return torch.stack([getattr(parts, name) for name in PIA_PARTS if name in model.pia_parts]).sum(dim=0)
 
-    def _anchor_points(self) -> Tensor:
-        """``[n_items, latent_dim]``: the anchors themselves, or items' weights projected by what there is instead of them."""
-        assert self.anchors is not None
-        tied = {"encoder": self.network.input, "decoder": self.network.output}.get(self.model.pia_anchors)  # type: ignore[union-attr]
-        return self.anchors if tied is None else tied.weight @ self.anchors
+    def anchor_points(self) -> Tensor | None:
+        """``[n_items, latent_dim]``: the anchors, or what items' weights and a projection make of them; None without PIA."""
+        layer = {"encoder": self.network.input, "decoder": self.network.output}.get(getattr(self.model, "pia_anchors", "free"))
+        return self.anchors if layer is None or self.anchors is None else layer.weight @ self.anchors
 
     def _nll(self, z: Tensor, rows: SparseRows, generator: torch.Generator) -> Tensor:
         hidden, output, training = self.network.decode_hidden(z), self.network.output, self.training

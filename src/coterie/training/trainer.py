@@ -103,6 +103,8 @@ def train(
         else:
             run = Descent(dataset, config, folder, device, precision, checkpoint_seconds, world, compile=compile)
             network, summary = _descend(run, watch, progress=progress, tensorboard=tensorboard)
+            if folder is not None and "anchors" in run.best:
+                folder.keep_anchors(run.best["anchors"])
         popularity = np.asarray(dataset.train.sum(axis=0), dtype=np.int64)
         provenance = {"dataset": dataset.fingerprint, **summary}
         model = TrainedModel(network.eval(), config, dataset.items, dataset.titles, popularity, provenance)
@@ -185,7 +187,7 @@ class Descent:
         options: dict[str, Any] = {"device": device, "precision": precision, "world": world, "popularity": popularity, "compile": compile}
         self.step = TrainingStep(dataset.n_items, config.model, config.training, **options)
         fit_path(self.step.network, config.model, dataset.train, device)
-        self.position, self.best = Position(), self._network_weights()
+        self.position, self.best = Position(), self._copied_weights()
         self.passes = config.model.passes
         self.n_batches = len(self.passes) * self._batches_a_pass
         self.checkpoint_seconds, self._saved_at = checkpoint_seconds, time.monotonic()
@@ -251,7 +253,7 @@ class Descent:
         if self._validates and (last or self.position.epoch % self.config.validate_every == 0):
             entry["validation"] = {self.config.metric: self._validate()}
         elif not self._validates:
-            self.best, self.position.best_epoch = self._network_weights(), self.position.epoch
+            self.best, self.position.best_epoch = self._copied_weights(), self.position.epoch
         entry["best_epoch"] = self.position.best_epoch
         entry["seconds"] = round(time.perf_counter() - self._epoch_started, 3)
         self._epoch_started = time.perf_counter()
@@ -263,8 +265,8 @@ class Descent:
         value = self._validation_mean()
         if self.position.best_value is None or value > self.position.best_value:
             self.position.best_value, self.position.best_epoch = value, self.position.epoch
-            for name, weights in self.step.network.named_parameters():
-                self.best[name].copy_(weights.detach())
+            for name, weights in self._weights().items():
+                self.best[name].copy_(weights)
         return value
 
     def _validation_mean(self) -> float:
@@ -275,8 +277,14 @@ class Descent:
         values = evaluate(self.step, own, metrics=(metric,)).metrics[metric] if len(own.user_index) else np.zeros(0)
         return float(self.world.total(torch.tensor(values.sum(), dtype=torch.float64, device=self.device))) / n
 
-    def _network_weights(self) -> dict[str, Tensor]:
-        return {name: value.detach().clone() for name, value in self.step.network.named_parameters()}
+    def _weights(self) -> dict[str, Tensor]:
+        """What is kept of the best epoch: the network and, with PIA, the items' anchors."""
+        weights = {name: value.detach() for name, value in self.step.network.named_parameters()}
+        anchors = self.step.anchor_points()
+        return weights if anchors is None else weights | {"anchors": anchors.detach()}
+
+    def _copied_weights(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self._weights().items()}
 
     def pause(self, stop: StopRequest) -> None:
         """Writes a checkpoint when one is due or a stop was asked for, of whichever process.
