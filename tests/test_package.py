@@ -27,6 +27,7 @@ KNOWS = {
     "evaluation": {"errors", "files", "plain_table", "sparse", "data", "recommend"},
     "export": {"errors", "files", "models", "training"},
     "bench": {"plain_table", "sparse", "data", "objectives", "models", "config", "recommend", "evaluation", "training"},
+    "collaboration": {"errors", "files", "plain_table", "sparse", "data", "objectives", "models", "config", "evaluation", "training"},
     "reproduce": {"errors", "files", "plain_table", "data", "models", "config", "evaluation", "training", "bench"},
     "tuning": {"errors", "files", "plain_table", "data", "models", "config", "evaluation", "training"},
     "training": {"errors", "files", "sparse", "data", "objectives", "models", "config", "recommend", "evaluation"},

@@ -40,7 +40,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Recommend by collaborative filtering with variational autoencoders.\n\n"
     "A log becomes a data set ([b]prepare[/b]), a data set a model ([b]train[/b]), a model is measured "
-    "([b]evaluate[/b], [b]compare[/b]) and used ([b]recommend[/b]). Begin with [b]coterie demo[/b].",
+    "([b]evaluate[/b], [b]compare[/b]), looked into ([b]analyze[/b]) and used ([b]recommend[/b]). Begin with [b]coterie demo[/b].",
     epilog="Exit codes: 0 done · 2 a wrong option · 3 bad data · 4 a damaged or unknown artifact · 5 a loss or score that is not "
     "finite · 130, 143 stopped by SIGINT, SIGTERM (train and tune resume, and so does recommend into a folder).",
 )
@@ -606,6 +606,46 @@ def reproduce(
     )
     out.print(text(results), markup=False, highlight=False, soft_wrap=True)
     _write(json_file, results.to_json())
+
+
+@app.command()
+def analyze(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Run folders of one data set, or NAME=RUN to call them otherwise.")],
+    folder: Annotated[Path, typer.Option("--out", help="report.html, a PNG a figure, numbers.json, users.parquet, pairs.parquet.")],
+    data: Data = None,
+    users: Annotated[int, typer.Option(min=2, help="Training users whose transfer is measured, all with all.")] = 1000,
+    draws: Annotated[int, typer.Option(min=2, help="Latent points, and masks, of each of them.")] = 4,
+    map_users: Annotated[int, typer.Option(min=10, help="Training users in the maps and neighbourhoods.")] = 2000,
+    neighbours: Annotated[int, typer.Option(min=1, help="Size of a neighbourhood.")] = 50,
+    near: Annotated[float, typer.Option(help="Local pairs: this share of all, the closest by Jaccard distance.")] = 0.05,
+    far: Annotated[float, typer.Option(help="Far pairs: all but this share of the closest.")] = 0.5,
+    subset: Annotated[
+        float, typer.Option(help="Far pairs are related if the heavier user has this share of the lighter one's items …")
+    ] = 0.5,
+    linked: Annotated[int, typer.Option(min=1, help="… or if so many of their nearest users are common to both.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Of users, draws and masks.")] = 0,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """Look into models: how users help each other, drift, collapse, maps, and what to do about it, as one page."""
+    from coterie.collaboration.analyze import AnalysisOptions, load_settings  # noqa: PLC0415
+    from coterie.collaboration.analyze import analyze as analyze_settings  # noqa: PLC0415
+    from coterie.collaboration.figures import check_figures  # noqa: PLC0415
+    from coterie.collaboration.pairs import PairRules  # noqa: PLC0415
+    from coterie.collaboration.report import numbers, summary, write_report  # noqa: PLC0415
+    from coterie.training.trainer import resolve_device  # noqa: PLC0415
+
+    check_figures()
+    rules = PairRules(near=near, far=far, subset=subset, linked=linked)
+    options = AnalysisOptions(users=users, draws=draws, map_users=map_users, neighbours=neighbours, rules=rules, seed=seed)
+    settings, dataset = load_settings(runs, data, resolve_device(device))
+    with _stages() as tell:
+        analysis = analyze_settings(settings, dataset, options, tell=tell)
+        tell("writing the report")
+        write_report(analysis, folder)
+    out.print(summary(analysis), highlight=False, markup=False, soft_wrap=True)
+    out.print(f"[green]report[/green] {folder}/report.html", highlight=False, soft_wrap=True)
+    _write(json_file, numbers(analysis))
 
 
 def _evaluate(run: Path, split: SplitPart, metrics: list[str], data: Path | None, device: str) -> Any:

@@ -1,0 +1,135 @@
+"""Kinds of pairs against plants and brute force; shares of helpful transfer against loops."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+
+from coterie.collaboration.pairs import GLOBAL, PairKind, PairRules, classify_pairs, distance_by_kind, helpful_transfer
+from coterie.errors import ConfigError, DataError
+from test_sparse import random_dense
+
+
+def planted() -> tuple[csr_array, dict[str, list[int]]]:
+    """Two communities of 40 items each. In the first: core users with most items, light users with five of a core user's, and
+    halves, who have the first or the second 20 items and so nothing in common with each other."""
+    rng = np.random.default_rng(3)
+    rows: list[np.ndarray] = []
+    who: dict[str, list[int]] = {"core": [], "light": [], "low": [], "high": [], "other": []}
+    whole, low, high = np.arange(40), np.arange(20), np.arange(20, 40)
+    sizes = {"core": (whole, 36, 12), "light": (whole, 5, 6), "low": (low, 18, 6), "high": (high, 18, 6), "other": (whole + 40, 36, 20)}
+    for name, (items, size, n_users) in sizes.items():
+        for _ in range(n_users):
+            who[name].append(len(rows))
+            rows.append(np.isin(np.arange(80), rng.choice(items, size, replace=False)))
+    return csr_array(np.array(rows, dtype=np.float32)), who
+
+
+def test_planted_pairs_are_found() -> None:
+    histories, who = planted()
+    kinds = classify_pairs(histories, PairRules(near=0.2, far=0.4, neighbours=16, linked=2))
+
+    def share(kind: PairKind, users: str, others: str) -> float:
+        block = kinds[np.ix_(who[users], who[others])]
+        return float((block[block >= 0] == kind).mean())
+
+    assert share(PairKind.LOCAL, "core", "core") == 1
+    assert share(PairKind.LOCAL, "other", "other") == 1
+    assert share(PairKind.SUBSET, "light", "core") == 1
+    assert share(PairKind.LINKED, "low", "high") == 1
+    for users in ("core", "light", "low", "high"):
+        assert share(PairKind.UNRELATED, users, "other") == 1
+    assert (kinds == kinds.T).all()
+    assert (np.diag(kinds) == -1).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 12), st.integers(1, 9), st.integers(0, 1000), st.floats(0, 0.5), st.floats(0.5, 1))
+def test_kinds_follow_their_definitions(n_users: int, n_items: int, seed: int, near: float, far: float) -> None:
+    x = random_dense(n_users, n_items, seed)
+    x[:, 0] = 1
+    rules = PairRules(near=near, far=far, neighbours=3, linked=1)
+    kinds = classify_pairs(csr_array(x.astype(np.float32)), rules)
+    sets = [set(np.flatnonzero(row)) for row in x]
+    jaccard = np.array([[len(a ^ b) / len(a | b) for b in sets] for a in sets])
+    off = ~np.eye(n_users, dtype=bool)
+    low, high = np.quantile(jaccard[off], [near, far])
+    order = [[v for v in np.argsort(row, kind="stable") if v != u][:3] for u, row in enumerate(jaccard)]
+    for u in range(n_users):
+        for v in range(n_users):
+            if u == v:
+                expected = -1
+            elif jaccard[u, v] <= low:
+                expected = PairKind.LOCAL
+            elif jaccard[u, v] < high:
+                expected = PairKind.BETWEEN
+            elif len(sets[u] & sets[v]) >= 0.5 * min(len(sets[u]), len(sets[v])):
+                expected = PairKind.SUBSET
+            elif set(order[u]) & set(order[v]):
+                expected = PairKind.LINKED
+            else:
+                expected = PairKind.UNRELATED
+            assert kinds[u, v] == expected
+
+
+def test_shares_of_helpful_transfer_are_those_of_a_loop() -> None:
+    rng = np.random.default_rng(5)
+    n_users = 30
+    transfer, kinds = rng.normal(size=(n_users, n_users)), rng.integers(0, len(PairKind), (n_users, n_users)).astype(np.int8)
+    np.fill_diagonal(kinds, -1)
+    found = helpful_transfer(transfer, kinds, n_resamples=50, seed=7)
+    total = sum(max(transfer[u, v], 0) for u in range(n_users) for v in range(n_users) if u != v)
+    for kind in PairKind:
+        of_kind = [transfer[u, v] for u in range(n_users) for v in range(n_users) if kinds[u, v] == kind]
+        assert found.n_pairs[kind] == len(of_kind)
+        assert found.helpful[kind] == pytest.approx(np.mean([one > 0 for one in of_kind]))
+        assert found.mean[kind] == pytest.approx(np.mean(of_kind))
+        assert found.share[kind] == pytest.approx(sum(max(one, 0) for one in of_kind) / total)
+    # The same users drawn, this time as a list of them with repetitions.
+    drawn = np.random.default_rng(7).multinomial(n_users, np.full(n_users, 1 / n_users), size=50)
+    for counts, shares in zip(drawn[:5], found.share_resamples, strict=False):
+        users = np.repeat(np.arange(n_users), counts)
+        gain, met = np.maximum(transfer[np.ix_(users, users)], 0), kinds[np.ix_(users, users)]
+        expected = [gain[met == one].sum() / gain[met >= 0].sum() for one in PairKind]
+        np.testing.assert_allclose(shares, expected, atol=1e-12)
+
+
+def test_latent_distances_by_kind_are_those_of_a_loop() -> None:
+    rng = np.random.default_rng(5)
+    distance, kinds = rng.uniform(size=(30, 30)), rng.integers(0, len(PairKind), (30, 30)).astype(np.int8)
+    np.fill_diagonal(kinds, -1)
+    found = distance_by_kind(distance, kinds, n_resamples=200, seed=7)
+    for kind in PairKind:
+        assert found.relative[kind] == pytest.approx(distance[kinds == kind].mean() / distance[kinds >= 0].mean())
+        value, low, high = found.of(kind)
+        assert low < value < high
+        assert found.gain_over(found, kind) == (0, 0, 0)
+    assert np.isnan(distance_by_kind(np.zeros((30, 30)), kinds, seed=7).relative).all()
+
+
+def test_differences_between_settings_are_paired() -> None:
+    rng = np.random.default_rng(5)
+    transfer, kinds = rng.uniform(size=(40, 40)), rng.integers(0, len(PairKind), (40, 40)).astype(np.int8)
+    np.fill_diagonal(kinds, -1)
+    one, other = (helpful_transfer(transfer + shift, kinds, seed=7) for shift in (0.0, 1e-9))
+    value, low, high = one.share_of(*GLOBAL)
+    assert low < value < high
+    assert one.gain_over(other, *GLOBAL) == pytest.approx((0, 0, 0), abs=1e-8)
+
+
+def test_nobody_to_pair_with_is_refused() -> None:
+    with pytest.raises(DataError, match="two users or more"):
+        classify_pairs(csr_array(np.ones((1, 3))))
+    with pytest.raises(DataError, match="1 of them without"):
+        classify_pairs(csr_array(np.array([[1, 0], [0, 0]])))
+    with pytest.raises(DataError, match="found none above 0"):
+        helpful_transfer(-np.ones((2, 2)), np.array([[-1, 0], [0, -1]]), seed=0)
+    with pytest.raises(DataError, match="square"):
+        helpful_transfer(np.ones((2, 3)), np.ones((2, 3)), seed=0)
+
+
+@pytest.mark.parametrize("wrong", [{"near": 0.6}, {"far": 1.1}, {"subset": 0}, {"neighbours": 0}, {"linked": 0}])
+def test_rules_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="pair rules need"):
+        PairRules(**wrong)  # type: ignore[arg-type]
