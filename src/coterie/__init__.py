@@ -1,6 +1,6 @@
 """Recommending by collaborative filtering with variational autoencoders.
 
-    read_log → prepare → Dataset → train → TrainedModel → evaluate, compare; .recommend, .similar_items
+    read_log → prepare → Dataset → train → TrainedModel → evaluate, compare, analyze; .recommend, .similar_items
 
 Names are loaded when first used, so that what needs no torch does not wait for it.
 """
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from coterie.collaboration.analyze import AnalysisOptions, Setting, analyze, load_settings
+    from coterie.collaboration.report import write_report
     from coterie.config import RunConfig, TrainingConfig
     from coterie.data.dataset import Dataset
     from coterie.data.prepare import prepare
@@ -43,6 +45,11 @@ if TYPE_CHECKING:
     from coterie.tuning.tune import tune
 
 _HOME = {
+    "AnalysisOptions": "collaboration.analyze",
+    "Setting": "collaboration.analyze",
+    "analyze": "collaboration.analyze",
+    "load_settings": "collaboration.analyze",
+    "write_report": "collaboration.report",
     "RunConfig": "config",
     "TrainingConfig": "config",
     "Dataset": "data.dataset",
@@ -82,6 +89,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AnalysisOptions",
     "Choice",
     "CoterieError",
     "Dataset",
@@ -100,14 +108,17 @@ __all__ = [
     "Rp3BetaConfig",
     "RunConfig",
     "Service",
+    "Setting",
     "SlimConfig",
     "TrainedModel",
     "TrainingConfig",
     "TuningResult",
+    "analyze",
     "compare",
     "compare_runs",
     "evaluate",
     "export_onnx",
+    "load_settings",
     "open_histories",
     "prepare",
     "read_histories",
@@ -118,6 +129,7 @@ __all__ = [
     "simulate_dataset",
     "train",
     "tune",
+    "write_report",
 ]
 
 
