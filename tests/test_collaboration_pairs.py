@@ -1,13 +1,23 @@
-"""Kinds of pairs against plants and brute force; shares of helpful transfer against loops."""
+"""Kinds of pairs against plants and brute force, shares of helpful transfer against loops, and both in the simulator."""
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
+from coterie.collaboration.distances import w2_distances
 from coterie.collaboration.pairs import GLOBAL, PairKind, PairRules, classify_pairs, distance_by_kind, helpful_transfer
+from coterie.collaboration.posteriors import encode_users
+from coterie.collaboration.transfer import draw_users, gradient_transfer
+from coterie.config import RunConfig
+from coterie.data.simulate import Service
+from coterie.data.split import Part
 from coterie.errors import ConfigError, DataError
+from coterie.models.multvae import MultVAE
+from coterie.sparse import SparseRows
+from coterie.training.trainer import train
 from test_sparse import random_dense
 
 
@@ -118,6 +128,12 @@ def test_differences_between_settings_are_paired() -> None:
     assert one.gain_over(other, *GLOBAL) == pytest.approx((0, 0, 0), abs=1e-8)
 
 
+def test_a_kind_without_pairs_has_no_interval() -> None:
+    found = helpful_transfer(np.ones((3, 3)), np.where(np.eye(3) > 0, -1, PairKind.LOCAL), seed=7)
+    assert found.mean_of(PairKind.LOCAL) == (1, 1, 1)
+    assert np.isnan(found.mean_of(PairKind.SUBSET)).all()
+
+
 def test_nobody_to_pair_with_is_refused() -> None:
     with pytest.raises(DataError, match="two users or more"):
         classify_pairs(csr_array(np.ones((1, 3))))
@@ -133,3 +149,56 @@ def test_nobody_to_pair_with_is_refused() -> None:
 def test_rules_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="pair rules need"):
         PairRules(**wrong)  # type: ignore[arg-type]
+
+
+# The simulator, whose truth is known: who has which tastes.
+
+
+@pytest.fixture(scope="module")
+def simulated() -> tuple[csr_array, np.ndarray, np.ndarray, np.ndarray]:
+    """Histories of 250 training users, the niche each likes best, latent distances and cosines of gradients in a trained model."""
+    service = Service(n_users=700, n_items=300, seed=1)
+    data = service.dataset(held_out_users=50)
+    model = {"name": "mult-vae", "hidden_dims": [64], "latent_dim": 16, "anneal_steps": 300}
+    trained = train(data, RunConfig.of({"model": model, "training": {"epochs": 30, "batch_size": 100, "learning_rate": 3e-3}}))
+    network, histories = trained.network, data.train[:250]
+    assert isinstance(network, MultVAE)
+    ids = data.users.ids_of(np.flatnonzero(data.split.user_part == Part.TRAIN)[:250])
+    main_taste = service.users(np.array(ids) - 1).tastes.argmax(axis=1)
+    rows = SparseRows.from_csr(histories)
+    posteriors = encode_users(network, rows)
+    transfer = gradient_transfer(network, draw_users(posteriors, rows, 4, torch.Generator().manual_seed(1))).numpy()
+    norms = np.sqrt(transfer.diagonal())
+    return histories, main_taste, w2_distances(posteriors, posteriors).numpy(), transfer / np.outer(norms, norms)
+
+
+def test_users_of_one_taste_are_neighbours_in_latent_space(simulated: tuple[csr_array, np.ndarray, np.ndarray, np.ndarray]) -> None:
+    _, main_taste, distance, _ = simulated
+    kinds = np.where(main_taste[:, None] == main_taste, PairKind.LOCAL, PairKind.UNRELATED)
+    np.fill_diagonal(kinds, -1)
+    found = distance_by_kind(distance, kinds, seed=7)
+    assert found.of(PairKind.LOCAL)[2] < 0.8
+    assert found.of(PairKind.UNRELATED)[1] > 1
+
+
+def test_alike_users_of_the_simulator_help_each_other_and_strangers_do_not(
+    simulated: tuple[csr_array, np.ndarray, np.ndarray, np.ndarray],
+) -> None:
+    histories, _, distance, cosine = simulated
+    kinds = classify_pairs(histories)
+    found = helpful_transfer(cosine, kinds, seed=7)
+    assert found.mean_of(PairKind.LOCAL)[1] > 0 > found.mean_of(PairKind.UNRELATED)[2]
+    assert found.share[PairKind.LOCAL] > 2 * found.n_pairs[PairKind.LOCAL] / found.n_pairs.sum()
+    latent = distance_by_kind(distance, kinds, seed=7)
+    assert latent.of(PairKind.LOCAL)[2] < latent.of(PairKind.UNRELATED)[1]
+
+
+def test_light_users_planted_in_heavy_ones_are_their_subsets(simulated: tuple[csr_array, np.ndarray, np.ndarray, np.ndarray]) -> None:
+    histories = simulated[0]
+    heavy, rng = np.argsort(-np.diff(histories.indptr), kind="stable")[:20], np.random.default_rng(3)
+    light = np.zeros((len(heavy), histories.shape[1]))
+    for at, user in enumerate(heavy):
+        light[at, rng.choice(histories[[user]].indices, 4, replace=False)] = 1
+    kinds = classify_pairs(csr_array(np.concatenate([histories.toarray(), light])))
+    planted = kinds[len(histories.indptr) - 1 + np.arange(len(heavy)), heavy]
+    assert (planted == PairKind.SUBSET).all()

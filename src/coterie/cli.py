@@ -31,7 +31,7 @@ from rich.text import Text
 
 import coterie
 from coterie.errors import ConfigError, CoterieError, Interrupted
-from coterie.files import write_json
+from coterie.files import check_replaceable, write_json
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -632,10 +632,11 @@ def analyze(
     from coterie.collaboration.analyze import analyze as analyze_settings  # noqa: PLC0415
     from coterie.collaboration.figures import check_figures  # noqa: PLC0415
     from coterie.collaboration.pairs import PairRules  # noqa: PLC0415
-    from coterie.collaboration.report import numbers, summary, write_report  # noqa: PLC0415
+    from coterie.collaboration.report import PAGE, numbers, summary, write_report  # noqa: PLC0415
     from coterie.training.trainer import resolve_device  # noqa: PLC0415
 
     check_figures()
+    check_replaceable(folder, PAGE)
     rules = PairRules(near=near, far=far, subset=subset, linked=linked)
     options = AnalysisOptions(users=users, draws=draws, map_users=map_users, neighbours=neighbours, rules=rules, seed=seed)
     settings, dataset = load_settings(runs, data, resolve_device(device))

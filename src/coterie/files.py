@@ -61,7 +61,7 @@ def publish_folder(path: str | Path, kind: str = "manifest.json") -> Iterator[Pa
         ConfigError: if ``path`` is a file, or a folder that holds something else.
     """
     path = Path(path).resolve()
-    _check_replaceable(path, kind)
+    check_replaceable(path, kind)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
@@ -80,7 +80,8 @@ def publish_folder(path: str | Path, kind: str = "manifest.json") -> Iterator[Pa
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _check_replaceable(path: Path, kind: str) -> None:
+def check_replaceable(path: Path, kind: str) -> None:
+    """Sees, before long work, that `publish_folder` will take ``path``; raises what it raises."""
     if not path.exists():
         return
     if not path.is_dir():

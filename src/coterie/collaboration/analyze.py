@@ -4,6 +4,7 @@ A setting is a trained model; several of one data set stand side by side. Nothin
 users are training users: it is in training that they help each other.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from coterie.collaboration.bottleneck import Bottleneck, measure_bottleneck
 from coterie.collaboration.distances import w2_distances
 from coterie.collaboration.drift import Drift, neighbourhood_drift
 from coterie.collaboration.influence import InfluenceCurve, influence_by_distance
-from coterie.collaboration.maps import align, cohort_picks, pca_map, tsne_map
+from coterie.collaboration.maps import FEWEST_USERS, align, cohort_picks, pca_map, tsne_map
 from coterie.collaboration.masking import MaskingGeometry, masking_geometry, nearest_pairs, random_pairs
 from coterie.collaboration.pairs import HelpfulTransfer, KindDistances, PairRules, classify_pairs, distance_by_kind, helpful_transfer
 from coterie.collaboration.posteriors import Posteriors, encode_users
@@ -31,9 +32,10 @@ from coterie.collaboration.sharing import (
     theorem_table,
 )
 from coterie.collaboration.transfer import UserDraws, draw_users, gradient_transfer
+from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
 from coterie.data.split import Part
-from coterie.errors import ConfigError, DataError
+from coterie.errors import ConfigError, DataError, NumericalError
 from coterie.evaluation.evaluate import evaluate
 from coterie.models.multvae import MultVAE
 from coterie.models.recvae import RecVAE
@@ -59,6 +61,9 @@ class AnalysisOptions:
         learning_rates: Of the steps that are really taken.
         rules: What near, far and related mean.
         seed: Of all that is drawn.
+
+    Raises:
+        ConfigError: if a number is too small to measure anything.
     """
 
     users: int = 1000
@@ -71,10 +76,11 @@ class AnalysisOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.users < 2 or self.draws < 1 or self.map_users <= self.neighbours or self.neighbours < 1:
+        if min(self.users, self.draws) < 2 or self.neighbours < 1 or self.map_users < max(FEWEST_USERS, self.neighbours + 1):
             raise ConfigError(
-                "an analysis needs 2 users or more, 1 draw or more, and more users in the map than a neighbourhood holds, found "
-                f"users {self.users}, draws {self.draws}, map users {self.map_users}, neighbours {self.neighbours}."
+                f"an analysis needs 2 users or more, 2 draws or more, neighbours, and {FEWEST_USERS} users in the map or more than a "
+                f"neighbourhood holds, found users {self.users}, draws {self.draws}, neighbours {self.neighbours}, "
+                f"map users {self.map_users}; try the defaults."
             )
 
 
@@ -122,6 +128,7 @@ class Findings:
         keep_prob: ρ of its training.
         kl_weight: β, or RecVAE's γ.
         pia: λ_A.
+        rest: All else of its configuration, as JSON, but PIA's other options and the seed.
         quality: ``[n_validation_users]`` NDCG@100 of the validation users; empty without any.
         bottleneck: What passes the latent space.
         drift: One for each of the options' ``keep_probs``.
@@ -141,6 +148,7 @@ class Findings:
     keep_prob: float
     kl_weight: float
     pia: float
+    rest: str
     quality: np.ndarray
     bottleneck: Bottleneck
     drift: tuple[Drift, ...]
@@ -193,7 +201,7 @@ def load_settings(runs: Sequence[str], data: str | Path | None = None, device: t
     """The models of run folders and the data set they were all trained on.
 
     Args:
-        runs: Paths, or NAME=PATH; by default a setting is called like its folder.
+        runs: Paths, or NAME=PATH; by default a setting is called like its folder, whose own name may have a "=" in it.
         data: Data set folder, where it is no longer where the runs were trained.
         device: Where the models are to live.
 
@@ -201,7 +209,7 @@ def load_settings(runs: Sequence[str], data: str | Path | None = None, device: t
         ArtifactError: if a run is missing or damaged.
         ConfigError: if there is no run, two have one name, or they were trained on different data.
     """
-    named = [(name, Path(path)) if path else (Path(name).name, Path(name)) for name, _, path in (run.partition("=") for run in runs)]
+    named = [_named(run) for run in runs]
     names = [name for name, _ in named]
     if not named or len(set(names)) < len(names):
         raise ConfigError(f"an analysis needs runs of different names, found {', '.join(names) or 'none'}; name them as in masked=runs/1.")
@@ -215,6 +223,12 @@ def load_settings(runs: Sequence[str], data: str | Path | None = None, device: t
                 f"{str(trained_on)[:16]}; analyze runs of one data set, given by --data if it moved."
             )
     return settings, dataset
+
+
+def _named(run: str) -> tuple[str, Path]:
+    """The name and the folder that NAME=PATH or a path asks for."""
+    name, _, path = run.partition("=")
+    return (Path(run).resolve().name, Path(run)) if not path or Path(run).is_dir() else (name, Path(path))
 
 
 def analyze(
@@ -233,9 +247,9 @@ def analyze(
         tell: Told what begins.
 
     Raises:
-        ConfigError: if a model has no posterior.
+        ConfigError: if there is no setting, a model has no posterior, or anchors are not of its items and latent space.
         DataError: if there are too few training users with items.
-        NumericalError: if a model's posteriors are not finite.
+        NumericalError: if a model's posteriors or gradients are not finite.
 
     Example:
         >>> from coterie.config import RunConfig
@@ -246,16 +260,17 @@ def analyze(
         >>> options = AnalysisOptions(users=30, draws=2, map_users=50, neighbours=5)
         >>> found = analyze([Setting("masked", train(data, RunConfig.of(small)))], data, options)
         >>> found.settings[0].bottleneck.n_users, len(found.settings[0].drift)
-        (160, 4)
+        (50, 4)
     """
     options = options or AnalysisOptions()
+    _check(settings)
     train, rng = dataset.train, np.random.default_rng(options.seed)
     counts = np.diff(train.indptr)
     known = rng.permutation(np.flatnonzero(counts > 0))
-    if len(known) <= options.neighbours:
+    if len(known) < max(FEWEST_USERS, options.neighbours + 1):
         raise DataError(
-            f"an analysis needs more training users with items than a neighbourhood holds ({options.neighbours}), found {len(known)}; "
-            "take fewer neighbours or more data."
+            f"an analysis needs {FEWEST_USERS} training users with items, and more than a neighbourhood holds ({options.neighbours}), "
+            f"found {len(known)}; take fewer neighbours or more data."
         )
     users = np.sort(known[: options.users])
     picked = {about: known[at] for about, at in cohort_picks(counts[known], n_each=max(1, options.map_users // 40)).items()}
@@ -270,11 +285,31 @@ def analyze(
     masking, masking_nearest = (
         tuple(masking_geometry(histories, one, pairs, seed=options.seed, delta=1 - one) for one in keep_probs) for pairs in (drawn, nearest)
     )
-    found = tuple(_measure(setting, dataset, train, users, map_users, kinds, options, tell) for setting in settings)
+    found = []
+    for setting in settings:
+        try:
+            found.append(_measure(setting, dataset, train, users, map_users, kinds, options, tell))
+        except NumericalError as error:
+            raise NumericalError(f"{setting.name}: {error}") from error
     anchor_items = np.argsort(-train.sum(axis=0), kind="stable")[:ANCHORS_DRAWN]
     tell("maps")
     pca, tsne = _pca_maps(found, anchor_items), _tsne_maps(found, anchor_items, options.seed)
-    return Analysis(options, dataset, users, map_users, cohorts, kinds, masking, masking_nearest, found, anchor_items, pca, tsne)
+    return Analysis(options, dataset, users, map_users, cohorts, kinds, masking, masking_nearest, tuple(found), anchor_items, pca, tsne)
+
+
+def _check(settings: Sequence[Setting]) -> None:
+    if not settings:
+        raise ConfigError("an analysis needs at least one setting, found none; give a trained model.")
+    for setting in settings:
+        model = setting.model.config.model
+        if not isinstance(setting.model.network, MultVAE | RecVAE):
+            raise ConfigError(f"posteriors need a variational autoencoder, {setting.name} is {model.name}; analyze a mult-vae or a recvae.")
+        expected = [setting.model.n_items, model.latent_dim]  # type: ignore[union-attr]
+        if setting.anchors is not None and list(setting.anchors.shape) != expected:
+            raise ConfigError(
+                f"anchors must be {expected}, one point of the latent space an item, found {list(setting.anchors.shape)} for "
+                f"{setting.name}; take those of the same run, or none."
+            )
 
 
 def _pca_maps(settings: Sequence[Findings], items: np.ndarray) -> tuple[LatentMap, ...]:
@@ -312,8 +347,7 @@ def _measure(
     tell: Callable[[str], None],
 ) -> Findings:
     network, model, seed = setting.model.network, setting.model.config.model, options.seed
-    if not isinstance(network, MultVAE | RecVAE):
-        raise ConfigError(f"posteriors need a variational autoencoder, {setting.name} is {model.name}; analyze a mult-vae or a recvae.")
+    assert isinstance(network, MultVAE | RecVAE)
     device = setting.model.device
     rows, map_rows = (SparseRows.from_csr(train[some], device) for some in (users, map_users))
     generator = torch.Generator(device).manual_seed(seed)
@@ -349,6 +383,7 @@ def _measure(
         keep_prob=keep_prob,
         kl_weight=getattr(model, "beta", getattr(model, "gamma", 0.0)),
         pia=model.pia,  # type: ignore[union-attr]
+        rest=_rest(setting.model.config),
         quality=quality,
         bottleneck=measure_bottleneck(map_posteriors, n_draws=options.draws, seed=seed),
         drift=drift,
@@ -361,6 +396,17 @@ def _measure(
         theorem=theorem,
         map_posteriors=map_posteriors,
         anchors=anchors,
+    )
+
+
+def _rest(config: RunConfig) -> str:
+    """What two settings must have in common to differ in keep_prob, the weight of the KL or λ_A alone."""
+    told = ("keep_prob", "beta", "gamma", "seed")
+    return json.dumps(
+        {
+            part: {name: value for name, value in fields.items() if name not in told and not name.startswith("pia")}
+            for part, fields in config.as_json().items()
+        }
     )
 
 

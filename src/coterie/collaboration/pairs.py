@@ -241,5 +241,6 @@ def _resampled_sums(values: np.ndarray, kinds: np.ndarray, n_resamples: int, see
 
 
 def _with_interval(value: float, resamples: np.ndarray, confidence: float) -> tuple[float, float, float]:
-    low, high = np.nanquantile(resamples, [(1 - confidence) / 2, (1 + confidence) / 2])
+    drawn = resamples[~np.isnan(resamples)]
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]) if len(drawn) else (np.nan, np.nan)
     return float(value), float(low), float(high)

@@ -14,16 +14,17 @@ import pyarrow.parquet as pq
 import coterie
 from coterie.collaboration.analyze import QUALITY, Analysis, Findings
 from coterie.collaboration.drift import implied_curvature, implied_tau, predicted_tau
-from coterie.collaboration.figures import check_figures, draw, drift_at, interactions, pictures_of
+from coterie.collaboration.figures import check_figures, draw, drift_at, interactions, mean_overlap, pictures_of
 from coterie.collaboration.interactive import interactive_map
 from coterie.collaboration.pairs import GLOBAL, HelpfulTransfer, KindDistances, PairKind
 from coterie.collaboration.sharing import KINDS, SharingPairs, TheoremTable, broken_implications
-from coterie.collaboration.verdict import alike, verdict
+from coterie.collaboration.verdict import alike, standard_error, verdict
 from coterie.data.split import Part
 from coterie.files import publish_folder, write_json, write_manifest
 from coterie.plain_table import plain_table
 
 SCHEMA = "coterie.analysis/1"
+PAGE = "report.html"
 
 
 def write_report(analysis: Analysis, folder: str | Path) -> None:
@@ -33,7 +34,7 @@ def write_report(analysis: Analysis, folder: str | Path) -> None:
         ConfigError: if a package is missing, or ``folder`` holds something else.
     """
     check_figures()
-    with publish_folder(folder) as aside:
+    with publish_folder(folder, kind=PAGE) as aside:
         for picture in pictures_of(analysis):
             draw(picture, analysis).savefig(aside / f"{picture.name}.png")
         pq.write_table(users_table(analysis), aside / "users.parquet")
@@ -42,7 +43,7 @@ def write_report(analysis: Analysis, folder: str | Path) -> None:
         images = {
             picture.name: base64.b64encode((aside / f"{picture.name}.png").read_bytes()).decode() for picture in pictures_of(analysis)
         }
-        (aside / "report.html").write_text(page(analysis, images), encoding="utf-8")
+        (aside / PAGE).write_text(page(analysis, images), encoding="utf-8")
         write_manifest(aside, SCHEMA, written_by={"coterie": coterie.__version__}, dataset=analysis.dataset.fingerprint)
 
 
@@ -67,6 +68,7 @@ def page(analysis: Analysis, images: dict[str, str]) -> str:
         images=images,
         map=interactive_map(analysis),
         shrinkage=shrinkage(analysis),
+        differences=differences(analysis),
         theorem=[(one.name, _theorem_rows(one.theorem)) for one in analysis.settings],
         kinds=KINDS,
         version=coterie.__version__,
@@ -101,7 +103,7 @@ def glance(analysis: Analysis) -> list[list[str]]:
                 f"{one.quality.mean():.4f}" if len(one.quality) else "",
                 f"{found.n_active} of {len(found.mean_variance)}",
                 f"{found.information_nats:.1f} to {found.information_at_most_nats:.1f}",
-                f"{drift.overlap.mean():.3f}",
+                f"{mean_overlap(drift):.3f}" if drift.between else "",
                 f"{share:.3f} [{low:.3f}, {high:.3f}]",
                 f"{one.sharing.inside.mean():.1%}",
             ]
@@ -129,6 +131,8 @@ def shrinkage(analysis: Analysis) -> list[list[str]]:
             continue
         keep_prob = one.keep_prob if one.keep_prob < 1 else 0.5
         drifts = [drift_at(setting, keep_prob) for setting in (without, one)]
+        if not all(drift.within for drift in drifts):  # a collapsed model, which masks do not move
+            continue
         tau = implied_tau(*(float(drift.variance.mean()) for drift in drifts))
         curvature = curvatures.setdefault(without.name, implied_curvature(tau, one.pia))
         spread = "" if drifts[1].centroid_distance is None else f"{drifts[1].centroid_distance.mean():.2f}"
@@ -137,6 +141,21 @@ def shrinkage(analysis: Analysis) -> list[list[str]]:
             [one.name, without.name, f"{one.pia:g}", f"{tau**2:.3f}", f"{predicted_tau(curvature, one.pia) ** 2:.3f}", *ratios, spread]
         )
     return rows
+
+
+def differences(analysis: Analysis) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """By how much each further setting differs from the first, on the same users: value and paired 95 % interval by measure.
+
+    The measures are shares of helpful transfer (cosines) and latent distances relative to the mean pair.
+    """
+    first, *others = analysis.settings
+    shares = {"local share": (PairKind.LOCAL,), "global share": GLOBAL}
+    distances = {"distance of local pairs": PairKind.LOCAL, "of subsets": PairKind.SUBSET, "of common neighbours": PairKind.LINKED}
+    return {
+        one.name: {name: one.cosine.gain_over(first.cosine, *kinds) for name, kinds in shares.items()}
+        | {name: one.distances.gain_over(first.distances, kind) for name, kind in distances.items()}
+        for one in others
+    }
 
 
 def numbers(analysis: Analysis) -> dict[str, Any]:
@@ -151,6 +170,7 @@ def numbers(analysis: Analysis) -> dict[str, Any]:
             pairs: [{"pairs": len(one.d)} | {name: value for name, value in vars(one).items() if isinstance(value, float)} for one in found]
             for pairs, found in (("random", analysis.masking), ("nearest", analysis.masking_nearest))
         },
+        "differences": differences(analysis),
         "settings": {one.name: _setting(one) for one in analysis.settings},
         "maps": {
             name: {one.name: {"disparity": one.disparity, "shares": one.shares} for one in maps}
@@ -172,13 +192,13 @@ def _setting(one: Findings) -> dict[str, Any]:
             "metric": QUALITY,
             "users": n,
             "mean": one.quality.mean() if n else None,
-            "error": one.quality.std(ddof=1) / math.sqrt(n) if n > 1 else None,
+            "error": standard_error(one.quality),
         },
         "bottleneck": asdict(one.bottleneck),
         "drift": [
             {
                 "keep_prob": drift.keep_prob,
-                "overlap": drift.overlap.mean(),
+                "overlap": mean_overlap(drift),
                 "clean_overlap": drift.clean_overlap.mean(),
                 "within": drift.within,
                 "between": drift.between,
@@ -240,7 +260,7 @@ def _theorem_rows(table: TheoremTable) -> list[list[str]]:
 
 def users_table(analysis: Analysis) -> pa.Table:
     """A row a setting and user of the maps: id, interactions, drift under each keep_prob, places in the maps."""
-    ids = analysis.dataset.users.ids_of(np.flatnonzero(analysis.dataset.split.user_part == Part.TRAIN)[analysis.map_users])
+    ids = _ids_of(analysis, analysis.map_users)
     parts = []
     for one, pca, tsne in zip(analysis.settings, analysis.pca, analysis.tsne, strict=True):
         columns = {"setting": [one.name] * len(ids), "user_id": ids, "interactions": interactions(analysis)}
@@ -251,14 +271,21 @@ def users_table(analysis: Analysis) -> pa.Table:
     return pa.concat_tables(parts)
 
 
+def _ids_of(analysis: Analysis, rows: np.ndarray) -> pa.Array:
+    """The ids of rows of the training matrix."""
+    dataset = analysis.dataset
+    return dataset.users.take(np.flatnonzero(dataset.split.user_part == Part.TRAIN)[rows])
+
+
 def pairs_table(analysis: Analysis) -> pa.Table:
-    """A row a setting and ordered pair whose radius was measured, with its kind and the measured changes of u's loss."""
+    """A row a setting and ordered pair whose radius was measured: ids of u and v, their kind, and the measured changes of u's loss."""
+    ids = _ids_of(analysis, analysis.users)
     parts = []
     for one in analysis.settings:
         pairs = one.sharing
         kinds = [PairKind(kind).name.lower() for kind in analysis.kinds[pairs.user, pairs.other]]
-        columns: dict[str, Any] = {"setting": [one.name] * len(pairs.user), "user": pairs.user, "other": pairs.other, "kind": kinds}
-        columns |= {name: getattr(pairs, name) for name in ("inside", "inside_exactly", *KINDS) if name != "lipschitz"}
+        columns: dict[str, Any] = {"setting": [one.name] * len(kinds), "user_id": ids.take(pairs.user), "other_id": ids.take(pairs.other)}
+        columns |= {"kind": kinds} | {name: getattr(pairs, name) for name in ("inside", "inside_exactly", *KINDS) if name != "lipschitz"}
         columns |= {f"change_{rate:g}": change for rate, change in zip(one.theorem.learning_rates, one.theorem.change, strict=True)}
         parts.append(pa.table(columns))
     return pa.concat_tables(parts)

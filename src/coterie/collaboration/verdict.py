@@ -76,6 +76,10 @@ def _collapse(one: Findings) -> Advice:
 def _drift(one: Findings) -> Advice:
     at = min(one.drift, key=lambda drift: abs(drift.keep_prob - min(one.keep_prob, 0.5)))
     overlap = float(at.overlap.mean())
+    if not at.between:
+        return Advice(
+            one.name, "drift", "look", "Users do not differ, so nobody is near to anybody: see collapse.", "no distance between users"
+        )
     rests = (
         f"{overlap:.0%} of the {at.k} nearest users common to two masks of keep_prob {at.keep_prob:g} (Jaccard), "
         f"spread over masks {at.ratio:.2f} of the distance between users"
@@ -128,7 +132,8 @@ def _pia(one: Findings, analysis: Analysis) -> Advice:
             "λ_A = 0",
         )
     if not without or not len(one.quality):
-        return Advice(one.name, "PIA", "look", "To judge PIA, analyze a run beside it that differs in λ_A alone.", f"λ_A = {one.pia:g}")
+        lacking = "validation users to hold out" if without else "a run beside it that differs in λ_A alone"
+        return Advice(one.name, "PIA", "look", f"To judge PIA, this analysis needs {lacking}.", f"λ_A = {one.pia:g}")
     gain, error = paired_gain(one.quality, without[0].quality)
     rests = f"{QUALITY.upper()} {gain:+.4f} ± {error:.4f} over {without[0].name} (paired standard error, validation users)"
     if gain > 2 * error:
@@ -145,11 +150,15 @@ def _pia(one: Findings, analysis: Analysis) -> Advice:
 
 
 def alike(one: Findings, other: Findings) -> bool:
-    """Whether two settings can differ in λ_A alone."""
-    return (one.model, one.keep_prob, one.kl_weight) == (other.model, other.keep_prob, other.kl_weight)
+    """Whether two settings can differ in PIA and seed alone."""
+    return (one.rest, one.keep_prob, one.kl_weight) == (other.rest, other.keep_prob, other.kl_weight)
 
 
 def paired_gain(quality: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
     """Mean of the differences user by user, and its standard error."""
-    difference = quality - reference
-    return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else float("nan")
+    return float((quality - reference).mean()), standard_error(quality - reference)
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Of the mean of ``[n]`` values; NaN of one alone."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
