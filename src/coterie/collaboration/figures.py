@@ -371,6 +371,7 @@ def draw_sweep(analysis: Analysis) -> "Figure":
     information.plot(at, [one.mean_kl_nats for one in bottlenecks], label="mean KL", **blue)
     low, high = ([getattr(one, end) for one in bottlenecks] for end in ("information_nats", "information_at_most_nats"))
     information.fill_between(at, low, high, color=COLOURS[2], alpha=0.3, linewidth=0, label="information: at least, at most")
+    information.set_yscale("symlog", linthresh=1)
     information.set_title("information, nats a user")
     active.plot(at, [one.n_active for one in bottlenecks], **blue)
     active.set_title("active dimensions")

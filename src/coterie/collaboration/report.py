@@ -25,6 +25,8 @@ from coterie.plain_table import plain_table
 
 SCHEMA = "coterie.analysis/1"
 PAGE = "report.html"
+CSS_DPI = 96
+"""Pixels of a page in an inch: figures are shown at the size they are drawn for."""
 
 
 def write_report(analysis: Analysis, folder: str | Path) -> None:
@@ -35,24 +37,24 @@ def write_report(analysis: Analysis, folder: str | Path) -> None:
     """
     check_figures()
     with publish_folder(folder, kind=PAGE) as aside:
+        images = {}
         for picture in pictures_of(analysis):
-            draw(picture, analysis).savefig(aside / f"{picture.name}.png")
+            figure, path = draw(picture, analysis), aside / f"{picture.name}.png"
+            figure.savefig(path)
+            images[picture.name] = (base64.b64encode(path.read_bytes()).decode(), round(CSS_DPI * figure.get_figwidth()))
         pq.write_table(users_table(analysis), aside / "users.parquet")
         pq.write_table(pairs_table(analysis), aside / "pairs.parquet")
         write_json(aside / "numbers.json", numbers(analysis))
-        images = {
-            picture.name: base64.b64encode((aside / f"{picture.name}.png").read_bytes()).decode() for picture in pictures_of(analysis)
-        }
         (aside / PAGE).write_text(page(analysis, images), encoding="utf-8")
         write_manifest(aside, SCHEMA, written_by={"coterie": coterie.__version__}, dataset=analysis.dataset.fingerprint)
 
 
-def page(analysis: Analysis, images: dict[str, str]) -> str:
+def page(analysis: Analysis, images: dict[str, tuple[str, int]]) -> str:
     """The report as one HTML page.
 
     Args:
         analysis: What to tell of.
-        images: Base64 of the PNG of each of `pictures_of`, by name.
+        images: Base64 of the PNG of each of `pictures_of`, and its width in CSS pixels, by name.
     """
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415
 
@@ -150,7 +152,9 @@ def differences(analysis: Analysis) -> dict[str, dict[str, tuple[float, float, f
     """
     first, *others = analysis.settings
     shares = {"local share": (PairKind.LOCAL,), "global share": GLOBAL}
-    distances = {"distance of local pairs": PairKind.LOCAL, "of subsets": PairKind.SUBSET, "of common neighbours": PairKind.LINKED}
+    distances = {
+        f"distance, {what}": kind for what, kind in (("local", PairKind.LOCAL), ("subsets", PairKind.SUBSET), ("linked", PairKind.LINKED))
+    }
     return {
         one.name: {name: one.cosine.gain_over(first.cosine, *kinds) for name, kinds in shares.items()}
         | {name: one.distances.gain_over(first.distances, kind) for name, kind in distances.items()}
