@@ -26,9 +26,8 @@ def main() -> None:
     started = time.perf_counter()
     nearest_neighbours(points, arguments.k)
     seconds, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(
-        f"{arguments.users:,} users, {arguments.k} neighbours each: {seconds:.1f} s, {peak:.2f} GiB in all, {torch.get_num_threads()} threads"
-    )
+    told = f"{arguments.users:,} users, {arguments.k} neighbours each, {torch.get_num_threads()} threads"
+    print(f"{told}: {seconds:.1f} s, {peak:.2f} GiB in all")
 
 
 if __name__ == "__main__":
