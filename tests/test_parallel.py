@@ -168,7 +168,8 @@ def test_two_processes_train_the_model_of_one(data_folder: Path, tmp_path: Path)
         same = "vae" if name == "own group" else name
         assert_as_one(same, together / same, weights, tmp_path / f"one of {name}")
     assert json.loads((together / "pia" / "environment.json").read_text(encoding="utf-8"))["processes"] == 2
-    assert sorted(path.name for path in (together / "pia").iterdir()) == ["config.json", "environment.json", "history.jsonl", "model"]
+    files = ["anchors.safetensors", "config.json", "environment.json", "history.jsonl", "model"]
+    assert sorted(path.name for path in (together / "pia").iterdir()) == files
 
 
 def stop_alone_after(n_steps: int, name: str, out: Path) -> None:

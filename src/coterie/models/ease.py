@@ -49,15 +49,20 @@ class Ease(nn.Module):
         References:
             Steck (2019), equation 8.
         """
+        n_items = train.shape[1]
         # Fortran's order is LAPACK's: everything happens in this one array.
-        gram = (train.T @ train).astype(np.float64).toarray(order="F")
+        gram = np.empty((n_items, n_items), order="F")
+        by_item = train.tocsc()
+        for start in range(0, n_items, COLUMNS_AT_ONCE):
+            block = slice(start, start + COLUMNS_AT_ONCE)
+            gram[:, block] = (train.T @ by_item[:, block]).toarray()
         gram[np.diag_indices_from(gram)] += config.l2
         gram, failed = linalg.lapack.dpotrf(gram, lower=1, overwrite_a=1)
         if failed:
             raise NumericalError(f"XᵀX + l2·I must be positive definite to be inverted, found it is not at l2 = {config.l2}; raise l2.")
         inverse, _ = linalg.lapack.dpotri(gram, lower=1, overwrite_c=1)
         del gram
-        model = cls(train.shape[1])
+        model = cls(n_items)
         _fill_with_weights(model.weight.numpy(), inverse)
         return model
 
