@@ -62,7 +62,9 @@ class Ease(nn.Module):
             raise NumericalError(f"XᵀX + l2·I must be positive definite to be inverted, found it is not at l2 = {config.l2}; raise l2.")
         inverse, _ = linalg.lapack.dpotri(gram, lower=1, overwrite_c=1)
         del gram
-        model = cls(n_items)
+        model = cls(0)
+        # Not zeros: memory is taken as it is filled, while P gives its own back.
+        model.n_items, model.weight = n_items, torch.empty(n_items, n_items)
         _fill_with_weights(model.weight.numpy(), inverse)
         return model
 
