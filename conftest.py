@@ -2,14 +2,32 @@
 
 import csv
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from coterie.cli import main
 from coterie.data.simulate import Service
 
 # Small tensors gain nothing from threads and lose much where tests run side by side. Subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def run_coterie(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs ``coterie …`` in this process and gives its exit code."""
+
+    def call(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["coterie", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as left:
+            return left.code if isinstance(left.code, int) else 0
+        return 0
+
+    return call
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from coterie.cli import app, main
+from coterie.cli import app
 from coterie.data.simulate import Service
 
 Run = Callable[..., int]
@@ -22,18 +22,9 @@ SMALL = ["--set", "model.hidden_dims=[16]", "--set", "model.latent_dim=8", "--se
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs ``coterie …`` in this process and gives its exit code."""
-
-    def call(*arguments: str | Path) -> int:
-        monkeypatch.setattr(sys, "argv", ["coterie", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as left:
-            return left.code if isinstance(left.code, int) else 0
-        return 0
-
-    return call
+def run(run_coterie: Run) -> Run:
+    """Runs ``coterie …``."""
+    return run_coterie
 
 
 @pytest.fixture(scope="module")

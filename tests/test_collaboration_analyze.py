@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +19,6 @@ from matplotlib.image import imread
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from coterie.cli import main
 from coterie.collaboration import figures, posteriors, report
 from coterie.collaboration.analyze import (
     Analysis,
@@ -98,18 +98,9 @@ def written(analysis: Analysis, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs ``coterie analyze …`` in this process and gives its exit code."""
-
-    def call(*arguments: str | Path | int) -> int:
-        monkeypatch.setattr(sys, "argv", ["coterie", "analyze", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as left:
-            return left.code if isinstance(left.code, int) else 0
-        return 0
-
-    return call
+def run(run_coterie: Run) -> Run:
+    """Runs ``coterie analyze …``."""
+    return partial(run_coterie, "analyze")
 
 
 def with_network(setting: Setting, change: Callable[[Any], None], name: str = "changed", anchors: Tensor | None = None) -> Setting:

@@ -7,13 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from coterie.cli import main
 from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
 from coterie.data.simulate import Service
@@ -30,18 +30,9 @@ SMALL = ["--held-out-users", "40", "--epochs", "2", "--seeds", "1"]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs ``coterie reproduce …`` in this process and gives its exit code."""
-
-    def call(*arguments: str | Path) -> int:
-        monkeypatch.setattr(sys, "argv", ["coterie", "reproduce", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as left:
-            return left.code if isinstance(left.code, int) else 0
-        return 0
-
-    return call
+def run(run_coterie: Run) -> Run:
+    """Runs ``coterie reproduce …``."""
+    return partial(run_coterie, "reproduce")
 
 
 @pytest.fixture(scope="module")
