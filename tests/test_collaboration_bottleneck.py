@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
@@ -89,6 +89,7 @@ def test_the_same_draws_against_densities_of_torch(block_size: int) -> None:
 
 
 @settings(max_examples=40, deadline=None)
+@example(n_users=9, latent_dim=1, seed=0, spread=1e-6, width=0.0, dtype=torch.float32)
 @given(
     n_users=st.integers(1, 12),
     latent_dim=st.integers(1, 4),

@@ -102,6 +102,7 @@ def measure_bottleneck(users: Posteriors, *, n_draws: int, seed: int, block_size
     information = own.mean(dim=0) + math.log(len(users))
     mean_kl, mean_kl_error = _mean_and_error(kl.sum(dim=1))
     information_nats, information_error = _mean_and_error(information)
+    ceiling = math.log(len(users))
     aggregate_kl, aggregate_kl_error = _mean_and_error(kl.sum(dim=1) - information)
     variance = users.mu.double().var(dim=0, correction=0)
     return Bottleneck(
@@ -110,11 +111,12 @@ def measure_bottleneck(users: Posteriors, *, n_draws: int, seed: int, block_size
         mean_kl_nats=mean_kl,
         mean_kl_error=mean_kl_error,
         kl_by_dimension_nats=kl.mean(dim=0).cpu().numpy(),
-        information_nats=information_nats,
+        # A mean of many equal numbers may come out above them, in the last digit.
+        information_nats=min(information_nats, ceiling),
         information_error=information_error,
         # One user alone has infinite odds, and the mean KL bounds.
         information_at_most_nats=min(mean_kl, float(odds.mean()) + math.log(max(len(users) - 1, 1))),
-        ceiling_nats=math.log(len(users)),
+        ceiling_nats=ceiling,
         aggregate_kl_nats=aggregate_kl,
         aggregate_kl_error=aggregate_kl_error,
         own_probability=float(own.exp().mean()),
