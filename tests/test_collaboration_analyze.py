@@ -377,7 +377,9 @@ def test_a_collapsed_model_is_told_of_and_does_not_crash(settings: dict[str, Set
         advice = by_subject(verdict(found), name)
         assert (advice["collapse"].level, advice["collapse"].says.split(":")[0]) == ("act", "Collapsed")
         assert "see collapse" in advice["drift"].says
-    assert by_subject(verdict(found), "untrained")["collapse"].level == "fine"
+    # An untrained network spreads users over all dimensions and yet tells nobody from anybody.
+    untrained = by_subject(verdict(found), "untrained")["collapse"]
+    assert (untrained.level, "confused" in untrained.says) == ("act", True)
     assert "nan" not in summary(found)
     assert shrinkage(found) == []
 
@@ -399,13 +401,22 @@ def judged(analysis: Analysis, *settings: Findings) -> dict[str, Advice]:
 )
 def test_verdict_on_collapse(n_active: int, level: str, words: str, analysis: Analysis) -> None:
     one = analysis.settings[1]
-    bottleneck = replace(one.bottleneck, n_active=n_active, mean_variance=np.ones(20))
+    bottleneck = replace(one.bottleneck, n_active=n_active, mean_variance=np.ones(20), own_probability=1.0)
     advice = judged(analysis, replace(one, bottleneck=bottleneck))["collapse"]
     assert (advice.level, words in advice.says) == (level, True)
     assert f"{n_active} of 20 dimensions active" in advice.rests_on
     if level == "act":
         assert "β (0.2)" in advice.says
         assert "γ (0.2)" in judged(analysis, replace(one, bottleneck=bottleneck, model="recvae"))["collapse"].says
+
+
+@pytest.mark.parametrize(("probability", "level"), [(0.04, "act"), (0.63, "look"), (0.96, "fine")])
+def test_verdict_on_confused_users(probability: float, level: str, analysis: Analysis) -> None:
+    one = analysis.settings[1]
+    bottleneck = replace(one.bottleneck, n_active=20, mean_variance=np.ones(20), own_probability=probability)
+    advice = judged(analysis, replace(one, bottleneck=bottleneck))["collapse"]
+    assert (advice.level, "onfused" in advice.says) == (level, level != "fine")
+    assert f"with probability {probability}" in advice.rests_on
 
 
 @pytest.mark.parametrize(("overlap", "level"), [(0.05, "act"), (0.2, "look"), (0.4, "fine")])

@@ -162,6 +162,10 @@ class Findings:
     map_posteriors: Posteriors
     anchors: Tensor | None
 
+    def drift_at(self, keep_prob: float) -> Drift:
+        """The drift that was measured nearest to a keep_prob."""
+        return min(self.drift, key=lambda drift: abs(drift.keep_prob - keep_prob))
+
 
 @dataclass(frozen=True, eq=False)
 class Analysis:

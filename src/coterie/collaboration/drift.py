@@ -50,6 +50,11 @@ class Drift:
     ratio: float
     """``within`` over ``between``; NaN if no two users differ, as in a collapsed model."""
 
+    @property
+    def mean_overlap(self) -> float:
+        """``overlap`` over all users; NaN if no two differ, so that nobody is near to anybody."""
+        return float(self.overlap.mean()) if self.between else math.nan
+
 
 def neighbourhood_drift(
     network: Autoencoder,

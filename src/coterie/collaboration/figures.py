@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coterie.collaboration.analyze import QUALITY, Analysis, Findings, LatentMap
-from coterie.collaboration.drift import Drift
 from coterie.collaboration.masking import MaskingGeometry, contraction_line
 from coterie.collaboration.pairs import GLOBAL, PairKind
 from coterie.collaboration.verdict import standard_error
@@ -276,7 +275,7 @@ def draw_drift(analysis: Analysis) -> "Figure":
     figure, (overlap, ratio) = _panels(2, columns=2)
     for place, one in enumerate(analysis.settings):
         keep_probs = [drift.keep_prob for drift in one.drift]
-        overlap.plot(keep_probs, [mean_overlap(drift) for drift in one.drift], markersize=6, linewidth=1.5, label=one.name, **_look(place))
+        overlap.plot(keep_probs, [drift.mean_overlap for drift in one.drift], markersize=6, linewidth=1.5, label=one.name, **_look(place))
         ratio.plot(keep_probs, [drift.ratio for drift in one.drift], markersize=6, linewidth=1.5, label=one.name, **_look(place))
     overlap.set_ylabel(f"Jaccard overlap of the {analysis.options.neighbours} nearest")
     ratio.set_ylabel("spread over masks / between users")
@@ -362,7 +361,7 @@ def draw_sweep(analysis: Analysis) -> "Figure":
     name, settings = sweep_of(analysis)
     figure, panels = _panels(6, height=3.0)
     at, blue, orange = range(len(settings)), _look(0), _look(1)
-    bottlenecks, drifts = [one.bottleneck for one in settings], [drift_at(one, 0.5) for one in settings]
+    bottlenecks, drifts = [one.bottleneck for one in settings], [one.drift_at(0.5) for one in settings]
     quality, information, active, overlap, spread, shares = panels
     if all(len(one.quality) for one in settings):
         errors = [standard_error(one.quality) for one in settings]
@@ -375,7 +374,7 @@ def draw_sweep(analysis: Analysis) -> "Figure":
     information.set_title("information, nats a user")
     active.plot(at, [one.n_active for one in bottlenecks], **blue)
     active.set_title("active dimensions")
-    overlap.plot(at, [mean_overlap(one) for one in drifts], **blue)
+    overlap.plot(at, [one.mean_overlap for one in drifts], **blue)
     overlap.set_title("neighbours common to two masks")
     spread.plot(at, [one.ratio for one in drifts], **blue)
     spread.set_title("spread over masks / between users")
@@ -392,16 +391,6 @@ def draw_sweep(analysis: Analysis) -> "Figure":
     for axes in (information, shares):
         axes.legend(frameon=False, fontsize=8)
     return figure
-
-
-def drift_at(one: Findings, keep_prob: float) -> Drift:
-    """The drift that was measured nearest to a keep_prob."""
-    return min(one.drift, key=lambda drift: abs(drift.keep_prob - keep_prob))
-
-
-def mean_overlap(drift: Drift) -> float:
-    """Of the neighbours under two masks, over users; NaN if these do not differ, so that nobody is near to anybody."""
-    return float(drift.overlap.mean()) if drift.between else float("nan")
 
 
 def interactions(analysis: Analysis) -> np.ndarray:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import coterie
 from coterie.collaboration.analyze import QUALITY, Analysis, Findings
 from coterie.collaboration.drift import implied_curvature, implied_tau, predicted_tau
-from coterie.collaboration.figures import check_figures, draw, drift_at, interactions, mean_overlap, pictures_of
+from coterie.collaboration.figures import check_figures, draw, interactions, pictures_of
 from coterie.collaboration.interactive import interactive_map
 from coterie.collaboration.pairs import GLOBAL, HelpfulTransfer, KindDistances, PairKind
 from coterie.collaboration.sharing import KINDS, SharingPairs, TheoremTable, broken_implications
@@ -94,7 +94,7 @@ def glance(analysis: Analysis) -> list[list[str]]:
         ]
     ]
     for one in analysis.settings:
-        found, drift = one.bottleneck, drift_at(one, 0.5)
+        found, drift = one.bottleneck, one.drift_at(0.5)
         share, low, high = one.cosine.share_of(*GLOBAL)
         rows.append(
             [
@@ -105,7 +105,7 @@ def glance(analysis: Analysis) -> list[list[str]]:
                 f"{one.quality.mean():.4f}" if len(one.quality) else "",
                 f"{found.n_active} of {len(found.mean_variance)}",
                 f"{found.information_nats:.1f} to {found.information_at_most_nats:.1f}",
-                f"{mean_overlap(drift):.3f}" if drift.between else "",
+                f"{drift.mean_overlap:.3f}" if drift.between else "",
                 f"{share:.3f} [{low:.3f}, {high:.3f}]",
                 f"{one.sharing.inside.mean():.1%}",
             ]
@@ -132,7 +132,7 @@ def shrinkage(analysis: Analysis) -> list[list[str]]:
         if without is None:
             continue
         keep_prob = one.keep_prob if one.keep_prob < 1 else 0.5
-        drifts = [drift_at(setting, keep_prob) for setting in (without, one)]
+        drifts = [setting.drift_at(keep_prob) for setting in (without, one)]
         if not all(drift.within for drift in drifts):  # a collapsed model, which masks do not move
             continue
         tau = implied_tau(*(float(drift.variance.mean()) for drift in drifts))
@@ -202,7 +202,7 @@ def _setting(one: Findings) -> dict[str, Any]:
         "drift": [
             {
                 "keep_prob": drift.keep_prob,
-                "overlap": mean_overlap(drift),
+                "overlap": drift.mean_overlap,
                 "clean_overlap": drift.clean_overlap.mean(),
                 "within": drift.within,
                 "between": drift.between,

@@ -16,6 +16,8 @@ Level: TypeAlias = Literal["fine", "look", "act"]
 
 FEW_ACTIVE = 0.1
 """Share of active dimensions below which the latent space counts as collapsing."""
+CONFUSED, SOME_CONFUSED = 0.5, 0.9
+"""Probabilities of telling a user by a latent point below which users are confused, or worth a look: sooner than dimensions go inactive."""
 STRONG_DRIFT, SOME_DRIFT = 0.1, 0.3
 """Overlaps of neighbourhoods under two masks below which drift is strong, or worth a look."""
 TOO_LOCAL = 0.75
@@ -56,7 +58,8 @@ def _collapse(one: Findings) -> Advice:
     dims = len(found.mean_variance)
     rests = (
         f"{found.n_active} of {dims} dimensions active, a latent point tells {found.information_nats:.1f} to "
-        f"{found.information_at_most_nats:.1f} nats of its user, mean KL {found.mean_kl_nats:.1f} nats"
+        f"{found.information_at_most_nats:.1f} nats of its user, and who it is of {found.n_users:,} with probability "
+        f"{found.own_probability:.2f}, mean KL {found.mean_kl_nats:.1f} nats"
     )
     if found.n_active == 0:
         return Advice(
@@ -70,12 +73,16 @@ def _collapse(one: Findings) -> Advice:
         return Advice(
             one.name, "collapse", "look", f"More than half of the dimensions are unused: a smaller {weight} or latent space may do.", rests
         )
+    if found.own_probability < CONFUSED:
+        return Advice(one.name, "collapse", "act", f"Users are confused with one another. Lower {weight} ({one.kl_weight:g}).", rests)
+    if found.own_probability < SOME_CONFUSED:
+        return Advice(one.name, "collapse", "look", f"Users begin to be confused: see whether a smaller {weight} ranks better.", rests)
     return Advice(one.name, "collapse", "fine", "No collapse.", rests)
 
 
 def _drift(one: Findings) -> Advice:
-    at = min(one.drift, key=lambda drift: abs(drift.keep_prob - min(one.keep_prob, 0.5)))
-    overlap = float(at.overlap.mean())
+    at = one.drift_at(min(one.keep_prob, 0.5))
+    overlap = at.mean_overlap
     if not at.between:
         return Advice(
             one.name, "drift", "look", "Users do not differ, so nobody is near to anybody: see collapse.", "no distance between users"
