@@ -21,6 +21,7 @@ from torch import Tensor
 
 from coterie.collaboration import figures, posteriors, report
 from coterie.collaboration.analyze import (
+    QUALITY,
     Analysis,
     AnalysisOptions,
     Findings,
@@ -36,9 +37,11 @@ from coterie.collaboration.report import glance, numbers, page, pairs_table, shr
 from coterie.collaboration.verdict import Advice, verdict
 from coterie.config import RunConfig
 from coterie.data.dataset import Dataset, Interactions
+from coterie.data.ids import IdMap
 from coterie.data.simulate import simulate_dataset
 from coterie.data.split import Part, Split
 from coterie.errors import ArtifactError, ConfigError, DataError, NumericalError
+from coterie.evaluation.report import EvaluationReport
 from coterie.models.multdae import MultDAE, MultDAEConfig
 from coterie.models.multvae import MultVAE, MultVAEConfig
 from coterie.sparse import SparseRows
@@ -209,6 +212,7 @@ def test_all_settings_are_measured_on_the_same_users(analysis: Analysis) -> None
         assert (one.sharing.user != one.sharing.other).all()
         assert [drift.keep_prob for drift in one.drift] == list(OPTIONS.keep_probs)
         assert len(one.map_posteriors) == one.bottleneck.n_users == len(analysis.map_users)
+        assert one.quality is not None
         assert len(one.quality) == len(analysis.dataset.cases(Part.VALIDATION).user_index) == 40
     # Undefined are only axes of a map that has none, and distances to anchors that are not there.
     absent = {f".maps.tsne.{name}.shares" for name in NAMES}
@@ -458,20 +462,23 @@ def test_verdict_on_influence(near: float, far: float, level: str, analysis: Ana
 @pytest.mark.parametrize(("gain", "level", "words"), [(0.02, "fine", "0.1 and 0.9"), (-0.02, "act", "0.03"), (0.0, "look", "undecided")])
 def test_verdict_on_pia(gain: float, level: str, words: str, analysis: Analysis) -> None:
     _, masked, pia = analysis.settings
+    assert masked.quality is not None
     noise = np.tile([0.01, -0.01], len(masked.quality) // 2)
-    advice = judged(analysis, replace(pia, quality=masked.quality + gain + noise), masked)["PIA"]
+    better = {QUALITY: masked.quality.metrics[QUALITY] + gain + noise}
+    advice = judged(analysis, replace(pia, quality=replace(masked.quality, metrics=better)), masked)["PIA"]
     assert (advice.level, words in advice.says) == (level, True)
-    assert "± 0.0016 over masked" in advice.rests_on
+    # Forty users of ± 0.01: 1.96 standard errors of 0.0016.
+    low, high = map(float, advice.rests_on.split("[")[1].split("]")[0].split(","))
+    assert (low, high) == pytest.approx((gain - 0.0031, gain + 0.0031), abs=3e-4)
 
 
 def test_verdict_on_pia_needs_a_reference(analysis: Analysis) -> None:
     clean, masked, pia = analysis.settings
-    nobody = np.zeros(0)
     for settings, words in (
         ((pia,), "a run beside it that differs in λ_A alone"),
         ((pia, clean), "a run beside it that differs in λ_A alone"),
         ((pia, replace(masked, rest="of another size")), "a run beside it that differs in λ_A alone"),
-        ((replace(pia, quality=nobody), replace(masked, quality=nobody)), "validation users"),
+        ((replace(pia, quality=None), replace(masked, quality=None)), "validation users"),
         ((masked, pia), "Try λ_A 0.1, 0.3, 1 "),
     ):
         advice = judged(analysis, *settings)["PIA"]
@@ -484,7 +491,8 @@ def test_without_validation_users_there_is_no_quality(settings: dict[str, Settin
     assert (told["users"], told["mean"], told["error"]) == (0, None, None)
     assert [row[4] for row in glance(found)] == ["NDCG@100", ""]
     draw(figures.PICTURES[0], found).savefig(BytesIO())
-    one_user = replace(found, settings=tuple(replace(one, quality=np.array([0.5])) for one in found.settings))
+    only = EvaluationReport(IdMap.of([1]), np.array([9]), {QUALITY: np.array([0.5])})
+    one_user = replace(found, settings=tuple(replace(one, quality=only) for one in found.settings))
     assert numbers(one_user)["settings"]["pia"]["quality"]["error"] is None
     draw(figures.PICTURES[0], one_user).savefig(BytesIO())
 

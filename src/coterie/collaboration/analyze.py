@@ -37,6 +37,7 @@ from coterie.data.dataset import Dataset
 from coterie.data.split import Part
 from coterie.errors import ConfigError, DataError, NumericalError
 from coterie.evaluation.evaluate import evaluate
+from coterie.evaluation.report import EvaluationReport
 from coterie.models.multvae import MultVAE
 from coterie.models.recvae import RecVAE
 from coterie.sparse import SparseRows, gather_sum
@@ -129,7 +130,7 @@ class Findings:
         kl_weight: β, or RecVAE's γ.
         pia: λ_A.
         rest: All else of its configuration, as JSON, but PIA's other options and the seed.
-        quality: ``[n_validation_users]`` NDCG@100 of the validation users; empty without any.
+        quality: NDCG@100 of the validation users; None without any.
         bottleneck: What passes the latent space.
         drift: One for each of the options' ``keep_probs``.
         influence: Transfer by latent distance, W2, which is larger between active users.
@@ -149,7 +150,7 @@ class Findings:
     kl_weight: float
     pia: float
     rest: str
-    quality: np.ndarray
+    quality: EvaluationReport | None
     bottleneck: Bottleneck
     drift: tuple[Drift, ...]
     influence: InfluenceCurve
@@ -380,7 +381,7 @@ def _measure(
     tell(f"{setting.name}: bottleneck")
     map_posteriors = encode_users(network, map_rows)
     cases = dataset.cases(Part.VALIDATION)
-    quality = evaluate(setting.model, cases, metrics=(QUALITY,)).metrics[QUALITY] if len(cases.user_index) else np.zeros(0)
+    quality = evaluate(setting.model, cases, metrics=(QUALITY,), user_ids=dataset.users) if len(cases.user_index) else None
     return Findings(
         name=setting.name,
         model=model.name,

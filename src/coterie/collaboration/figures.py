@@ -14,7 +14,6 @@ import numpy as np
 from coterie.collaboration.analyze import QUALITY, Analysis, Findings, LatentMap
 from coterie.collaboration.masking import MaskingGeometry, contraction_line
 from coterie.collaboration.pairs import GLOBAL, PairKind
-from coterie.collaboration.verdict import standard_error
 from coterie.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -126,8 +125,8 @@ def draw_quality(analysis: Analysis) -> "Figure":
     """Ranking quality of every setting on the validation users."""
     figure, (axes,) = _panels(1, height=0.9 + 0.4 * len(analysis.settings))
     for place, one in enumerate(analysis.settings):
-        if len(one.quality):
-            mean, error = one.quality.mean(), standard_error(one.quality)
+        if one.quality:
+            mean, error = one.quality.mean(QUALITY), one.quality.standard_error(QUALITY)
             axes.errorbar(mean, place, xerr=error, markersize=7, capsize=3, linestyle="none", **_look(place))
             axes.annotate(f"{mean:.4f}", (mean, place), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9)
     axes.set_yticks(range(len(analysis.settings)), [one.name for one in analysis.settings])
@@ -363,9 +362,10 @@ def draw_sweep(analysis: Analysis) -> "Figure":
     at, blue, orange = range(len(settings)), _look(0), _look(1)
     bottlenecks, drifts = [one.bottleneck for one in settings], [one.drift_at(0.5) for one in settings]
     quality, information, active, overlap, spread, shares = panels
-    if all(len(one.quality) for one in settings):
-        errors = [standard_error(one.quality) for one in settings]
-        quality.errorbar(at, [one.quality.mean() for one in settings], yerr=errors, capsize=3, **blue)
+    reports = [one.quality for one in settings if one.quality]
+    if len(reports) == len(settings):
+        errors = [one.standard_error(QUALITY) for one in reports]
+        quality.errorbar(at, [one.mean(QUALITY) for one in reports], yerr=errors, capsize=3, **blue)
     quality.set_title(f"{QUALITY.upper()} ± s.e., validation")
     information.plot(at, [one.mean_kl_nats for one in bottlenecks], label="mean KL", **blue)
     low, high = ([getattr(one, end) for one in bottlenecks] for end in ("information_nats", "information_at_most_nats"))

@@ -18,7 +18,7 @@ from coterie.collaboration.figures import check_figures, draw, interactions, pic
 from coterie.collaboration.interactive import interactive_map
 from coterie.collaboration.pairs import GLOBAL, HelpfulTransfer, KindDistances, PairKind
 from coterie.collaboration.sharing import KINDS, SharingPairs, TheoremTable, broken_implications
-from coterie.collaboration.verdict import alike, standard_error, verdict
+from coterie.collaboration.verdict import alike, verdict
 from coterie.data.split import Part
 from coterie.files import publish_folder, write_json, write_manifest
 from coterie.plain_table import plain_table
@@ -102,7 +102,7 @@ def glance(analysis: Analysis) -> list[list[str]]:
                 f"{one.keep_prob:g}",
                 f"{one.kl_weight:g}",
                 f"{one.pia:g}",
-                f"{one.quality.mean():.4f}" if len(one.quality) else "",
+                f"{one.quality.mean(QUALITY):.4f}" if one.quality else "",
                 f"{found.n_active} of {len(found.mean_variance)}",
                 f"{found.information_nats:.1f} to {found.information_at_most_nats:.1f}",
                 f"{drift.mean_overlap:.3f}" if drift.between else "",
@@ -186,7 +186,6 @@ def numbers(analysis: Analysis) -> dict[str, Any]:
 
 
 def _setting(one: Findings) -> dict[str, Any]:
-    n = len(one.quality)
     return {
         "model": one.model,
         "keep_prob": one.keep_prob,
@@ -194,9 +193,9 @@ def _setting(one: Findings) -> dict[str, Any]:
         "pia": one.pia,
         "quality": {
             "metric": QUALITY,
-            "users": n,
-            "mean": one.quality.mean() if n else None,
-            "error": standard_error(one.quality),
+            "users": len(one.quality) if one.quality else 0,
+            "mean": one.quality.mean(QUALITY) if one.quality else None,
+            "error": one.quality.standard_error(QUALITY) if one.quality else None,
         },
         "bottleneck": asdict(one.bottleneck),
         "drift": [

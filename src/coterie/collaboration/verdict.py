@@ -7,10 +7,9 @@ users, and to be kept only if it ranks better there.
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-import numpy as np
-
 from coterie.collaboration.analyze import QUALITY, Analysis, Findings
 from coterie.collaboration.pairs import GLOBAL
+from coterie.evaluation.compare import compare
 
 Level: TypeAlias = Literal["fine", "look", "act"]
 
@@ -138,14 +137,14 @@ def _pia(one: Findings, analysis: Analysis) -> Advice:
             f"Trained without. Try λ_A {values} with the same keep_prob and {QUALITY.upper()} on validation users.",
             "λ_A = 0",
         )
-    if not without or not len(one.quality):
+    if not without or not one.quality or not without[0].quality:
         lacking = "validation users to hold out" if without else "a run beside it that differs in λ_A alone"
         return Advice(one.name, "PIA", "look", f"To judge PIA, this analysis needs {lacking}.", f"λ_A = {one.pia:g}")
-    gain, error = paired_gain(one.quality, without[0].quality)
-    rests = f"{QUALITY.upper()} {gain:+.4f} ± {error:.4f} over {without[0].name} (paired standard error, validation users)"
-    if gain > 2 * error:
+    gain = compare(one.quality, without[0].quality, seed=analysis.options.seed).overall[QUALITY]
+    rests = f"{QUALITY.upper()} {gain.difference:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] over {without[0].name} (validation users)"
+    if gain.low > 0:
         return Advice(one.name, "PIA", "fine", f"PIA helps the ranking. Try λ_A {one.pia / 3:.2g} and {one.pia * 3:.2g} beside it.", rests)
-    if gain < -2 * error:
+    if gain.high < 0:
         return Advice(one.name, "PIA", "act", f"PIA costs ranking here. Try λ_A {one.pia / 10:.2g}, or go without.", rests)
     return Advice(
         one.name,
@@ -159,13 +158,3 @@ def _pia(one: Findings, analysis: Analysis) -> Advice:
 def alike(one: Findings, other: Findings) -> bool:
     """Whether two settings can differ in PIA and seed alone."""
     return (one.rest, one.keep_prob, one.kl_weight) == (other.rest, other.keep_prob, other.kl_weight)
-
-
-def paired_gain(quality: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
-    """Mean of the differences user by user, and its standard error."""
-    return float((quality - reference).mean()), standard_error(quality - reference)
-
-
-def standard_error(values: np.ndarray) -> float:
-    """Of the mean of ``[n]`` values; NaN of one alone."""
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
