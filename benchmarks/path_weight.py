@@ -1,11 +1,11 @@
-"""The weight of a linear path, chosen beside an autoencoder that is already trained.
+"""A linear path and its weight, chosen beside an autoencoder that is already trained.
 
-    python benchmarks/path_weight.py RUN --config CONFIG.toml [--weights 1 3 10 30 100] [--metric ndcg@20 …] [--out FOLDER]
+    python benchmarks/path_weight.py RUN --config CONFIG.toml … [--weights 1 3 10 30 100] [--metric ndcg@20 …] [--test] [--out FOLDER]
 
-CONFIG is that of a linear-path-vae with the autoencoder of RUN: training does not see the path, so that training it anew
-with the chosen weight gives the same model, unless another epoch is best then. Every weight is measured on validation users;
-with the best one, once, on test users. ``--refit`` names the run of the last training, on training and validation items together:
-the test is then of that one, beside a path fitted to the same. ``--out`` saves the model that was tested.
+Each CONFIG is that of a linear-path-vae with the autoencoder of RUN: training does not see the path, so that training it anew with the
+chosen one gives the same model, unless another epoch is best then. Every path is measured with every weight on validation users, with
+``--test`` the best one, once, on test users. ``--refit`` names the run of the last training, on training and validation items together: the
+test is then of that one, beside a path fitted to the same. ``--out`` saves the model that was tested.
 """
 
 import argparse
@@ -33,29 +33,36 @@ def beside(model: TrainedModel, config: RunConfig, dataset: Dataset) -> TrainedM
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--config", type=Path, nargs="+", required=True)
     parser.add_argument("--weights", type=float, nargs="+", default=[0, 1, 3, 10, 30, 100])
     parser.add_argument("--metric", nargs="+", default=["ndcg@20", "recall_of_held_out@20"], help="the first one chooses")
+    parser.add_argument("--test", action="store_true")
     parser.add_argument("--refit", type=Path)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    trained, dataset, values = TrainedModel.load(args.run), Dataset.load(dataset_folder(args.run)), read_values(args.config)
-    model = beside(trained, RunConfig.of(values), dataset)
-    assert isinstance(model.network, LinearPathVAE)
-    found: dict[float, float] = {}
-    for weight in args.weights:
-        model.network.path_weight = weight
-        report = evaluate(model, dataset.cases(Part.VALIDATION), metrics=args.metric)
-        found[weight] = report.mean(args.metric[0])
-        print(f"validation, weight {weight:g}: " + ", ".join(f"{name} {report.mean(name):.4f}" for name in args.metric), flush=True)
-    best = max(found, key=lambda weight: found[weight])
-    values["model"]["path_weight"] = best
+    trained, dataset = TrainedModel.load(args.run), Dataset.load(dataset_folder(args.run))
+    found: dict[tuple[Path, float], float] = {}
+    for path in args.config:
+        model = beside(trained, RunConfig.of(read_values(path)), dataset)
+        assert isinstance(model.network, LinearPathVAE)
+        for weight in args.weights:
+            model.network.path_weight = weight
+            report = evaluate(model, dataset.cases(Part.VALIDATION), metrics=args.metric)
+            found[path, weight] = report.mean(args.metric[0])
+            values = ", ".join(f"{name} {report.mean(name):.4f}" for name in args.metric)
+            print(f"validation, {path.name}, weight {weight:g}: {values}", flush=True)
+    best, weight = max(found, key=lambda choice: found[choice])
+    print(f"best: {best.name}, weight {weight:g}")
+    if not args.test:
+        return
+    chosen = read_values(best)
+    chosen["model"]["path_weight"] = weight
     last, everything = (TrainedModel.load(args.refit), dataset.without_validation()) if args.refit else (trained, dataset)
-    chosen = beside(last, RunConfig.of(values), everything)
-    report = evaluate(chosen, dataset.cases(Part.TEST), metrics=args.metric)
-    print(f"test, weight {best:g}: " + ", ".join(f"{n} {report.mean(n):.4f} ± {report.standard_error(n):.4f}" for n in args.metric))
+    model = beside(last, RunConfig.of(chosen), everything)
+    report = evaluate(model, dataset.cases(Part.TEST), metrics=args.metric)
+    print(f"test: {', '.join(f'{name} {report.mean(name):.4f} ± {report.standard_error(name):.4f}' for name in args.metric)}")
     if args.out is not None:
-        chosen.save(args.out)
+        model.save(args.out)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from coterie.models.fields import ModelConfig, Range
 from coterie.sparse import SparseRows, gather_sum
 
 COLUMNS_AT_ONCE = 1024
+# 1 - diag M = λ diag P; below this, rounding in M is more than a ten-thousandth of it.
+LEAST_REST = 1e-9
 
 
 class EaseConfig(ModelConfig):
@@ -28,8 +30,8 @@ class EaseConfig(ModelConfig):
 class Ease(nn.Module):
     """Scores x B, where B minimises ‖X - X B‖² + λ‖B‖² with a zero diagonal.
 
-    Memory and time grow with items² and items³: right up to some tens of thousands of items. Fitting takes 8 bytes × items²,
-    keeping the weights 4.
+    Fitting takes 8 bytes × items² and time that grows with items³; where users are fewer than items, 8 bytes × users² + 4 bytes ×
+    items² and users³. Keeping the weights takes 4 bytes × items²: right up to some tens of thousands of items.
     """
 
     weight: Tensor
@@ -43,29 +45,24 @@ class Ease(nn.Module):
     def fit(cls, train: csr_array, config: EaseConfig) -> "Ease":
         """Solves for B on a ``[n_users, n_items]`` binary matrix: P = (XᵀX + λI)⁻¹, B = I - P diag(1 / diag P).
 
+        Where users are fewer, their Gram matrix is inverted instead: P = (I - Xᵀ(XXᵀ + λI)⁻¹X) / λ.
+
         Raises:
-            NumericalError: if λ is too small to make XᵀX + λI invertible in float64.
+            NumericalError: if λ is too small to make the Gram matrix + λI invertible in float64.
 
         References:
             Steck (2019), equation 8.
         """
-        n_items = train.shape[1]
-        # Fortran's order is LAPACK's: everything happens in this one array.
-        gram = np.empty((n_items, n_items), order="F")
-        by_item = train.tocsc()
-        for start in range(0, n_items, COLUMNS_AT_ONCE):
-            block = slice(start, start + COLUMNS_AT_ONCE)
-            gram[:, block] = (train.T @ by_item[:, block]).toarray()
-        gram[np.diag_indices_from(gram)] += config.l2
-        gram, failed = linalg.lapack.dpotrf(gram, lower=1, overwrite_a=1)
-        if failed:
-            raise NumericalError(f"XᵀX + l2·I must be positive definite to be inverted, found it is not at l2 = {config.l2}; raise l2.")
-        inverse, _ = linalg.lapack.dpotri(gram, lower=1, overwrite_c=1)
-        del gram
+        n_users, n_items = train.shape
+        few_users = n_users < n_items
+        inverse = _inverse(train if few_users else csr_array(train.T), config.l2)
         model = cls(0)
         # Not zeros: memory is taken as it is filled, while P gives its own back.
         model.n_items, model.weight = n_items, torch.empty(n_items, n_items)
-        _fill_with_weights(model.weight.numpy(), inverse)
+        if few_users:
+            _fill_from_users(model.weight.numpy(), inverse, train, config.l2)
+        else:
+            _fill_from_items(model.weight.numpy(), inverse)
         return model
 
     def score(self, rows: SparseRows) -> Tensor:
@@ -77,7 +74,27 @@ class Ease(nn.Module):
         return self.weight.t()
 
 
-def _fill_with_weights(weight: np.ndarray, inverse: np.ndarray) -> None:
+def _inverse(rows: csr_array, l2: float) -> np.ndarray:
+    """The lower triangle of (R Rᵀ + λI)⁻¹ for the rows of R."""
+    n = rows.shape[0]
+    # Fortran's order is LAPACK's: everything happens in this one array.
+    gram = np.empty((n, n), order="F")
+    for start in range(0, n, COLUMNS_AT_ONCE):
+        block = slice(start, start + COLUMNS_AT_ONCE)
+        gram[:, block] = (rows @ rows[block].T).toarray()
+    gram[np.diag_indices_from(gram)] += l2
+    gram, failed = linalg.lapack.dpotrf(gram, lower=1, overwrite_a=1)
+    if failed:
+        raise _too_small(l2)
+    inverse: np.ndarray = linalg.lapack.dpotri(gram, lower=1, overwrite_c=1)[0]
+    return inverse
+
+
+def _too_small(l2: float) -> NumericalError:
+    return NumericalError(f"XᵀX + l2·I must be positive definite to be inverted, found it is not at l2 = {l2}; raise l2.")
+
+
+def _fill_from_items(weight: np.ndarray, inverse: np.ndarray) -> None:
     """Fills ``weight`` with I - P diag(1 / diag P), P's lower triangle being given; gives P's memory back as it goes."""
     n_items, diagonal = len(inverse), np.diag(inverse).copy()
     for start in reversed(range(0, n_items, COLUMNS_AT_ONCE)):
@@ -89,4 +106,22 @@ def _fill_with_weights(weight: np.ndarray, inverse: np.ndarray) -> None:
         square = below[: block.stop - start]
         weight[block, block] = (square + np.tril(square, -1).T) / -diagonal[block]
         inverse.resize((n_items, start), refcheck=False)
+    np.fill_diagonal(weight, 0)
+
+
+def _fill_from_users(weight: np.ndarray, inverse: np.ndarray, train: csr_array, l2: float) -> None:
+    """Fills ``weight`` with M diag(1 / (1 - diag M)), M = Xᵀ(XXᵀ + λI)⁻¹X, the lower triangle of the inverse being given."""
+    # Transposed in place of copied: rows lie together, and the upper triangle is the one that is known.
+    whole, by_item = inverse.T, train.tocsc()
+    for start in range(0, len(whole), COLUMNS_AT_ONCE):
+        block = slice(start, start + COLUMNS_AT_ONCE)
+        whole[block.stop :, block] = whole[block, block.stop :].T
+        whole[block, block] = np.triu(whole[block, block]) + np.triu(whole[block, block], 1).T
+    for start in range(0, len(weight), COLUMNS_AT_ONCE):
+        block = slice(start, start + COLUMNS_AT_ONCE)
+        columns = train.T @ (by_item[:, block].T @ whole).T
+        rest = 1 - columns[block].diagonal()
+        if rest.min() < LEAST_REST:
+            raise _too_small(l2)
+        weight[:, block] = columns / rest
     np.fill_diagonal(weight, 0)
