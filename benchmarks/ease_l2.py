@@ -12,7 +12,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from scipy import linalg
 from scipy.sparse import csr_array
 
 from coterie.data.dataset import Dataset
@@ -31,16 +30,16 @@ def main() -> None:
     dataset = Dataset.load(args.data)
     x, cases = csr_array(dataset.train, dtype=np.float32), dataset.cases(Part.VALIDATION)
     items = np.sort(np.random.default_rng(args.seed).choice(x.shape[1], args.items, replace=False))
-    columns, held_out = x[:, items].toarray(order="F"), cases.held_out[:, items]
+    columns, held_out = torch.from_numpy(x[:, items].toarray()), cases.held_out[:, items]
     some = np.flatnonzero(np.diff(held_out.indptr))
     users = cases.user_index[some]
     sampled = Cases(users, cases.fold_in[some][:, items], held_out[some])
     print(f"{len(users):,} users with a held-out item among {args.items:,}")
     for l2 in args.l2:
-        gram = (x @ x.T).toarray(order="F")
-        gram[np.diag_indices_from(gram)] += l2
-        solved = linalg.solve(gram, columns, assume_a="pos", lower=True, overwrite_a=True, check_finite=False)
-        scores = torch.from_numpy(columns - solved / ((1 - (columns * solved).sum(axis=0)) / l2))[users]
+        gram = torch.from_numpy((x @ x.T).toarray())
+        gram.diagonal().add_(l2)
+        solved = torch.cholesky_solve(columns, torch.linalg.cholesky(gram))
+        scores = (columns - solved / ((1 - (columns * solved).sum(dim=0)) / l2))[users]
         scorer = SimpleNamespace(n_items=args.items, score=lambda rows, scores=scores: scores)
         print(
             f"l2 {l2:g}: {args.metric} {evaluate(scorer, sampled, metrics=[args.metric], block_size=len(users)).mean(args.metric):.4f}",

@@ -40,8 +40,16 @@ def test_ease_is_ridge_regression_of_each_item_on_the_others(n_users: int, n_ite
 def test_ease_is_the_same_whatever_is_filled_at_once(monkeypatch: pytest.MonkeyPatch, n_users: int, columns: int) -> None:
     x = csr_array(random_dense(n_users, 20, 0).astype(np.float32))
     whole = Ease.fit(x, EaseConfig(l2=5)).weight
-    monkeypatch.setattr(ease, "COLUMNS_AT_ONCE", columns)
+    monkeypatch.setattr(ease, "AT_ONCE", columns)
     assert torch.equal(Ease.fit(x, EaseConfig(l2=5)).weight, whole)
+
+
+def test_ease_may_shun_popular_items() -> None:
+    dense = random_dense(50, 20, 0).astype(np.float32)
+    dense[:, 3] = 0
+    x = csr_array(dense)
+    plain, shunning = (Ease.fit(x, EaseConfig(l2=5, popularity_exponent=exponent)).weight.numpy() for exponent in (0, 0.5))
+    np.testing.assert_allclose(shunning, plain / np.sqrt(np.maximum(dense.sum(axis=0), 1)), rtol=1e-6)
 
 
 def test_ease_scores_are_the_history_times_its_weights() -> None:

@@ -178,6 +178,7 @@ def test_of_refuses_a_field_of_another_model() -> None:
         ("mult-dae", "latent_dim", -3),
         ("mult-dae", "keep_prob", 0),
         ("ease", "l2", 0),
+        ("ease", "popularity_exponent", -0.1),
         ("item-knn", "neighbours", 0),
         ("item-knn", "shrinkage", -1),
         ("item-knn", "weighting", "tf-idf"),

@@ -724,7 +724,7 @@ OTHER: dict[type[ModelConfig], dict[str, Any]] = {
     },
     LinearPathVAEConfig: {**OTHER_VAE, "path": {"name": "ease", "l2": 11}, "path_weight": 3.0},
     MultDAEConfig: {"name": None, "hidden_dims": [17], "latent_dim": 7, "keep_prob": 0.6},
-    EaseConfig: {"name": None, "l2": 11},
+    EaseConfig: {"name": None, "l2": 11, "popularity_exponent": 0.2},
     PopularityConfig: {"name": None},
     ItemKnnConfig: {"name": None, "neighbours": 11, "shrinkage": 5.0, "weighting": "none"},
     Rp3BetaConfig: {"name": None, "neighbours": 11, "alpha": 0.7, "beta": 0.3},

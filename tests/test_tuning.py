@@ -80,7 +80,7 @@ def test_without_search_the_models_own_space_less_what_is_fixed() -> None:
     own = own_space(VAE)
     assert {"model.pia", "model.keep_prob", "training.learning_rate"} <= own.keys()
     assert read_space(VAE, [], ["model.pia"]) == {key: tried for key, tried in own.items() if key != "model.pia"}
-    assert own_space(EASE).keys() == {"model.l2"}
+    assert own_space(EASE).keys() == {"model.l2", "model.popularity_exponent"}
 
 
 @pytest.mark.parametrize("config", get_args(ModelsConfig) or [])

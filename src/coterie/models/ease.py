@@ -5,7 +5,6 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from scipy import linalg
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
@@ -13,22 +12,24 @@ from coterie.errors import NumericalError
 from coterie.models.fields import ModelConfig, Range
 from coterie.sparse import SparseRows, gather_sum
 
-COLUMNS_AT_ONCE = 1024
+AT_ONCE = 256
 # 1 - diag M = λ diag P; below this, rounding in M is more than a ten-thousandth of it.
 LEAST_REST = 1e-9
 
 
 class EaseConfig(ModelConfig):
-    """EASE has one number to choose."""
+    """EASE has one number to choose; with a second one it shuns popular items, as RP3β does."""
 
     name: Literal["ease"] = "ease"
     l2: float = Field(500.0, gt=0, description="λ, added to the diagonal of XᵀX")
+    popularity_exponent: float = Field(0.0, ge=0, description="of the popularity that an item's scores are divided by; 0 as published")
 
-    SEARCH: ClassVar = {"l2": Range(10, 10_000, log=True)}
+    SEARCH: ClassVar = {"l2": Range(10, 10_000, log=True), "popularity_exponent": Range(0, 0.5)}
 
 
 class Ease(nn.Module):
-    """Scores x B, where B minimises ‖X - X B‖² + λ‖B‖² with a zero diagonal.
+    """Scores x B, where B minimises ‖X - X B‖² + λ‖B‖² with a zero diagonal. An item's column may then
+    be divided by a power of its popularity.
 
     Fitting takes 8 bytes × items² and time that grows with items³; where users are fewer than items, 8 bytes × users² + 4 bytes ×
     items² and users³. Keeping the weights takes 4 bytes × items²: right up to some tens of thousands of items.
@@ -51,7 +52,7 @@ class Ease(nn.Module):
             NumericalError: if λ is too small to make the Gram matrix + λI invertible in float64.
 
         References:
-            Steck (2019), equation 8.
+            Steck (2019), equation 8; the division is that of RP3β, Paudel et al. (2017), section 4.
         """
         n_users, n_items = train.shape
         few_users = n_users < n_items
@@ -63,6 +64,9 @@ class Ease(nn.Module):
             _fill_from_users(model.weight.numpy(), inverse, train, config.l2)
         else:
             _fill_from_items(model.weight.numpy(), inverse)
+        if config.popularity_exponent:
+            popularity = torch.from_numpy(train.sum(axis=0)).clamp(min=1)
+            model.weight /= popularity**config.popularity_exponent
         return model
 
     def score(self, rows: SparseRows) -> Tensor:
@@ -75,19 +79,40 @@ class Ease(nn.Module):
 
 
 def _inverse(rows: csr_array, l2: float) -> np.ndarray:
-    """The lower triangle of (R Rᵀ + λI)⁻¹ for the rows of R."""
+    """(R Rᵀ + λI)⁻¹ for the rows of R; its lower triangle only."""
     n = rows.shape[0]
-    # Fortran's order is LAPACK's: everything happens in this one array.
-    gram = np.empty((n, n), order="F")
-    for start in range(0, n, COLUMNS_AT_ONCE):
-        block = slice(start, start + COLUMNS_AT_ONCE)
-        gram[:, block] = (rows @ rows[block].T).toarray()
+    gram = np.empty((n, n))
+    for start in range(0, n, AT_ONCE):
+        block = slice(start, start + AT_ONCE)
+        gram[block] = (rows[block] @ rows.T).toarray()
     gram[np.diag_indices_from(gram)] += l2
-    gram, failed = linalg.lapack.dpotrf(gram, lower=1, overwrite_a=1)
-    if failed:
+    if not _invert(torch.from_numpy(gram)):
         raise _too_small(l2)
-    inverse: np.ndarray = linalg.lapack.dpotri(gram, lower=1, overwrite_c=1)[0]
-    return inverse
+    return gram
+
+
+def _invert(matrix: Tensor) -> bool:
+    """Inverts the lower triangle of a symmetric matrix in place; tells whether it is positive definite.
+
+    LAPACK's factorization crashes in SciPy's OpenBLAS from some 16,000 rows on with several threads, and torch's is not done in place. So
+    blocks of the diagonal are swept one after the other (Goodnight 1979), which is as much work, nearly all of it matrix products.
+    """
+    n = len(matrix)
+    for start in range(0, n, AT_ONCE):
+        stop = min(start + AT_ONCE, n)
+        block = slice(start, stop)
+        root, failed = torch.linalg.cholesky_ex(matrix[block, block])
+        if failed:
+            return False
+        pivot = torch.cholesky_inverse(root)
+        column = torch.cat([matrix[block, :start].t(), torch.zeros_like(pivot), matrix[stop:, block]])
+        swept = column @ pivot
+        for first in range(0, n, AT_ONCE):
+            others = slice(first, first + AT_ONCE)
+            matrix[first:, others].addmm_(swept[first:], column[others].t(), alpha=-1)
+        matrix[block, :start], matrix[stop:, block], matrix[block, block] = swept[:start].t(), swept[stop:], -pivot
+    matrix.neg_()
+    return True
 
 
 def _too_small(l2: float) -> NumericalError:
@@ -97,29 +122,29 @@ def _too_small(l2: float) -> NumericalError:
 def _fill_from_items(weight: np.ndarray, inverse: np.ndarray) -> None:
     """Fills ``weight`` with I - P diag(1 / diag P), P's lower triangle being given; gives P's memory back as it goes."""
     n_items, diagonal = len(inverse), np.diag(inverse).copy()
-    for start in reversed(range(0, n_items, COLUMNS_AT_ONCE)):
-        block = slice(start, min(start + COLUMNS_AT_ONCE, n_items))
-        # P is symmetric: its column j below the diagonal is its row j beyond it as well.
-        below = np.tril(inverse[start:, block])
-        weight[start:, block] = below / -diagonal[block]
-        weight[block, start:] = below.T / -diagonal[start:]
-        square = below[: block.stop - start]
+    for start in reversed(range(0, n_items, AT_ONCE)):
+        stop = min(start + AT_ONCE, n_items)
+        block = slice(start, stop)
+        # P is symmetric: what its rows hold left of the diagonal, its columns hold above it.
+        left, square = inverse[block, :start], np.tril(inverse[block, block])
+        weight[block, :start] = left / -diagonal[:start]
+        weight[:start, block] = left.T / -diagonal[block]
         weight[block, block] = (square + np.tril(square, -1).T) / -diagonal[block]
-        inverse.resize((n_items, start), refcheck=False)
+        del left
+        inverse.resize((start, n_items), refcheck=False)
     np.fill_diagonal(weight, 0)
 
 
 def _fill_from_users(weight: np.ndarray, inverse: np.ndarray, train: csr_array, l2: float) -> None:
     """Fills ``weight`` with M diag(1 / (1 - diag M)), M = Xᵀ(XXᵀ + λI)⁻¹X, the lower triangle of the inverse being given."""
-    # Transposed in place of copied: rows lie together, and the upper triangle is the one that is known.
-    whole, by_item = inverse.T, train.tocsc()
-    for start in range(0, len(whole), COLUMNS_AT_ONCE):
-        block = slice(start, start + COLUMNS_AT_ONCE)
-        whole[block.stop :, block] = whole[block, block.stop :].T
-        whole[block, block] = np.triu(whole[block, block]) + np.triu(whole[block, block], 1).T
-    for start in range(0, len(weight), COLUMNS_AT_ONCE):
-        block = slice(start, start + COLUMNS_AT_ONCE)
-        columns = train.T @ (by_item[:, block].T @ whole).T
+    for start in range(0, len(inverse), AT_ONCE):
+        block = slice(start, start + AT_ONCE)
+        inverse[block, block.stop :] = inverse[block.stop :, block].T
+        inverse[block, block] = np.tril(inverse[block, block]) + np.tril(inverse[block, block], -1).T
+    by_item = train.tocsc()
+    for start in range(0, len(weight), AT_ONCE):
+        block = slice(start, start + AT_ONCE)
+        columns = train.T @ (by_item[:, block].T @ inverse).T
         rest = 1 - columns[block].diagonal()
         if rest.min() < LEAST_REST:
             raise _too_small(l2)

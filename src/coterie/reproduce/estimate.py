@@ -37,7 +37,7 @@ FEW, MANY = 3_000, 33_000
 """Users at which memory is measured; steps are timed on the fewer."""
 
 HELD_OUT = 500
-EASE_ITEMS = (2_000, 4_000)
+EASE_ITEMS = (4_000, 8_000)
 LINEAR_PATH = ("name", "path", "path_weight")
 GIB = 2**30
 
