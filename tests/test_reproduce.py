@@ -154,6 +154,7 @@ def test_given_split_runs_to_its_table(run: Run, tmp_path: Path) -> None:
     assert run("gowalla", "--data", tmp_path, "--out", tmp_path / "out", "--epochs", "1", "--rows", "popularity,pia") == 0
     found = figures(tmp_path / "out", "gowalla")
     assert list(found["rows"]["pia"]["pooled"]["test"]["metrics"]) == ["ndcg@20", "recall@20", "recall_of_held_out@20"]
+    assert all(run["seconds"] > 0 for row in found["rows"].values() for run in row["runs"])
     assert run("gowalla", "--data", tmp_path, "--out", tmp_path / "out", "--held-out-users", "5") == 2
 
 

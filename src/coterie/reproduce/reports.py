@@ -49,7 +49,8 @@ class Reports:
 
     def facts(self, run: Path) -> dict[str, Any]:
         """``seconds`` of training, None where nobody measured them."""
-        return {"seconds": self._facts(run, Part.TEST).get("seconds")}
+        known = (self._facts(run, part).get("seconds") for part in PARTS)
+        return {"seconds": next((seconds for seconds in known if seconds is not None), None)}
 
     def sweep(self) -> None:
         """Removes what a kill left half-written."""
