@@ -127,6 +127,7 @@ def as_toml(config: RunConfig) -> str:
         [model]
         name = "ease"
         l2 = 300.0
+        popularity_exponent = 0.0
     """
     return "\n".join(f"[{section}]\n{_lines(fields)}" for section, fields in config.as_json().items())
 

@@ -28,7 +28,7 @@ def own_space(base: RunConfig) -> Space:
 
     Example:
         >>> {key: str(tried) for key, tried in own_space(RunConfig.of({"model": {"name": "ease"}})).items()}
-        {'model.l2': '10..10000:log'}
+        {'model.l2': '10..10000:log', 'model.popularity_exponent': '0..0.5'}
     """
     return {f"{name}.{field}": tried for name, part in _parts(base).items() for field, tried in part.SEARCH.items()}
 
