@@ -141,6 +141,5 @@ def _distances_along(points: Tensor, at: Tensor, others: Tensor) -> Tensor:
 
 
 def _distances(points: Tensor, others: Tensor) -> Tensor:
-    # In float64 the product form loses nothing that float32 could hold; in float32 equal users would be apart by a
-    # thousandth of their norm.
-    return torch.cdist(points.double(), others.double()).to(points.dtype)
+    # By subtraction: the product form leaves equal users apart by a part of their norm.
+    return torch.cdist(points, others, compute_mode="donot_use_mm_for_euclid_dist")
