@@ -1,5 +1,6 @@
 """PIA's variants against sums written out user by user."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from coterie.data.dataset import Dataset
 from coterie.data.simulate import simulate_dataset
 from coterie.errors import ConfigError
 from coterie.models.multvae import MultVAEConfig
-from coterie.objectives.alignment import alignment, alignment_parts, nearest_alignment, rarity_weights, recency_weights
+from coterie.objectives.alignment import alignment, alignment_parts, count_weights, nearest_alignment, rarity_weights, recency_weights
 from coterie.sparse import SparseRows
 from coterie.training.step import TrainingStep
 from coterie.training.trainer import Descent, train
@@ -108,6 +109,11 @@ def test_recency_weights_halve_with_every_half_life_before_the_last() -> None:
     assert (recency_weights(np.array([0, 10**9]), np.array([0, 2]), half_life=0.001) > 0).all()
 
 
+def test_count_weights_are_powers_of_the_counts() -> None:
+    np.testing.assert_allclose(count_weights(np.array([1, 4, 100]), 0.5), [1, 2, 10])
+    np.testing.assert_array_equal(count_weights(np.array([3, 7]), 0.0), [1, 1])
+
+
 # In the step.
 
 DATA = simulate_dataset(n_users=260, n_items=50, held_out_users=40, seed=2)
@@ -157,12 +163,15 @@ def test_schedules_rise_and_fall_linearly_and_stay() -> None:
 
 
 def test_weights_of_the_centroid_reach_the_step() -> None:
-    rarity, recency = (
-        Descent(DATA, RunConfig(model=vae(**options)), None, "cpu", "float32", 60.0).rows.values
-        for options in ({"pia_rarity": 0.5}, {"pia_half_life": 30.0})
+    counts = np.arange(len(DATA.interactions.indices)) % 4 + 1
+    counted = replace(DATA, interactions=replace(DATA.interactions, counts=counts))
+    rarity, recency, often = (
+        Descent(counted, RunConfig(model=vae(**options)), None, "cpu", "float32", 60.0).rows.values
+        for options in ({"pia_rarity": 0.5}, {"pia_half_life": 30.0}, {"pia_counts": 2.0})
     )
     assert rarity is not None
     assert recency is not None
+    assert often is not None
     popularity = np.asarray(DATA.train.sum(axis=0))
     np.testing.assert_allclose(rarity.numpy(), popularity[DATA.train.indices] ** -0.5, rtol=1e-6)
     assert DATA.train_timestamps is not None
@@ -170,6 +179,8 @@ def test_weights_of_the_centroid_reach_the_step() -> None:
     span = slice(*DATA.train.indptr[row : row + 2])
     days = (DATA.train_timestamps[span].max() - DATA.train_timestamps[span]) / 86400
     np.testing.assert_allclose(recency.numpy()[span], 0.5 ** (days / 30), rtol=1e-5)
+    assert counted.train_counts is not None
+    np.testing.assert_array_equal(often.numpy(), counted.train_counts**2)
 
 
 def test_recency_needs_times() -> None:
@@ -177,6 +188,11 @@ def test_recency_needs_times() -> None:
     timeless = Dataset(type(x)(x.users, x.items, x.indptr, x.indices), DATA.split)
     with pytest.raises(ConfigError, match="needs times"):
         train(timeless, RunConfig(model=vae(pia_half_life=3.0)))
+
+
+def test_counts_need_repetitions() -> None:
+    with pytest.raises(ConfigError, match="more than once"):
+        train(DATA, RunConfig(model=vae(pia_counts=1.0)))
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ FULL = {
         "pia_steps": 8,
         "pia_rarity": 0.1,
         "pia_half_life": 30.0,
+        "pia_counts": 0.5,
         "pia_temperature": 0.0,
         "pia_anchors": "decoder",
     },
@@ -65,6 +66,7 @@ pia_schedule = "fall"
 pia_steps = 8
 pia_rarity = 0.1
 pia_half_life = 30.0
+pia_counts = 0.5
 pia_temperature = 0.0
 pia_anchors = "decoder"
 

@@ -23,7 +23,7 @@ USERS, ITEMS = IdMap.of(["ann", "bob", "eve"]), IdMap.of([10, 20, 30])
 
 
 def interactions(**changes: Any) -> Interactions:
-    return replace(Interactions(USERS, ITEMS, INDPTR, INDICES, np.arange(5, dtype=np.int64)), **changes)
+    return replace(Interactions(USERS, ITEMS, INDPTR, INDICES, np.arange(5, dtype=np.int64), np.arange(1, 6)), **changes)
 
 
 def dataset() -> Dataset:
@@ -43,6 +43,7 @@ def dataset() -> Dataset:
         ({"indices": np.array([2, 0, 0, 1, 2], np.int32)}, "ascend"),
         ({"indices": np.array([0, 2, 0, 1, 1], np.int32)}, "ascend"),
         ({"timestamps": np.arange(4)}, "timestamps"),
+        ({"counts": np.arange(6)}, "counts"),
     ],
 )
 def test_interactions_refuse_what_is_no_csr(changes: dict[str, Any], words: str) -> None:
@@ -74,7 +75,7 @@ def test_titles_and_split_must_fit() -> None:
 
 @pytest.mark.parametrize("with_extras", [True, False])
 def test_data_set_comes_back_from_its_folder(tmp_path: Path, with_extras: bool) -> None:
-    data = dataset() if with_extras else replace(dataset(), titles=None, interactions=interactions(timestamps=None))
+    data = dataset() if with_extras else replace(dataset(), titles=None, interactions=interactions(timestamps=None, counts=None))
     data.save(tmp_path / "a")
     back = Dataset.load(tmp_path / "a")
     assert (back.users, back.items, back.titles) == (data.users, data.items, data.titles)
@@ -83,6 +84,9 @@ def test_data_set_comes_back_from_its_folder(tmp_path: Path, with_extras: bool) 
     np.testing.assert_array_equal(back.interactions.indices, INDICES)
     np.testing.assert_array_equal(back.split.interaction_part, data.split.interaction_part)
     assert (back.interactions.timestamps is not None) == with_extras
+    assert [None if x is None else x.tolist() for x in (back.interactions.counts, back.train_counts)] == (
+        [[1, 2, 3, 4, 5], [1, 2]] if with_extras else [None, None]
+    )
 
 
 def test_saving_twice_gives_the_same_bytes_and_replaces(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_threshold_keeps_its_own_value() -> None:
     assert data.provenance["counts"]["rows_below_min_rating"] == 5
 
 
-def test_repeated_pairs_become_one_with_the_latest_timestamp() -> None:
+def test_repeated_pairs_become_one_that_is_counted_with_the_latest_timestamp() -> None:
     rows = [(user, item, 5.0, 100) for user in range(5) for item in (1, 2)] + [(2, 1, 5.0, 300), (2, 1, 5.0, 200)]
     data = made(rows)
     assert data.provenance["counts"]["repeated_rows"] == 2
@@ -157,8 +157,20 @@ def test_repeated_pairs_become_one_with_the_latest_timestamp() -> None:
     x = data.interactions
     assert x.timestamps is not None
     assert x.timestamps[x.indptr[2]] == 300
+    assert x.counts is not None
+    assert x.counts.tolist() == [1, 1, 1, 1, 3, 1, 1, 1, 1, 1]
+    assert made(rows[:10]).interactions.counts is None
     assert data.provenance["counts"]["first_timestamp"] == 100
     assert data.provenance["counts"]["last_timestamp"] == 300
+
+
+def test_play_counts_are_counts(tmp_path: Path) -> None:
+    triplets = [(user, song, plays) for user in "abcde" for song, plays in (("x", 3), ("y", 1))] + [("c", "x", 4)]
+    (tmp_path / "train_triplets.txt").write_text("".join(f"{user}\t{song}\t{plays}\n" for user, song, plays in triplets))
+    with read_log(tmp_path / "train_triplets.txt") as log:
+        counts = prepare(log, ALL).interactions.counts
+    assert counts is not None
+    assert counts.tolist() == [3, 1, 3, 1, 7, 1, 3, 1, 3, 1]
 
 
 def test_items_are_dropped_before_users_and_only_once() -> None:
@@ -359,6 +371,10 @@ def test_merge_repeated_agrees_with_a_dict(rows: list[tuple[int, int, int, int]]
         expected[u, i] = max(latest, t), min(least, p)
     assert merged.timestamp is not None
     assert merged.part is not None
+    times = Counter((u, i) for u, i, *_ in rows)
+    assert (merged.count is None) == (len(times) == len(rows))
+    if merged.count is not None:
+        assert merged.count.tolist() == [times[pair] for pair in sorted(times)]
     assert list(zip(merged.user.tolist(), merged.item.tolist(), strict=True)) == sorted(expected)
     assert list(zip(merged.timestamp.tolist(), merged.part.tolist(), strict=True)) == [expected[pair] for pair in sorted(expected)]
 

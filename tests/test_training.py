@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -460,7 +461,13 @@ def test_mistake_weight_decay_on_biases_and_anchors() -> None:
 
 # The loop.
 
-DATA = simulate_dataset(n_users=260, n_items=50, held_out_users=40, seed=2)
+
+def with_counts(data: Dataset) -> Dataset:
+    counts = np.random.default_rng(3).integers(1, 5, len(data.interactions.indices))
+    return replace(data, interactions=replace(data.interactions, counts=counts))
+
+
+DATA = with_counts(simulate_dataset(n_users=260, n_items=50, held_out_users=40, seed=2))
 QUICK = {"epochs": 3, "batch_size": 50, "learning_rate": 0.01, "metric": "ndcg@10"}
 QUICK_VAE = {"hidden_dims": [16], "latent_dim": 6, "anneal_steps": 5, "pia": 0.2, "name": "mult-vae"}
 OVERFITTING = {**QUICK_VAE, "keep_prob": 1.0, "beta": 0.0, "pia": 0.0}
@@ -698,6 +705,7 @@ OTHER_PIA: dict[str, Any] = {
     "pia_steps": 6,
     "pia_rarity": 0.5,
     "pia_half_life": 7.0,
+    "pia_counts": 1.0,
     "pia_temperature": 1.0,
     "pia_anchors": "encoder",
 }

@@ -37,6 +37,7 @@ class Interactions:
         indptr: ``[n_users + 1]`` int64 row starts.
         indices: ``[n_interactions]`` int32 item indices, ascending within a row, each once.
         timestamps: ``[n_interactions]`` int64 seconds since 1970 (UTC), where the source has them.
+        counts: ``[n_interactions]`` int64, how often each was seen; None if each was once.
 
     Raises:
         DataError: if the arrays do not form such a matrix.
@@ -47,6 +48,7 @@ class Interactions:
     indptr: np.ndarray
     indices: np.ndarray
     timestamps: np.ndarray | None = None
+    counts: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.indices)
@@ -57,8 +59,9 @@ class Interactions:
         rises = np.diff(self.indices.astype(np.int64)) > 0
         if not rises[_inside_rows(self.indptr, n)].all():
             raise DataError("item indices must ascend within every row, each once; merge repeated interactions first.")
-        if self.timestamps is not None and self.timestamps.shape != (n,):
-            raise DataError(f"timestamps must have one entry an interaction ({n}), found shape {self.timestamps.shape}.")
+        for name, array in (("timestamps", self.timestamps), ("counts", self.counts)):
+            if array is not None and array.shape != (n,):
+                raise DataError(f"{name} must have one entry an interaction ({n}), found shape {array.shape}.")
 
     @property
     def n_users(self) -> int:
@@ -138,12 +141,19 @@ class Dataset:
     @property
     def train_timestamps(self) -> np.ndarray | None:
         """``[n_train_interactions]`` int64 seconds since 1970 of the interactions of `train`, in its order, where the source has them."""
-        x, split = self.interactions, self.split
-        if x.timestamps is None:
+        return self._of_training(self.interactions.timestamps)
+
+    @property
+    def train_counts(self) -> np.ndarray | None:
+        """``[n_train_interactions]`` int64, how often each interaction of `train` was seen, in its order; None if each was once."""
+        return self._of_training(self.interactions.counts)
+
+    def _of_training(self, column: np.ndarray | None) -> np.ndarray | None:
+        if column is None:
             return None
-        of_train_user = np.repeat(split.user_part == Part.TRAIN, np.diff(x.indptr))
-        timestamps: np.ndarray = x.timestamps[of_train_user & (split.interaction_part == Part.TRAIN)]
-        return timestamps
+        of_train_user = np.repeat(self.split.user_part == Part.TRAIN, np.diff(self.interactions.indptr))
+        kept: np.ndarray = column[of_train_user & (self.split.interaction_part == Part.TRAIN)]
+        return kept
 
     def cases(self, part: Part) -> Cases:
         """The users to validate or test on, with what is folded in and what is held out."""
@@ -182,8 +192,8 @@ class Dataset:
             "user_part": self.split.user_part,
             "interaction_part": self.split.interaction_part,
         }
-        if self.interactions.timestamps is not None:
-            arrays["timestamps"] = self.interactions.timestamps
+        optional = {"timestamps": self.interactions.timestamps, "counts": self.interactions.counts}
+        arrays |= {name: array for name, array in optional.items() if array is not None}
         return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
     def save(self, folder: str | Path) -> None:
@@ -210,9 +220,8 @@ class Dataset:
             arrays = load_file(folder / "interactions.safetensors")
             users = pq.read_table(folder / "users.parquet")
             items = pq.read_table(folder / "items.parquet")
-            interactions = Interactions(
-                IdMap.of(users["user_id"]), IdMap.of(items["item_id"]), arrays["indptr"], arrays["indices"], arrays.get("timestamps")
-            )
+            ids = IdMap.of(users["user_id"]), IdMap.of(items["item_id"])
+            interactions = Interactions(*ids, arrays["indptr"], arrays["indices"], arrays.get("timestamps"), arrays.get("counts"))
             titles = tuple(items["title"].to_pylist()) if "title" in items.column_names else None
             provenance = {key: value for key, value in manifest.items() if key not in ("schema", "files", "fingerprint")}
             return cls(interactions, Split(arrays["user_part"], arrays["interaction_part"]), titles, provenance, folder.resolve())

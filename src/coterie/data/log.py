@@ -38,6 +38,7 @@ class InteractionLog:
         self.name = name
         self.format = format
         self.counts: dict[str, int] = {}
+        self.ratings_are_counts = False  # of how often the user had the item; else every row is once
         self.titles: Mapping[str, str] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="coterie-")
         self._hashing = ThreadPoolExecutor(max_workers=1)

@@ -33,12 +33,14 @@ class Pairs:
         item: ``[n]`` int32 codes, ascending with the ids.
         timestamp: ``[n]`` int64 seconds, or None.
         part: ``[n]`` uint8 given parts, or None.
+        count: ``[n]`` integers, how often each was seen, or None: once.
     """
 
     user: np.ndarray
     item: np.ndarray
     timestamp: np.ndarray | None = None
     part: np.ndarray | None = None
+    count: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -47,17 +49,18 @@ class Pairs:
         """The interactions where ``keep`` ([n] bool) holds."""
         if keep.all():
             return self
-        timestamp = None if self.timestamp is None else self.timestamp[keep]
-        return Pairs(self.user[keep], self.item[keep], timestamp, None if self.part is None else self.part[keep])
+        optional = (None if column is None else column[keep] for column in (self.timestamp, self.part, self.count))
+        return Pairs(self.user[keep], self.item[keep], *optional)
 
 
 def merge_repeated(pairs: Pairs) -> Pairs:
-    """Sorts by user and item, and makes every pair one: the latest time stamp, and training if any says so.
+    """Sorts by user and item, and makes every pair one: counted, with the latest time stamp, and training if any says so.
 
     Example:
         >>> twice = Pairs(np.array([1, 0, 1]), np.array([2, 5, 2]), np.array([10, 20, 30]))
-        >>> merge_repeated(twice).timestamp.tolist()
-        [20, 30]
+        >>> once = merge_repeated(twice)
+        >>> once.timestamp.tolist(), once.count.tolist()
+        ([20, 30], [1, 2])
     """
     width = int(pairs.item.max(initial=0)) + 1
     key = pairs.user.astype(np.int64) * width + pairs.item
@@ -66,8 +69,9 @@ def merge_repeated(pairs: Pairs) -> Pairs:
     starts = np.flatnonzero(np.concatenate([key[:1] == key[:1], key[1:] != key[:-1]]))
     timestamp = None if pairs.timestamp is None else np.maximum.reduceat(pairs.timestamp[order], starts)
     part = None if pairs.part is None else np.minimum.reduceat(pairs.part[order], starts)
+    count = np.diff(starts, append=len(key)) if pairs.count is None else np.add.reduceat(pairs.count[order], starts)
     user, item = np.divmod(key[starts], width)
-    return Pairs(user.astype(np.int32), item.astype(np.int32), timestamp, part)
+    return Pairs(user.astype(np.int32), item.astype(np.int32), timestamp, part, None if (count == 1).all() else count)
 
 
 def drop_rare(pairs: Pairs, min_item_users: int, min_user_items: int) -> tuple[Pairs, dict[str, int]]:
@@ -156,7 +160,7 @@ def _split(users: IdMap, items: IdMap, pairs: Pairs, rules: PrepareRules, counts
     _check_left(pairs, counts)
     items, item = _compact(items, pairs.item)
     indptr = np.concatenate([[0], np.cumsum(np.bincount(pairs.user, minlength=len(users)))]).astype(np.int64)
-    interactions = Interactions(users, items, indptr, item, pairs.timestamp)
+    interactions = Interactions(users, items, indptr, item, pairs.timestamp, pairs.count)
     return interactions, Split(user_part, _interaction_part(interactions, user_part, pairs.part, rules))
 
 
@@ -167,11 +171,13 @@ def _read_pairs(log: InteractionLog, min_rating: float | None) -> tuple[IdMap, I
     condition = "true" if min_rating is None else f"rating >= {min_rating!r}"
     users, items = (_vocabulary(log, column, condition) for column in ("user_id", "item_id"))
     optional = [column for column in ("timestamp", "part") if log.has(column)]
+    if log.ratings_are_counts:
+        optional.append("CAST(rating AS BIGINT) AS count")
     fields = ", ".join(["user_codes.code AS user", "item_codes.code AS item", *optional])
     rows = log.connection.execute(
         f"SELECT {fields} FROM log JOIN user_codes ON user_id = user_codes.id JOIN item_codes ON item_id = item_codes.id WHERE {condition}"
     ).fetchnumpy()
-    pairs = Pairs(rows["user"], rows["item"], rows.get("timestamp"), rows.get("part"))
+    pairs = Pairs(rows["user"], rows["item"], rows.get("timestamp"), rows.get("part"), rows.get("count"))
     n_read = log.counts.get("rows_read", log.n_rows)
     without_id = log.counts.get("rows_without_id", 0)
     return users, items, pairs, log.counts | {"rows_read": n_read, "rows_below_min_rating": n_read - without_id - len(pairs)}

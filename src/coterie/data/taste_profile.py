@@ -27,7 +27,7 @@ _BLOCK_BYTES = 1 << 24
 
 
 def read_taste_profile(log: InteractionLog, path: str) -> None:
-    """Reads play counts as ratings of at least 1.
+    """Reads play counts as ratings of at least 1, and as how often a user had a song.
 
     Args:
         log: Where to.
@@ -41,6 +41,7 @@ def read_taste_profile(log: InteractionLog, path: str) -> None:
     else:
         load_delimited(log, path, Layout(COLUMNS, "\t", *COLUMNS, whole_ids=False, bounds=BOUNDS))
     log.counts["rows_read"] = log.n_rows
+    log.ratings_are_counts = True
 
 
 def _read_zip(log: InteractionLog, path: str) -> None:

@@ -31,6 +31,7 @@ class AlignedConfig(SteppedConfig):
     pia_steps: int = Field(0, ge=0, description="steps over which λ_A rises or falls, linearly")
     pia_rarity: float = Field(0.0, ge=0, description="items weigh (training users)^-rarity in the centroid; 0 = all the same")
     pia_half_life: float = Field(0.0, ge=0, description="days before a user's last interaction at which one weighs half; 0 = all the same")
+    pia_counts: float = Field(0.0, ge=0, description="items weigh (how often the user had them)^counts in the centroid; 0 = all the same")
     pia_temperature: float = Field(0.0, ge=0, description="soft minimum over a user's anchors instead of their mean; 0 = the mean")
     pia_anchors: Literal["free", "encoder", "decoder"] = Field("free", description="points of their own, or a projection of item weights")
 

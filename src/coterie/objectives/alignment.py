@@ -3,8 +3,8 @@
 The published regularizer and the variants that its referees asked for, each a function of tensors:
 
 - `alignment_parts` are its three parts, which can be switched off one by one (``pia_parts``);
-- weights for the items of a centroid, by rarity (`rarity_weights`) or recency (`recency_weights`), go into it as
-  the values of the histories;
+- weights for the items of a centroid, by rarity (`rarity_weights`), recency (`recency_weights`) or how often the user
+  had them (`count_weights`), go into it as the values of the histories;
 - `nearest_alignment` is for users of several interests: each anchor is a centroid of its own, and the near ones count;
 - anchors may be points of their own or a projection of the encoder's or decoder's item weights: whoever calls decides.
 """
@@ -129,6 +129,17 @@ def recency_weights(timestamps: np.ndarray, indptr: np.ndarray, half_life: float
     last = np.repeat(np.maximum.reduceat(timestamps, indptr[:-1][counts > 0]) if len(timestamps) else timestamps, counts[counts > 0])
     # Not below float32's least: a weight of 0 would take an item out of the history.
     weights: np.ndarray = np.maximum(0.5 ** ((last - timestamps) / 86400 / half_life), 1e-30)
+    return weights.astype(np.float32)
+
+
+def count_weights(counts: np.ndarray, exponent: float) -> np.ndarray:
+    """``[n_interactions]`` float32 weights count^exponent: what a user comes back to tells more of the user.
+
+    Args:
+        counts: ``[n_interactions]`` how often the user had the item, at least 1.
+        exponent: 0 gives every item the same weight, 1 its count.
+    """
+    weights: np.ndarray = counts.astype(np.float64) ** exponent
     return weights.astype(np.float32)
 
 

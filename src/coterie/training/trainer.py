@@ -19,7 +19,7 @@ from coterie.data.split import Part as SplitPart
 from coterie.errors import ConfigError, Interrupted, NumericalError
 from coterie.evaluation.evaluate import evaluate
 from coterie.models.stepped import AlignedConfig, Part
-from coterie.objectives.alignment import rarity_weights, recency_weights
+from coterie.objectives.alignment import count_weights, rarity_weights, recency_weights
 from coterie.sparse import SparseRows
 from coterie.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from coterie.training.networks import Network, fit_network, fit_path
@@ -319,12 +319,18 @@ def _weighted_rows(dataset: Dataset, model: NetworkConfig, device: str) -> Spars
     """The histories to train on; where PIA's centroids are weighted, with those weights."""
     rows = SparseRows.from_csr(dataset.train, device)
     weights = np.ones(len(dataset.train.indices), dtype=np.float32)
-    if isinstance(model, AlignedConfig) and model.pia_rarity:
+    if not isinstance(model, AlignedConfig):
+        return rows
+    if model.pia_rarity:
         weights *= rarity_weights(dataset.train.sum(axis=0), model.pia_rarity)[dataset.train.indices]
-    if isinstance(model, AlignedConfig) and model.pia_half_life:
+    if model.pia_half_life:
         if dataset.train_timestamps is None:
             raise ConfigError("pia_half_life needs times, found none in the data set; prepare a log with timestamps, or set it to 0.")
         weights *= recency_weights(dataset.train_timestamps, dataset.train.indptr, model.pia_half_life)
+    if model.pia_counts:
+        if dataset.train_counts is None:
+            raise ConfigError("pia_counts needs items that users had more than once, found none in the data set; set it to 0.")
+        weights *= count_weights(dataset.train_counts, model.pia_counts)
     return rows if (weights == 1).all() else replace(rows, values=torch.from_numpy(weights).to(device))
 
 
