@@ -43,7 +43,8 @@ def dataset() -> Dataset:
         ({"indices": np.array([2, 0, 0, 1, 2], np.int32)}, "ascend"),
         ({"indices": np.array([0, 2, 0, 1, 1], np.int32)}, "ascend"),
         ({"timestamps": np.arange(4)}, "timestamps"),
-        ({"counts": np.arange(6)}, "counts"),
+        ({"counts": np.arange(6)}, "counts must have one entry"),
+        ({"counts": np.arange(5)}, "counts must be at least 1"),
     ],
 )
 def test_interactions_refuse_what_is_no_csr(changes: dict[str, Any], words: str) -> None:

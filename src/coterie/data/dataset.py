@@ -62,6 +62,8 @@ class Interactions:
         for name, array in (("timestamps", self.timestamps), ("counts", self.counts)):
             if array is not None and array.shape != (n,):
                 raise DataError(f"{name} must have one entry an interaction ({n}), found shape {array.shape}.")
+        if self.counts is not None and (self.counts < 1).any():
+            raise DataError(f"counts must be at least 1, found {self.counts.min()}; leave out what was not seen.")
 
     @property
     def n_users(self) -> int:

@@ -138,6 +138,10 @@ def count_weights(counts: np.ndarray, exponent: float) -> np.ndarray:
     Args:
         counts: ``[n_interactions]`` how often the user had the item, at least 1.
         exponent: 0 gives every item the same weight, 1 its count.
+
+    Example:
+        >>> count_weights(np.array([1, 4, 9]), exponent=0.5).tolist()
+        [1.0, 2.0, 3.0]
     """
     weights: np.ndarray = counts.astype(np.float64) ** exponent
     return weights.astype(np.float32)

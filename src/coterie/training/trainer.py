@@ -318,9 +318,9 @@ class Descent:
 def _weighted_rows(dataset: Dataset, model: NetworkConfig, device: str) -> SparseRows:
     """The histories to train on; where PIA's centroids are weighted, with those weights."""
     rows = SparseRows.from_csr(dataset.train, device)
-    weights = np.ones(len(dataset.train.indices), dtype=np.float32)
     if not isinstance(model, AlignedConfig):
         return rows
+    weights = np.ones(len(dataset.train.indices), dtype=np.float32)
     if model.pia_rarity:
         weights *= rarity_weights(dataset.train.sum(axis=0), model.pia_rarity)[dataset.train.indices]
     if model.pia_half_life:
