@@ -1,4 +1,6 @@
-"""What tests and documentation examples share: one thread for small tensors, and a log on disk for the README."""
+"""What tests and documentation examples share: one thread for small tensors, and a log on disk for
+the README.
+"""
 
 import csv
 import os
@@ -9,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from coterie.cli import main
-from coterie.data.simulate import Service
+from coterie.simulation.service import Service
 
-# Small tensors gain nothing from threads and lose much where tests run side by side. Subprocesses inherit it.
+# Small tensors gain nothing from threads and lose much where tests run side by side. Subprocesses
+# inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -31,7 +34,9 @@ def run_coterie(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 
 @pytest.fixture(autouse=True)
-def _readme_log(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _readme_log(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The examples of README and docs read ``plays.csv`` in the current folder."""
     if request.node.name.endswith(".md"):
         monkeypatch.chdir(tmp_path)

@@ -1,9 +1,11 @@
-"""EASE and NDCG@100 written out in dense NumPy, to check the harness's figures on MovieLens-1M by another way.
+"""EASE and NDCG@100 written out in dense NumPy, to check the harness's figures on MovieLens-1M by
+another way.
 
     python benchmarks/ease_by_hand.py --pairs PATH/ml-1m/pairs.csv.gz
 
-Prints both ways' NDCG@100 on validation and test users of eight splits (λ = 500), and what two other readings of the
-protocol would give: training on the validation users too, and hiding a quarter of the items in place of a fifth.
+Prints both ways' NDCG@100 on validation and test users of eight splits (λ = 500), and what two
+other readings of the protocol would give: training on the validation users too, and hiding a
+quarter of the items in place of a fifth.
 """
 
 import argparse
@@ -45,7 +47,9 @@ def ndcg(b: np.ndarray, cases: Cases) -> float:
 
 def main() -> None:
     """Prints the figures of docs/results.md."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pairs", required=True)
     args = parser.parse_args()
     columns = {"user_column": "user_id", "item_column": "item_id", "rating_column": "liked"}
@@ -54,16 +58,32 @@ def main() -> None:
         for seed in range(1, 9):
             data = prepare(log, PrepareRules(min_rating=1, held_out_users=600, seed=seed))
             model = train(data, RunConfig.of({"model": {"name": "ease", "l2": L2}}))
-            b, validation, test = weights(data.train), data.cases(Part.VALIDATION), data.cases(Part.TEST)
+            b, validation, test = (
+                weights(data.train),
+                data.cases(Part.VALIDATION),
+                data.cases(Part.TEST),
+            )
             for part, cases in (("validation", validation), ("test", test)):
                 by_hand.append(ndcg(b, cases))
                 harness = evaluate(model, cases, metrics=["ndcg@100"]).mean("ndcg@100")
-                print(f"split {seed} {part:10} by hand {by_hand[-1]:.4f}  harness {harness:.4f}", flush=True)
+                print(
+                    f"split {seed} {part:10} by hand {by_hand[-1]:.4f}  harness {harness:.4f}",
+                    flush=True,
+                )
             if seed == 1:
                 both = vstack([data.train, validation.fold_in + validation.held_out], format="csr")
-                print(f"split 1 test, trained on validation users too: {ndcg(weights(both), test):.4f}")
-                quarter = prepare(log, PrepareRules(min_rating=1, held_out_users=600, seed=seed, held_out_share=0.25))
-                print(f"split 1 test, a quarter hidden: {ndcg(weights(quarter.train), quarter.cases(Part.TEST)):.4f}")
+                print(
+                    "split 1 test, trained on validation users too:"
+                    f" {ndcg(weights(both), test):.4f}"
+                )
+                quarter = prepare(
+                    log,
+                    PrepareRules(min_rating=1, held_out_users=600, seed=seed, held_out_share=0.25),
+                )
+                print(
+                    "split 1 test, a quarter hidden:"
+                    f" {ndcg(weights(quarter.train), quarter.cases(Part.TEST)):.4f}"
+                )
     print(f"mean by hand {np.mean(by_hand):.4f}")
 
 

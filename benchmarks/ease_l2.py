@@ -1,9 +1,11 @@
-"""EASE's λ on a given split of fewer users than items, chosen on a sample of the items: the whole takes too long to be solved often.
+"""EASE's λ on a given split of fewer users than items, chosen on a sample of the items: the whole
+takes too long to be solved often.
 
     python benchmarks/ease_l2.py DATA [--l2 50 100 200 500] [--items 3000] [--metric ndcg@20]
 
-There every user validated on trains, too, and EASE scores them X - K⁻¹X diag(1 / diag P) with K = XXᵀ + λI and λ diag P = 1 - diag XᵀK⁻¹X:
-one solve a column. Only the sampled items are ranked, so that a value is for its neighbours in this list and for no table.
+There every user validated on trains, too, and EASE scores them X - K⁻¹X diag(1 / diag P) with K =
+XXᵀ + λI and λ diag P = 1 - diag XᵀK⁻¹X: one solve a column. Only the sampled items are ranked, so
+that a value is for its neighbours in this list and for no table.
 """
 
 import argparse
@@ -20,7 +22,9 @@ from coterie.evaluation.evaluate import evaluate
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--l2", type=float, nargs="+", default=[50, 100, 200, 500])
     parser.add_argument("--items", type=int, default=3000)
@@ -41,10 +45,8 @@ def main() -> None:
         solved = torch.cholesky_solve(columns, torch.linalg.cholesky(gram))
         scores = (columns - solved / ((1 - (columns * solved).sum(dim=0)) / l2))[users]
         scorer = SimpleNamespace(n_items=args.items, score=lambda rows, scores=scores: scores)
-        print(
-            f"l2 {l2:g}: {args.metric} {evaluate(scorer, sampled, metrics=[args.metric], block_size=len(users)).mean(args.metric):.4f}",
-            flush=True,
-        )
+        report = evaluate(scorer, sampled, metrics=[args.metric], block_size=len(users))
+        print(f"l2 {l2:g}: {args.metric} {report.mean(args.metric):.4f}", flush=True)
 
 
 if __name__ == "__main__":

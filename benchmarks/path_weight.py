@@ -1,11 +1,14 @@
 """A linear path and its weight, chosen beside an autoencoder that is already trained.
 
-    python benchmarks/path_weight.py RUN --config CONFIG.toml … [--weights 1 3 10 30 100] [--metric ndcg@20 …] [--test] [--out FOLDER]
+    python benchmarks/path_weight.py RUN --config CONFIG.toml … [--weights 1 3 10 30 100] [--metric
+    ndcg@20 …] [--test] [--out FOLDER]
 
-Each CONFIG is that of a linear-path-vae with the autoencoder of RUN: training does not see the path, so that training it anew with the
-chosen one gives the same model, unless another epoch is best then. Every path is measured with every weight on validation users, with
-``--test`` the best one, once, on test users. ``--refit`` names the run of the last training, on training and validation items together: the
-test is then of that one, beside a path fitted to the same. ``--out`` saves the model that was tested.
+Each CONFIG is that of a linear-path-vae with the autoencoder of RUN: training does not see the
+path, so that training it anew with the chosen one gives the same model, unless another epoch is
+best then. Every path is measured with every weight on validation users, with ``--test`` the best
+one, once, on test users. ``--refit`` names the run of the last training, on training and validation
+items together: the test is then of that one, beside a path fitted to the same. ``--out`` saves the
+model that was tested.
 """
 
 import argparse
@@ -27,15 +30,24 @@ def beside(model: TrainedModel, config: RunConfig, dataset: Dataset) -> TrainedM
     fit_path(network, config.model, dataset.train, "cpu")
     own = model.network.state_dict()
     network.load_state_dict(network.state_dict() | own)
-    return TrainedModel(network.eval(), config, model.items, model.titles, model.popularity, model.provenance)
+    return TrainedModel(
+        network.eval(), config, model.items, model.titles, model.popularity, model.provenance
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("--config", type=Path, nargs="+", required=True)
     parser.add_argument("--weights", type=float, nargs="+", default=[0, 1, 3, 10, 30, 100])
-    parser.add_argument("--metric", nargs="+", default=["ndcg@20", "recall_of_held_out@20"], help="the first one chooses")
+    parser.add_argument(
+        "--metric",
+        nargs="+",
+        default=["ndcg@20", "recall_of_held_out@20"],
+        help="the first one chooses",
+    )
     parser.add_argument("--test", action="store_true")
     parser.add_argument("--refit", type=Path)
     parser.add_argument("--out", type=Path)
@@ -57,10 +69,18 @@ def main() -> None:
         return
     chosen = read_values(best)
     chosen["model"]["path_weight"] = weight
-    last, everything = (TrainedModel.load(args.refit), dataset.without_validation()) if args.refit else (trained, dataset)
+    last, everything = (
+        (TrainedModel.load(args.refit), dataset.without_validation())
+        if args.refit
+        else (trained, dataset)
+    )
     model = beside(last, RunConfig.of(chosen), everything)
     report = evaluate(model, dataset.cases(Part.TEST), metrics=args.metric)
-    print(f"test: {', '.join(f'{name} {report.mean(name):.4f} ± {report.standard_error(name):.4f}' for name in args.metric)}")
+    means = (
+        f"{name} {report.mean(name):.4f} ± {report.standard_error(name):.4f}"
+        for name in args.metric
+    )
+    print(f"test: {', '.join(means)}")
     if args.out is not None:
         model.save(args.out)
 

@@ -1,9 +1,11 @@
-"""Writes the measured figures into docs/performance.md, from what the other benchmarks left as JSON.
+"""Writes the measured figures into docs/performance.md, from what the other benchmarks left as
+JSON.
 
     python benchmarks/performance_page.py bench docs/performance.md
 
-Each table of the page stands between two comments, ``<!-- NAME -->`` and ``<!-- /NAME -->``, and is written anew from
-``bench/NAME.json``; a figure that was not measured stays as it is. The tables are printed, too.
+Each table of the page stands between two comments, ``<!-- NAME -->`` and ``<!-- /NAME -->``, and is
+written anew from ``bench/NAME.json``; a figure that was not measured stays as it is. The tables are
+printed, too.
 """
 
 import argparse
@@ -22,25 +24,41 @@ Figures: TypeAlias = Mapping[str, Any]
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows))
+    return "\n".join(
+        "| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)
+    )
 
 
 def machine(_: Figures) -> str:
     """Where and when the page was written."""
     cpu = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?"
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        "?",
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} cores ({cpu}), {memory:.0f} GiB, no GPU, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}."
+    return (
+        f"{os.cpu_count()} cores ({cpu}), {memory:.0f} GiB, no GPU,"
+        f" {datetime.datetime.now(datetime.UTC):%Y-%m-%d}."
+    )
 
 
 def steps(figures: Figures) -> str:
     """`coterie bench training-step`, with PIA, and with products in bfloat16."""
-    runs = {"float32": figures["step"], "with PIA": figures["step-pia"], "bf16": figures["step-bf16"]}
+    runs = {
+        "float32": figures["step"],
+        "with PIA": figures["step-pia"],
+        "bf16": figures["step-bf16"],
+    }
     rows = []
     for name in ("coterie", "dense", "products", "aligned products"):
         cells = [
-            f"{1000 * run['median_seconds'][name]:.0f} ms ({run['users'] / run['median_seconds'][name]:,.0f})" for run in runs.values()
+            f"{1000 * run['median_seconds'][name]:.0f} ms"
+            f" ({run['users'] / run['median_seconds'][name]:,.0f})"
+            for run in runs.values()
         ]
         rows.append([name, *cells])
     for ratio in ("ratio_to_products", "ratio_to_aligned_products", "ratio_to_dense"):
@@ -51,12 +69,26 @@ def steps(figures: Figures) -> str:
 def scoring(figures: Figures) -> str:
     """`coterie bench scoring` at several sizes of the catalogue."""
     rows = []
-    for name in sorted((name for name in figures if re.fullmatch(r"scoring-\d+[km]", name)), key=lambda name: int(figures[name]["items"])):
+    for name in sorted(
+        (name for name in figures if re.fullmatch(r"scoring-\d+[km]", name)),
+        key=lambda name: int(figures[name]["items"]),
+    ):
         run = figures[name]
         median = run["median_seconds"]
         ease = f"{run['users'] / median['ease']:,.0f}" if "ease" in median else "-"
-        product, users = f"{run['users'] / median['product']:,.0f}", f"{run['users_per_second']:,.0f}"
-        ratios = [f"{run[ratio]:.2f}" for ratio in ("ratio_to_product", "ratio_to_aligned_product", "ratio_of_evaluation", "ratio_of_ids")]
+        product, users = (
+            f"{run['users'] / median['product']:,.0f}",
+            f"{run['users_per_second']:,.0f}",
+        )
+        ratios = [
+            f"{run[ratio]:.2f}"
+            for ratio in (
+                "ratio_to_product",
+                "ratio_to_aligned_product",
+                "ratio_of_evaluation",
+                "ratio_of_ids",
+            )
+        ]
         rows.append([f"{run['items']:,}", run["shape"], users, product, *ratios, ease])
     return markdown(
         [
@@ -83,19 +115,34 @@ def rivals(figures: Figures) -> str:
                 rows.append([shape, name, f"failed: {one['failed']}", "", "", ""])
                 continue
             cells = [f"{one['users_per_second']:,.0f}", f"{one['time_over_coterie']:.2f}"]
-            rows.append([shape, name, *cells, f"{one['peak_mib']:,.0f}", f"{one['loading_peak_mib']:,.0f}"])
-    return markdown(["shape", "who", "users/s", "time over Coterie's", "peak MiB", "MiB while loading"], rows)
+            rows.append(
+                [shape, name, *cells, f"{one['peak_mib']:,.0f}", f"{one['loading_peak_mib']:,.0f}"]
+            )
+    return markdown(
+        ["shape", "who", "users/s", "time over Coterie's", "peak MiB", "MiB while loading"], rows
+    )
 
 
 def goals(figures: Figures) -> Iterator[list[str]]:
     """Goal, figure and whether it was met."""
 
-    def told(goal: str, value: float, limit: float, *, above: bool = False, form: str = ".2f") -> list[str]:
+    def told(
+        goal: str, value: float, limit: float, *, above: bool = False, form: str = ".2f"
+    ) -> list[str]:
         return [goal, f"{value:{form}}", yes(value >= limit if above else value <= limit)]
 
     if "step" in figures:
-        yield told("training step over the three decoder products, ML-20M shape, ≤ 1.35", figures["step"]["ratio_to_products"], 1.35)
-        yield told("training users/s over the dense step, ML-20M shape, ≥ 2.5", 1 / figures["step"]["ratio_to_dense"], 2.5, above=True)
+        yield told(
+            "training step over the three decoder products, ML-20M shape, ≤ 1.35",
+            figures["step"]["ratio_to_products"],
+            1.35,
+        )
+        yield told(
+            "training users/s over the dense step, ML-20M shape, ≥ 2.5",
+            1 / figures["step"]["ratio_to_dense"],
+            2.5,
+            above=True,
+        )
     if "rivals" in figures:
         for shape in ("ml-1m", "gowalla", "ml-20m"):
             others = figures["rivals"]["shapes"].get(shape, {}).get("rivals", {})
@@ -106,16 +153,33 @@ def goals(figures: Figures) -> Iterator[list[str]]:
             }
             if over:
                 fastest = min(over, key=lambda name: over[name])
-                yield told(f"training users/s over the fastest rival ({fastest}), {shape}, ≥ 3", over[fastest], 3, above=True)
+                yield told(
+                    f"training users/s over the fastest rival ({fastest}), {shape}, ≥ 3",
+                    over[fastest],
+                    3,
+                    above=True,
+                )
                 if "failed" not in others.get("coterie bf16", {"failed": "not there"}):
                     gain = over[fastest] / others["coterie bf16"]["time_over_coterie"]
-                    yield told(f"— the same with our products in bf16, {shape}", gain, 3, above=True)
+                    yield told(
+                        f"— the same with our products in bf16, {shape}", gain, 3, above=True
+                    )
     if "scoring-20k" in figures:
-        yield told("top-100 over the single product, 20 k items, ≤ 1.3", figures["scoring-20k"]["ratio_to_product"], 1.3)
-        yield told("evaluation over scoring, 20 k items, ≤ 1.3", figures["scoring-20k"]["ratio_of_evaluation"], 1.3)
+        yield told(
+            "top-100 over the single product, 20 k items, ≤ 1.3",
+            figures["scoring-20k"]["ratio_to_product"],
+            1.3,
+        )
+        yield told(
+            "evaluation over scoring, 20 k items, ≤ 1.3",
+            figures["scoring-20k"]["ratio_of_evaluation"],
+            1.3,
+        )
     if "scoring-memory" in figures:
         for form in ("lists", "data set", "pairs"):
-            few, many = (run["peak_mib"] for run in figures["scoring-memory"] if run["histories"] == form)
+            few, many = (
+                run["peak_mib"] for run in figures["scoring-memory"] if run["histories"] == form
+            )
             yield [
                 f"memory of scoring with users × 10, {form}: same ± 10 %",
                 f"{few:.0f} → {many:.0f} MiB",
@@ -124,8 +188,16 @@ def goals(figures: Figures) -> Iterator[list[str]]:
     if "training-memory" in figures:
         for mode in figures["training-memory"]["modes"]:
             peak = mode["runs"][-1]["peak_bytes"] / 2**30
-            yield [f"1,000,000 items train in 8 GiB: {mode_name(mode)}", f"{peak:.2f} GiB", yes(peak <= 8)]
-    yield ["ML-20M epoch ≤ 0.5 s and ≥ 1 M users/s scored on an H200", "not measured: none at hand", "**no**"]
+            yield [
+                f"1,000,000 items train in 8 GiB: {mode_name(mode)}",
+                f"{peak:.2f} GiB",
+                yes(peak <= 8),
+            ]
+    yield [
+        "ML-20M epoch ≤ 0.5 s and ≥ 1 M users/s scored on an H200",
+        "not measured: none at hand",
+        "**no**",
+    ]
 
 
 def yes(met: bool) -> str:
@@ -145,19 +217,36 @@ def training_memory(figures: Figures) -> str:
         run, tried = mode["runs"][-1], mode["tried"]
         seconds = sorted(run["step_seconds"][1:])[len(run["step_seconds"][1:]) // 2]
         cells = [f"{run['peak_bytes'] / 2**30:.2f}", f"{seconds:.2f}", f"{mode['largest_items']:,}"]
-        rows.append([mode_name(mode), *cells, f"{tried['items']:,}: {tried['peak_bytes'] / 2**30:.2f}"])
+        rows.append(
+            [mode_name(mode), *cells, f"{tried['items']:,}: {tried['peak_bytes'] / 2**30:.2f}"]
+        )
     items = figures["training-memory"]["modes"][0]["runs"][-1]["items"]
     table = markdown(
-        ["way", f"{items:,} items, peak GiB", "s a step", "largest catalogue in 8 GiB (fitted)", "really tried: peak GiB"], rows
+        [
+            "way",
+            f"{items:,} items, peak GiB",
+            "s a step",
+            "largest catalogue in 8 GiB (fitted)",
+            "really tried: peak GiB",
+        ],
+        rows,
     )
-    steps = {name: run["peak_bytes"] / 2**20 for name, run in figures["training-memory"]["steps"].items()}
-    return table + "\n\nAt MovieLens-20M's shape: " + ", ".join(f"{name} {peak:,.0f} MiB" for name, peak in steps.items()) + "."
+    steps = {
+        name: run["peak_bytes"] / 2**20 for name, run in figures["training-memory"]["steps"].items()
+    }
+    return (
+        table
+        + "\n\nAt MovieLens-20M's shape: "
+        + ", ".join(f"{name} {peak:,.0f} MiB" for name, peak in steps.items())
+        + "."
+    )
 
 
 def scoring_memory(figures: Figures) -> str:
     """benchmarks/scoring_memory.py."""
     rows = [
-        [run["histories"], f"{run['users']:,}", f"{run['peak_mib']:,.0f}", f"{run['seconds']:.0f}"] for run in figures["scoring-memory"]
+        [run["histories"], f"{run['users']:,}", f"{run['peak_mib']:,.0f}", f"{run['seconds']:.0f}"]
+        for run in figures["scoring-memory"]
     ]
     return markdown(["histories", "users", "peak MiB", "seconds"], rows)
 
@@ -167,14 +256,28 @@ def million(figures: Figures) -> str:
     run, rows = figures["million"], []
     for number, one in enumerate(run["runs"], 1):
         end = "killed" if one["status"] else "complete"
-        rows.append([str(number), f"{one['seconds']:.0f}", f"{one['peak_mib']:,.0f}", str(one["shards"]), end])
+        rows.append(
+            [
+                str(number),
+                f"{one['seconds']:.0f}",
+                f"{one['peak_mib']:,.0f}",
+                str(one["shards"]),
+                end,
+            ]
+        )
     seconds, found = sum(one["seconds"] for one in run["runs"]), run["found"]
-    told = f"{found['users']:,} users found, each in {found['files_a_user']} file, with {found['rows']:,} rows; "
+    told = (
+        f"{found['users']:,} users found, each in {found['files_a_user']} file, with"
+        f" {found['rows']:,} rows; "
+    )
     told += (
-        f"{found['users_with_broken_lists']} lists with a gap or a repetition. In all {seconds:.0f} s, four starts and lost work included: "
+        f"{found['users_with_broken_lists']} lists with a gap or a repetition. In all {seconds:.0f}"
+        " s, four starts and lost work included: "
     )
     told += f"{found['users'] / seconds:,.0f} users/s."
-    return markdown(["start", "seconds", "peak MiB", "finished shards", "end"], rows) + "\n\n" + told
+    return (
+        markdown(["start", "seconds", "peak MiB", "finished shards", "end"], rows) + "\n\n" + told
+    )
 
 
 def growth(figures: Figures) -> str:
@@ -183,10 +286,18 @@ def growth(figures: Figures) -> str:
     for variable, kinds in figures["growth"]["curves"].items():
         for kind, curve in kinds.items():
             sizes, medians = (
-                ", ".join(f"{value:,.0f}" for value in values) for values in (curve["sizes"], [1000 * s for s in curve["median_seconds"]])
+                ", ".join(f"{value:,.0f}" for value in values)
+                for values in (curve["sizes"], [1000 * s for s in curve["median_seconds"]])
             )
             rows.append(
-                [variable.replace("_", " "), kind, sizes, medians, f"{curve['exponent']['whole']:.2f}", f"{curve['exponent']['upper']:.2f}"]
+                [
+                    variable.replace("_", " "),
+                    kind,
+                    sizes,
+                    medians,
+                    f"{curve['exponent']['whole']:.2f}",
+                    f"{curve['exponent']['upper']:.2f}",
+                ]
             )
     return markdown(["variable", "of", "sizes", "ms", "exponent", "upper sizes"], rows)
 
@@ -196,10 +307,23 @@ def approximate(figures: Figures) -> str:
     run = figures["approximate"]
     exact = run["settings"][0]["users_per_second"]
     rows = [
-        [str(one["setting"]), f"{one['users_per_second']:,.0f}", f"{one['users_per_second'] / exact:.1f}", f"{one['recall']:.3f}"]
+        [
+            str(one["setting"]),
+            f"{one['users_per_second']:,.0f}",
+            f"{one['users_per_second'] / exact:.1f}",
+            f"{one['recall']:.3f}",
+        ]
         for one in run["settings"]
     ]
-    return markdown([f"{run['items']:,} items × {run['dim']}", "users a processor second", "× exact", "recall@100"], rows)
+    return markdown(
+        [
+            f"{run['items']:,} items × {run['dim']}",
+            "users a processor second",
+            "× exact",
+            "recall@100",
+        ],
+        rows,
+    )
 
 
 def preparing(figures: Figures) -> str:
@@ -213,7 +337,10 @@ def preparing(figures: Figures) -> str:
                 *(
                     cell
                     for one in ("generate", "prepare")
-                    for cell in (f"{size[one]['seconds']:.1f} s", f"{size[one]['peak_bytes'] / 2**20:,.0f} MiB")
+                    for cell in (
+                        f"{size[one]['seconds']:.1f} s",
+                        f"{size[one]['peak_bytes'] / 2**20:,.0f} MiB",
+                    )
                 ),
             ]
         )
@@ -243,11 +370,16 @@ TABLES: dict[str, tuple[Callable[[Figures], str], tuple[str, ...]]] = {
 
 def main() -> None:
     """Fills in the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("figures", type=Path, help="folder of JSON files")
     parser.add_argument("page", type=Path)
     args = parser.parse_args()
-    figures = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(args.figures.glob("*.json"))}
+    figures = {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(args.figures.glob("*.json"))
+    }
     page = args.page.read_text(encoding="utf-8")
     for name, (table, needed) in TABLES.items():
         if all(one in figures for one in needed):
@@ -255,7 +387,10 @@ def main() -> None:
             print(f"\n{name}\n\n{text}")
             pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
             if not pattern.search(page):
-                raise SystemExit(f"{args.page}: must hold <!-- {name} --> and <!-- /{name} -->; add them where the table belongs.")
+                raise SystemExit(
+                    f"{args.page}: must hold <!-- {name} --> and <!-- /{name} -->; add them where"
+                    " the table belongs."
+                )
             page = pattern.sub(lambda found, text=text: found[1] + text + "\n" + found[2], page)  # type: ignore[misc]
     with publish_file(args.page) as aside:
         aside.write_text(page, encoding="utf-8")

@@ -1,14 +1,18 @@
-"""Coterie beside its rivals: users trained a second, and memory, at equal architecture, batch, threads and data.
+"""Coterie beside its rivals: users trained a second, and memory, at equal architecture, batch,
+threads and data.
 
     python benchmarks/rivals.py --json rivals.json
-    python benchmarks/rivals.py --shape tiny --rounds 2        # whether everything installs and runs
+    python benchmarks/rivals.py --shape tiny --rounds 2        # whether everything installs and
+    runs
 
-Every rival runs in a process, and if it is not Coterie's own in a virtual environment, of its own (`.venv-rivals/`,
-4 GiB in all, made on first use from benchmarks/rivals/*.txt). The processes take turns round by round while the others
-sleep, so that the machine's drift touches all alike. What cannot be installed or run is in the table with its reason.
+Every rival runs in a process, and if it is not Coterie's own in a virtual environment, of its own
+(`.venv-rivals/`, 4 GiB in all, made on first use from benchmarks/rivals/*.txt). The processes take
+turns round by round while the others sleep, so that the machine's drift touches all alike. What
+cannot be installed or run is in the table with its reason.
 
-The shapes are those of data sets prepared into --data (ml-1m, gowalla, ml-20m); without one, random histories of that
-size: lengths log-normal (spread 1, that of MovieLens-1M's is 0.97), popularity as Zipf's law. Linux only.
+The shapes are those of data sets prepared into --data (ml-1m, gowalla, ml-20m); without one, random
+histories of that size: lengths log-normal (spread 1, that of MovieLens-1M's is 0.97), popularity as
+Zipf's law. Linux only.
 """
 
 import argparse
@@ -48,7 +52,8 @@ class Rival:
     Args:
         script: In benchmarks/rivals.
         job: What it does in a round.
-        requirements: What its environment holds, in benchmarks/rivals; Coterie's own environment if None.
+        requirements: What its environment holds, in benchmarks/rivals; Coterie's own environment if
+            None.
         note: Where it differs from Coterie's Mult-VAE.
     """
 
@@ -61,14 +66,25 @@ class Rival:
 RIVALS = {
     "coterie": Rival("coterie_multvae.py"),
     "coterie bf16": Rival("coterie_bf16.py", note="products in bfloat16"),
-    "dense": Rival("dense_multvae.py", note="dense_step of coterie.bench.training_step"),
-    "recbole": Rival("recbole_multivae.py", requirements="recbole.txt", note="posterior noise 100 times too small, equal work"),
+    "dense": Rival("dense_multvae.py", note="dense_step of coterie.lab.bench.training_step"),
+    "recbole": Rival(
+        "recbole_multivae.py",
+        requirements="recbole.txt",
+        note="posterior noise 100 times too small, equal work",
+    ),
     "irspack": Rival("irspack_multvae.py", requirements="irspack.txt", note="equal"),
     "cornac": Rival(
-        "cornac_vaecf.py", requirements="cornac.txt", note="no dropout, input not normalised, no shuffling, log(softmax + 1e-10)"
+        "cornac_vaecf.py",
+        requirements="cornac.txt",
+        note="no dropout, input not normalised, no shuffling, log(softmax + 1e-10)",
     ),
     "coterie scoring": Rival("coterie_scoring.py", job="top-100", note="encodes the histories too"),
-    "implicit": Rival("implicit_recommend.py", job="top-100", requirements="implicit.txt", note="random factors of width 600"),
+    "implicit": Rival(
+        "implicit_recommend.py",
+        job="top-100",
+        requirements="implicit.txt",
+        note="random factors of width 600",
+    ),
 }
 
 
@@ -120,7 +136,9 @@ class Outcome:
 
 
 def random_histories(shape: Shape, seed: int) -> csr_array:
-    """Histories with log-normal lengths and Zipf-like popularity; repeated draws merge, no user and no item is without any."""
+    """Histories with log-normal lengths and Zipf-like popularity; repeated draws merge, no user and
+    no item is without any.
+    """
     rng = np.random.default_rng(seed)
     # About an eighth of the draws repeat another one.
     lengths = rng.lognormal(np.log(1.125 * shape.items_per_user) - 0.5, 1.0, shape.n_users)
@@ -129,7 +147,10 @@ def random_histories(shape: Shape, seed: int) -> csr_array:
     items = rng.choice(shape.n_items, size=len(users), p=law / law.sum())
     users = np.concatenate([users, rng.integers(shape.n_users, size=shape.n_items)])
     items = np.concatenate([items, np.arange(shape.n_items)])
-    return csr_array((np.ones(len(users), dtype=np.float32), (users, items)), shape=(shape.n_users, shape.n_items))
+    return csr_array(
+        (np.ones(len(users), dtype=np.float32), (users, items)),
+        shape=(shape.n_users, shape.n_items),
+    )
 
 
 def histories(name: str, data: Path) -> tuple[csr_array, str]:
@@ -182,7 +203,9 @@ def _install(command: list[str]) -> None:
 
 
 def _last_line(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it said nothing")
+    return next(
+        (line.strip() for line in reversed(text.splitlines()) if line.strip()), "it said nothing"
+    )
 
 
 class Process:
@@ -198,7 +221,12 @@ class Process:
     """
 
     def __init__(self, name: str, folder: Path, round_users: int) -> None:
-        command = [str(interpreter(name)), str(HERE / "rivals" / RIVALS[name].script), str(folder), str(round_users)]
+        command = [
+            str(interpreter(name)),
+            str(HERE / "rivals" / RIVALS[name].script),
+            str(folder),
+            str(round_users),
+        ]
         self._errors = (folder / f"{name}.err").open("w+")
         # In a folder that goes away: some rivals leave logs where they run.
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
@@ -206,7 +234,9 @@ class Process:
         start = time.perf_counter()
         ready = self._answer()
         self.outcome = Outcome(
-            ready_seconds=time.perf_counter() - start, loading_peak_mib=ready["loading_peak_mib"], packages=ready["packages"]
+            ready_seconds=time.perf_counter() - start,
+            loading_peak_mib=ready["loading_peak_mib"],
+            packages=ready["packages"],
         )
 
     def round(self) -> None:
@@ -238,13 +268,20 @@ class Process:
     def __enter__(self) -> "Process":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._process.kill()
         self._process.communicate()
         self._errors.close()
 
 
-def measure(names: Sequence[str], matrix: csr_array, round_users: int, n_rounds: int) -> dict[str, Outcome]:
+def measure(
+    names: Sequence[str], matrix: csr_array, round_users: int, n_rounds: int
+) -> dict[str, Outcome]:
     """All rivals on one matrix, in turn within every round."""
     outcomes: dict[str, Outcome] = {}
     with ExitStack() as stack:
@@ -258,7 +295,11 @@ def measure(names: Sequence[str], matrix: csr_array, round_users: int, n_rounds:
                 outcomes[name] = running[name].outcome
             except FailedError as error:
                 outcomes[name] = Outcome(failed=str(error))
-            print(f"{name}: {outcomes[name].failed or f'ready after {outcomes[name].ready_seconds:.0f} s'}", file=sys.stderr)
+            print(
+                f"{name}:"
+                f" {outcomes[name].failed or f'ready after {outcomes[name].ready_seconds:.0f} s'}",
+                file=sys.stderr,
+            )
         for _ in range(n_rounds):
             for name in list(running):
                 try:
@@ -303,9 +344,22 @@ def table(rivals: dict[str, Any]) -> str:
             rows.append([name, "-", "-", "-", "-", "-", one["failed"]])
             continue
         over = "-" if one["time_over_coterie"] is None else f"{one['time_over_coterie']:.2f}"
-        numbers = [f"{one['users_per_second']:,.0f}", over, f"{one['peak_mib']:,.0f}", f"{one['loading_peak_mib']:,.0f}"]
+        numbers = [
+            f"{one['users_per_second']:,.0f}",
+            over,
+            f"{one['peak_mib']:,.0f}",
+            f"{one['loading_peak_mib']:,.0f}",
+        ]
         rows.append([name, *numbers, f"{one['ready_seconds']:.0f} s", RIVALS[name].note])
-    header = ["rival", "users/s", "time over Coterie's", "peak MiB", "while loading", "ready after", "differs"]
+    header = [
+        "rival",
+        "users/s",
+        "time over Coterie's",
+        "peak MiB",
+        "while loading",
+        "ready after",
+        "differs",
+    ]
     return plain_table(header, rows, right=[False, True, True, True, True, True, False])
 
 
@@ -313,7 +367,10 @@ def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Measures one shape and prints its table."""
     matrix, source = histories(name, args.data)
     names = [rival for rival in args.only if RIVALS[rival].job == SHAPES[name].job]
-    users = min(BATCH * args.steps if args.steps else SHAPES[name].round_users, matrix.shape[0] // BATCH * BATCH)
+    users = min(
+        BATCH * args.steps if args.steps else SHAPES[name].round_users,
+        matrix.shape[0] // BATCH * BATCH,
+    )
     lengths = np.diff(matrix.indptr)
     what = {
         "source": source,
@@ -324,21 +381,45 @@ def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
         "round_users": users,
     }
     rivals = summary(measure(names, matrix, users, args.rounds), users)
-    print(f"\n{name}: {what['users']:,} users x {what['items']:,} items, {what['items_per_user']:.1f} items a user, at most", end=" ")
-    print(f"{what['longest_history']:,} ({source}); {args.rounds} rounds of {users:,} users, {args.threads} threads\n")
+    print(
+        f"\n{name}: {what['users']:,} users x {what['items']:,} items, {what['items_per_user']:.1f}"
+        " items a user, at most",
+        end=" ",
+    )
+    print(
+        f"{what['longest_history']:,} ({source}); {args.rounds} rounds of {users:,} users,"
+        f" {args.threads} threads\n"
+    )
     print(table(rivals), flush=True)
     return {**what, "rivals": rivals}
 
 
 def arguments() -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", nargs="+", choices=[*SHAPES, "all"], default=["all"], help="all but tiny by default")
-    parser.add_argument("--only", nargs="+", choices=RIVALS, default=list(RIVALS), help="rivals; all by default")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--shape",
+        nargs="+",
+        choices=[*SHAPES, "all"],
+        default=["all"],
+        help="all but tiny by default",
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=RIVALS, default=list(RIVALS), help="rivals; all by default"
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, help="batches of 500 users in a round, instead of the shape's own")
+    parser.add_argument(
+        "--steps", type=int, help="batches of 500 users in a round, instead of the shape's own"
+    )
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder with data sets prepared as ml-1m, gowalla and ml-20m")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("data"),
+        help="folder with data sets prepared as ml-1m, gowalla and ml-20m",
+    )
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
@@ -350,7 +431,11 @@ def main() -> None:
     # Inherited by every process: some libraries heed the variables, some the cores they may use.
     os.environ |= {f"{name}_NUM_THREADS": str(args.threads) for name in ("OMP", "MKL", "OPENBLAS")}
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
-    result = {"threads": args.threads, "rounds": args.rounds, "shapes": {name: compare(name, args) for name in shapes}}
+    result = {
+        "threads": args.threads,
+        "rounds": args.rounds,
+        "shapes": {name: compare(name, args) for name in shapes},
+    }
     if args.json:
         write_json(args.json, result)
 

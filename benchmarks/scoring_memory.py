@@ -2,8 +2,8 @@
 
     python benchmarks/scoring_memory.py --users 20000 --items 2000
 
-Each run is a process of its own, so that its peak is its own. Histories come as lists (Parquet, one row group), as a
-data set folder and as pairs; the model is an inner product with random factors.
+Each run is a process of its own, so that its peak is its own. Histories come as lists (Parquet, one
+row group), as a data set folder and as pairs; the model is an inner product with random factors.
 """
 
 import argparse
@@ -31,7 +31,9 @@ from coterie.stream.to_folder import recommend_to_folder
 BLOCK = 10_000
 
 
-def lists(n_users: int, n_items: int, items_per_user: int, start: int) -> tuple[np.ndarray, np.ndarray]:
+def lists(
+    n_users: int, n_items: int, items_per_user: int, start: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Row starts and ascending items of a block of users."""
     rng = np.random.default_rng(start)
     drawn = np.sort(rng.integers(0, n_items, (n_users, items_per_user)), axis=1)
@@ -41,20 +43,35 @@ def lists(n_users: int, n_items: int, items_per_user: int, start: int) -> tuple[
 
 def write(form: str, folder: Path, n_users: int, n_items: int, items_per_user: int) -> Path:
     """The histories in one of the three forms."""
-    blocks = [(start, *lists(min(BLOCK, n_users - start), n_items, items_per_user, start)) for start in range(0, n_users, BLOCK)]
+    blocks = [
+        (start, *lists(min(BLOCK, n_users - start), n_items, items_per_user, start))
+        for start in range(0, n_users, BLOCK)
+    ]
     users = pa.array(range(n_users), pa.int64())
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(offsets) for _, offsets, _ in blocks]))])
+    offsets = np.concatenate(
+        [[0], np.cumsum(np.concatenate([np.diff(offsets) for _, offsets, _ in blocks]))]
+    )
     items = np.concatenate([items for _, _, items in blocks])
     path = folder / "histories.parquet"
     if form == "lists":
         column = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(items))
-        pq.write_table(pa.table({"user_id": users, "item_ids": column}), path, row_group_size=n_users)
+        pq.write_table(
+            pa.table({"user_id": users, "item_ids": column}), path, row_group_size=n_users
+        )
     elif form == "pairs":
-        pq.write_table(pa.table({"user_id": np.repeat(np.arange(n_users), np.diff(offsets)), "item_id": items}), path)
+        pq.write_table(
+            pa.table(
+                {"user_id": np.repeat(np.arange(n_users), np.diff(offsets)), "item_id": items}
+            ),
+            path,
+        )
     else:
         path = folder / "data"
         path.mkdir()
-        save_file({"indptr": offsets.astype(np.int64), "indices": items.astype(np.int32)}, path / "interactions.safetensors")
+        save_file(
+            {"indptr": offsets.astype(np.int64), "indices": items.astype(np.int32)},
+            path / "interactions.safetensors",
+        )
         pq.write_table(pa.table({"user_id": users}), path / "users.parquet")
         pq.write_table(pa.table({"item_id": range(n_items)}), path / "items.parquet")
         write_manifest(path, SCHEMA, fingerprint="0")
@@ -90,17 +107,25 @@ def score(histories: str, out: str, n_items: int, shard_users: int) -> None:
     """Runs the stream in this process and prints what it took."""
     began = time.perf_counter()
     done = recommend_to_folder(Factors(n_items), histories, out, 100, shard_users=shard_users)
-    print(json.dumps({"users": done.n_users, "seconds": time.perf_counter() - began, "peak_mib": peak_mib()}))
+    print(
+        json.dumps(
+            {"users": done.n_users, "seconds": time.perf_counter() - began, "peak_mib": peak_mib()}
+        )
+    )
 
 
 def peak_mib() -> float:
-    """Of this process since it began; ``getrusage`` would count its parent's as well (Linux only)."""
+    """Of this process since it began; ``getrusage`` would count its parent's as well (Linux
+    only).
+    """
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--items", type=int, default=2_000)
     parser.add_argument("--items-per-user", type=int, default=50)
@@ -117,12 +142,25 @@ def main() -> None:
         for n_users in (asked.users, 10 * asked.users):
             with tempfile.TemporaryDirectory() as name:
                 source = write(form, Path(name), n_users, asked.items, asked.items_per_user)
-                command = [sys.executable, __file__, "--items", str(asked.items), "--shard-users", str(asked.shard_users)]
+                command = [
+                    sys.executable,
+                    __file__,
+                    "--items",
+                    str(asked.items),
+                    "--shard-users",
+                    str(asked.shard_users),
+                ]
                 command += ["--score", str(source), str(Path(name) / "out")]
-                answer = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
+                answer = subprocess.run(
+                    command, check=True, capture_output=True, text=True, env=os.environ
+                )
             results.append({"histories": form, **json.loads(answer.stdout)})
             shown = results[-1]
-            print(f"{form:10} {shown['users']:>12,} users {shown['seconds']:>8.1f} s {shown['peak_mib']:>8.0f} MiB at most", flush=True)
+            print(
+                f"{form:10} {shown['users']:>12,} users {shown['seconds']:>8.1f} s"
+                f" {shown['peak_mib']:>8.0f} MiB at most",
+                flush=True,
+            )
     if asked.json:
         asked.json.write_text(json.dumps(results, indent=2) + "\n")
 

@@ -1,4 +1,5 @@
-"""Whether a given split was drawn at random: of the most popular items, as many interactions should be in the test as of all others.
+"""Whether a given split was drawn at random: of the most popular items, as many interactions should
+be in the test as of all others.
 
     python benchmarks/split_popularity.py DATA [--top 20 100 1000]
 
@@ -15,7 +16,9 @@ from coterie.data.split import Part
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--top", type=int, nargs="+", default=[20, 100, 1000])
     args = parser.parse_args()
@@ -26,8 +29,14 @@ def main() -> None:
         # What is validated on is part of the training, of the test it is not.
         everything = train if part is Part.VALIDATION else train + held_out
         order = np.argsort(-everything, kind="stable")
-        shares = [f"top {n:,} {held_out[order[:n]].sum() / everything[order[:n]].sum():.1%}" for n in args.top]
-        print(f"held out for {part.name.lower()}: {held_out.sum() / everything.sum():.1%} of all interactions, {', '.join(shares)}")
+        shares = [
+            f"top {n:,} {held_out[order[:n]].sum() / everything[order[:n]].sum():.1%}"
+            for n in args.top
+        ]
+        print(
+            f"held out for {part.name.lower()}: {held_out.sum() / everything.sum():.1%} of all"
+            f" interactions, {', '.join(shares)}"
+        )
 
 
 if __name__ == "__main__":

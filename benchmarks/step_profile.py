@@ -8,7 +8,7 @@ import argparse
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from coterie.bench.turns import random_histories
+from coterie.lab.bench.turns import random_histories
 from coterie.models.multvae import MultVAEConfig
 from coterie.plain_table import plain_table
 from coterie.sparse import SparseRows
@@ -16,7 +16,9 @@ from coterie.training.step import TrainingStep
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--items", type=int, default=20108)
     parser.add_argument("--batch", type=int, default=500)
     parser.add_argument("--items-per-user", type=int, default=73)
@@ -35,7 +37,11 @@ def main() -> None:
     events = sorted(profiled.key_averages(), key=lambda event: -event.self_cpu_time_total)
     total = sum(event.self_cpu_time_total for event in events)
     shown = [
-        [event.key[:40], f"{event.self_cpu_time_total / 1000 / args.steps:.1f}", f"{event.self_cpu_time_total / total:.0%}"]
+        [
+            event.key[:40],
+            f"{event.self_cpu_time_total / 1000 / args.steps:.1f}",
+            f"{event.self_cpu_time_total / total:.0%}",
+        ]
         for event in events[: args.shown]
     ]
     print(f"{total / 1000 / args.steps:.0f} ms a step, {torch.get_num_threads()} threads")

@@ -1,12 +1,14 @@
-"""Peak memory of training on a catalogue of a million items, and the largest catalogue that trains in 8 GiB.
+"""Peak memory of training on a catalogue of a million items, and the largest catalogue that trains
+in 8 GiB.
 
     python benchmarks/training_memory.py --json memory.json
 
-Batches of 500 users, 73 items a user, random histories, I-128-64-128-I; a few steps in a process of its own. The peak
-is VmHWM of /proc/self/status (Linux): the most memory that the process ever held, Python and its imports included. It
-is read, not enforced: a limit on the address space (RLIMIT_AS) would also count what is reserved and never touched. A
-line through the peaks of a quarter of the items and of all predicts the largest catalogue, and 97 % of it are then
-really trained. What is measured is the step: a run also holds its data set and the best weights so far, and validates.
+Batches of 500 users, 73 items a user, random histories, I-128-64-128-I; a few steps in a process of
+its own. The peak is VmHWM of /proc/self/status (Linux): the most memory that the process ever held,
+Python and its imports included. It is read, not enforced: a limit on the address space (RLIMIT_AS)
+would also count what is reserved and never touched. A line through the peaks of a quarter of the
+items and of all predicts the largest catalogue, and 97 % of it are then really trained. What is
+measured is the step: a run also holds its data set and the best weights so far, and validates.
 
 At last, the step of Coterie beside the one that is usually written, at MovieLens-20M's shape.
 """
@@ -24,10 +26,10 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from coterie.bench.training_step import dense_step
-from coterie.bench.turns import machine, random_histories
 from coterie.config import TrainingConfig
 from coterie.files import write_json
+from coterie.lab.bench.training_step import dense_step
+from coterie.lab.bench.turns import machine, random_histories
 from coterie.models.multvae import MultVAEConfig
 from coterie.plain_table import plain_table
 from coterie.sparse import SparseRows
@@ -43,7 +45,9 @@ MODES: dict[str, Callable[[int], TrainingConfig]] = {
     # What 0, the default, amounts to from 536,871 items on.
     f"chunks of {CHUNK_ITEMS:,}": lambda _: TrainingConfig(chunk_items=CHUNK_ITEMS),
     f"{SAMPLE:,} sampled": lambda _: TrainingConfig(sampled_items=SAMPLE),
-    f"{SAMPLE:,} sampled, sparse updates": lambda _: TrainingConfig(sampled_items=SAMPLE, sparse_updates=True),
+    f"{SAMPLE:,} sampled, sparse updates": lambda _: TrainingConfig(
+        sampled_items=SAMPLE, sparse_updates=True
+    ),
 }
 
 
@@ -112,7 +116,8 @@ def peak_bytes() -> int:
 
 def take_steps(case: Case) -> Run:
     """Runs in a process of its own."""
-    # The first optimiser of a process imports torch's compiler: seconds and memory of the imports, not of the weights.
+    # The first optimiser of a process imports torch's compiler: seconds and memory of the imports,
+    # not of the weights.
     torch.optim.Adam([torch.zeros(1)])
     imported = peak_bytes()
     matrix = random_histories(case.steps * BATCH, case.items, ITEMS_PER_USER)
@@ -131,14 +136,20 @@ def _step(case: Case, matrix: csr_array) -> Callable[[int], object]:
     if case.training is None:
         dense = dense_step(batches[0], case.model, "cpu")
         return lambda number: dense()
-    step = TrainingStep(case.items, case.model, case.training, popularity=np.asarray(matrix.sum(axis=0)))
+    step = TrainingStep(
+        case.items, case.model, case.training, popularity=np.asarray(matrix.sum(axis=0))
+    )
     rows = [SparseRows.from_csr(batch) for batch in batches]
     return lambda number: step(rows[number])
 
 
 def alone(case: Case) -> Run:
-    """Takes the steps in a fresh process, which shares no memory with this one and imports all anew."""
-    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+    """Takes the steps in a fresh process, which shares no memory with this one and imports all
+    anew.
+    """
+    with ProcessPoolExecutor(
+        max_workers=1, mp_context=multiprocessing.get_context("spawn")
+    ) as fresh:
         return fresh.submit(take_steps, case).result()
 
 
@@ -149,52 +160,129 @@ def measure(take: Callable[[Case], Run], name: str, pia: float, items: int, limi
     slope, fixed = np.polyfit([run.items for run in runs], [run.peak_bytes for run in runs], 1)
     largest = int((limit - fixed) / slope)
     if largest < 1:
-        raise SystemExit(f"the limit must exceed the {fixed / GIB:.2f} GiB of an empty catalogue, found {limit / GIB:g}; raise --gib.")
+        raise SystemExit(
+            f"the limit must exceed the {fixed / GIB:.2f} GiB of an empty catalogue, found"
+            f" {limit / GIB:g}; raise --gib."
+        )
     tried = int(MARGIN * largest)
     # From the second step on gradients and moments are there: no more is needed to see the peak.
-    return Mode(name, pia, runs, float(slope), largest, take(Case(tried, model, MODES[name](tried), steps=2)))
+    return Mode(
+        name,
+        pia,
+        runs,
+        float(slope),
+        largest,
+        take(Case(tried, model, MODES[name](tried), steps=2)),
+    )
 
 
 def show_modes(modes: list[Mode], limit: float) -> None:
     items = modes[0].runs[-1].items
-    header = ["", "PIA", "made in s", "s a step", "peak GiB", "KiB an item", f"largest in {limit / GIB:g} GiB", "tried", "peak GiB", ""]
+    header = [
+        "",
+        "PIA",
+        "made in s",
+        "s a step",
+        "peak GiB",
+        "KiB an item",
+        f"largest in {limit / GIB:g} GiB",
+        "tried",
+        "peak GiB",
+        "",
+    ]
     rows = []
     for mode in modes:
         run, tried = mode.runs[-1], mode.tried
-        row = [mode.name, f"{mode.pia:g}", f"{run.made_seconds:.1f}", f"{run.seconds:.2f}", f"{run.peak_bytes / GIB:.2f}"]
-        row += [f"{mode.bytes_per_item / 1024:.2f}", f"{mode.largest_items:,}", f"{tried.items:,}", f"{tried.peak_bytes / GIB:.2f}"]
+        row = [
+            mode.name,
+            f"{mode.pia:g}",
+            f"{run.made_seconds:.1f}",
+            f"{run.seconds:.2f}",
+            f"{run.peak_bytes / GIB:.2f}",
+        ]
+        row += [
+            f"{mode.bytes_per_item / 1024:.2f}",
+            f"{mode.largest_items:,}",
+            f"{tried.items:,}",
+            f"{tried.peak_bytes / GIB:.2f}",
+        ]
         rows.append([*row, "held" if tried.peak_bytes < limit else "NOT held"])
-    print(f"{items:,} items, and the largest catalogue:", plain_table(header, rows, [False] + [True] * 8 + [False]), sep="\n")
+    print(
+        f"{items:,} items, and the largest catalogue:",
+        plain_table(header, rows, [False] + [True] * 8 + [False]),
+        sep="\n",
+    )
 
 
 def show_steps(runs: dict[str, Run]) -> None:
     header, rows = ["", "s a step", "peak MiB", "of it imports"], []
     for name, run in runs.items():
-        rows.append([name, f"{run.seconds:.3f}", f"{run.peak_bytes / MIB:,.0f}", f"{run.imported_bytes / MIB:,.0f}"])
+        rows.append(
+            [
+                name,
+                f"{run.seconds:.3f}",
+                f"{run.peak_bytes / MIB:,.0f}",
+                f"{run.imported_bytes / MIB:,.0f}",
+            ]
+        )
     items = next(iter(runs.values())).items
-    print(f"\n{items:,} items, I-600-200-600-I:", plain_table(header, rows, [False, True, True, True]), sep="\n")
+    print(
+        f"\n{items:,} items, I-600-200-600-I:",
+        plain_table(header, rows, [False, True, True, True]),
+        sep="\n",
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=1_000_000, help="size of the catalogue")
-    parser.add_argument("--gib", type=float, default=8, help="memory that the largest catalogue may take")
-    parser.add_argument(
-        "--quick", action="store_true", help="small and mostly in this process, to see that it runs; its figures mean nothing"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the measurements here")
+    parser.add_argument("--items", type=int, default=1_000_000, help="size of the catalogue")
+    parser.add_argument(
+        "--gib", type=float, default=8, help="memory that the largest catalogue may take"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="small and mostly in this process, to see that it runs; its figures mean nothing",
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the measurements here"
+    )
     options = parser.parse_args()
     items, limit = (20_000, GIB) if options.quick else (options.items, options.gib * GIB)
-    asked = [(list(MODES)[-1], PIA)] if options.quick else [(name, pia) for pia in (0.0, PIA) for name in MODES]
-    modes = [measure(take_steps if options.quick else alone, name, pia, items, limit) for name, pia in asked]
+    asked = (
+        [(list(MODES)[-1], PIA)]
+        if options.quick
+        else [(name, pia) for pia in (0.0, PIA) for name in MODES]
+    )
+    modes = [
+        measure(take_steps if options.quick else alone, name, pia, items, limit)
+        for name, pia in asked
+    ]
     show_modes(modes, limit)
     steps = {"dense": alone(Case(1000 if options.quick else 20108, MultVAEConfig(), None))}
     if not options.quick:
-        steps |= {f"Coterie, PIA {pia:g}": alone(Case(20108, MultVAEConfig(pia=pia), TrainingConfig())) for pia in (0.0, PIA)}
+        steps |= {
+            f"Coterie, PIA {pia:g}": alone(Case(20108, MultVAEConfig(pia=pia), TrainingConfig()))
+            for pia in (0.0, PIA)
+        }
     show_steps(steps)
     if options.json is not None:
-        told = {"batch": BATCH, "items_per_user": ITEMS_PER_USER, "limit_bytes": limit, **machine("cpu")}
-        write_json(options.json, {**told, "modes": [asdict(mode) for mode in modes], "steps": {n: asdict(run) for n, run in steps.items()}})
+        told = {
+            "batch": BATCH,
+            "items_per_user": ITEMS_PER_USER,
+            "limit_bytes": limit,
+            **machine("cpu"),
+        }
+        write_json(
+            options.json,
+            {
+                **told,
+                "modes": [asdict(mode) for mode in modes],
+                "steps": {n: asdict(run) for n, run in steps.items()},
+            },
+        )
 
 
 if __name__ == "__main__":

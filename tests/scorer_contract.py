@@ -1,7 +1,7 @@
 """The contract of every scorer, as one function, and the smallest scorer that keeps it.
 
-`check_scorer` is applied to every model of the library: what it demands is what recommending and evaluating
-rely on.
+`check_scorer` is applied to every model of the library: what it demands is what recommending and
+evaluating rely on.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,9 @@ RTOL, ATOL = 1e-4, 1e-5
 
 @dataclass(frozen=True, eq=False)
 class LinearScorer:
-    """Scores are histories times an item × item matrix: the form of EASE, with weights to choose."""
+    """Scores are histories times an item × item matrix: the form of EASE, with weights to
+    choose.
+    """
 
     weights: np.ndarray
     items: IdMap
@@ -28,17 +30,27 @@ class LinearScorer:
 
     @classmethod
     def random(cls, n_items: int, seed: int, *, whole: bool = False) -> "LinearScorer":
-        """Normal weights, or small whole numbers: many ties, and sums that are exact in any order."""
+        """Normal weights, or small whole numbers: many ties, and sums that are exact in any
+        order.
+        """
         rng = np.random.default_rng(seed)
-        weights = rng.integers(-2, 3, (n_items, n_items)) if whole else rng.normal(size=(n_items, n_items))
-        return cls(weights.astype(np.float32), IdMap.of(range(n_items)), rng.integers(1, 50, n_items))
+        weights = (
+            rng.integers(-2, 3, (n_items, n_items))
+            if whole
+            else rng.normal(size=(n_items, n_items))
+        )
+        return cls(
+            weights.astype(np.float32), IdMap.of(range(n_items)), rng.integers(1, 50, n_items)
+        )
 
     @property
     def n_items(self) -> int:
         return len(self.items)
 
     def score(self, histories: csr_array) -> Tensor:
-        return torch.from_numpy(histories.toarray().astype(np.float32)) @ torch.from_numpy(self.weights)
+        return torch.from_numpy(histories.toarray().astype(np.float32)) @ torch.from_numpy(
+            self.weights
+        )
 
     def item_vectors(self) -> Tensor:
         return torch.from_numpy(self.weights.T.copy())
@@ -51,12 +63,15 @@ def random_histories(n_rows: int, n_items: int, seed: int, density: float = 0.2)
     return csr_array(dense.astype(np.float32))
 
 
-def check_scorer(scorer: Scorer, histories: csr_array, rtol: float = RTOL, atol: float = ATOL) -> None:
+def check_scorer(
+    scorer: Scorer, histories: csr_array, rtol: float = RTOL, atol: float = ATOL
+) -> None:
     """Holds a scorer to the contract of `coterie.recommend.scorer.Scorer`.
 
     Args:
         scorer: Any model.
-        histories: ``[n, n_items]`` binary rows, at least 2 of them different; an empty one is added.
+        histories: ``[n, n_items]`` binary rows, at least 2 of them different; an empty one is
+            added.
         rtol: Relative tolerance between scores of one row in different blocks.
         atol: Absolute tolerance, likewise.
     """
@@ -64,12 +79,19 @@ def check_scorer(scorer: Scorer, histories: csr_array, rtol: float = RTOL, atol:
     before = (histories.indptr.copy(), histories.indices.copy(), histories.data.copy())
     scores = scorer.score(histories)
     _check_form(scorer, scores, histories.shape[0])
-    for name, kept, now in zip(("indptr", "indices", "data"), before, (histories.indptr, histories.indices, histories.data), strict=True):
+    for name, kept, now in zip(
+        ("indptr", "indices", "data"),
+        before,
+        (histories.indptr, histories.indices, histories.data),
+        strict=True,
+    ):
         assert np.array_equal(kept, now), f"score changed histories.{name}"
     kept_scores = scores.clone()
     scores.fill_(-torch.inf)
     again = scorer.score(histories)
-    torch.testing.assert_close(again, kept_scores, rtol=rtol, atol=atol, msg="overwriting an answer changed the next one")
+    torch.testing.assert_close(
+        again, kept_scores, rtol=rtol, atol=atol, msg="overwriting an answer changed the next one"
+    )
     _check_rows(scorer, histories, kept_scores, rtol, atol)
 
 
@@ -78,19 +100,37 @@ def _check_form(scorer: Scorer, scores: Tensor, n_rows: int) -> None:
     assert scores.dtype == torch.float32, f"dtype {scores.dtype}"
     assert scores.isfinite().all(), "a score is not finite; the last row is empty"
     assert not scores.requires_grad, "scores carry gradients"
-    assert not scores.is_inference(), "scores are an inference tensor, which the caller may not overwrite"
+    assert not scores.is_inference(), (
+        "scores are an inference tensor, which the caller may not overwrite"
+    )
 
 
-def _check_rows(scorer: Scorer, histories: csr_array, scores: Tensor, rtol: float, atol: float) -> None:
+def _check_rows(
+    scorer: Scorer, histories: csr_array, scores: Tensor, rtol: float, atol: float
+) -> None:
     n_rows = histories.shape[0]
     for row in range(n_rows):
         alone = scorer.score(histories[[row]])
-        torch.testing.assert_close(alone[0], scores[row], rtol=rtol, atol=atol, msg=f"row {row} alone differs from row {row} in a block")
+        torch.testing.assert_close(
+            alone[0],
+            scores[row],
+            rtol=rtol,
+            atol=atol,
+            msg=f"row {row} alone differs from row {row} in a block",
+        )
     order = np.random.default_rng(0).permutation(n_rows)
     shuffled = scorer.score(histories[order])
-    torch.testing.assert_close(shuffled, scores[torch.from_numpy(order)], rtol=rtol, atol=atol, msg="scores do not follow their rows")
+    torch.testing.assert_close(
+        shuffled,
+        scores[torch.from_numpy(order)],
+        rtol=rtol,
+        atol=atol,
+        msg="scores do not follow their rows",
+    )
     doubled = scorer.score(csr_array(vstack([histories, histories[order]])))
-    torch.testing.assert_close(doubled[:n_rows], scores, rtol=rtol, atol=atol, msg="more rows in the block change scores")
+    torch.testing.assert_close(
+        doubled[:n_rows], scores, rtol=rtol, atol=atol, msg="more rows in the block change scores"
+    )
 
 
 def check_recommender(model: Recommender) -> None:

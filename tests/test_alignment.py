@@ -13,10 +13,17 @@ from torch import Tensor
 
 from coterie.config import RunConfig, TrainingConfig
 from coterie.data.dataset import Dataset
-from coterie.data.simulate import simulate_dataset
 from coterie.errors import ConfigError
 from coterie.models.multvae import MultVAEConfig
-from coterie.objectives.alignment import alignment, alignment_parts, count_weights, nearest_alignment, rarity_weights, recency_weights
+from coterie.objectives.alignment import (
+    alignment,
+    alignment_parts,
+    count_weights,
+    nearest_alignment,
+    rarity_weights,
+    recency_weights,
+)
+from coterie.simulation.service import simulate_dataset
 from coterie.sparse import SparseRows
 from coterie.training.step import TrainingStep
 from coterie.training.trainer import Descent, train
@@ -25,57 +32,102 @@ from test_sparse import random_dense, sparse
 sizes = given(st.integers(1, 6), st.integers(1, 9), st.integers(1, 5), st.integers(0, 999))
 
 
-def case(n_users: int, n_items: int, latent_dim: int, seed: int, *, weighted: bool = True) -> tuple[Tensor, Tensor, Tensor, SparseRows]:
+def case(
+    n_users: int, n_items: int, latent_dim: int, seed: int, *, weighted: bool = True
+) -> tuple[Tensor, Tensor, Tensor, SparseRows]:
     rng = np.random.default_rng(seed)
     mu, logvar = (torch.tensor(rng.normal(size=(n_users, latent_dim))) for _ in range(2))
     rows = sparse(random_dense(n_users, n_items, seed))
     values = torch.tensor(rng.uniform(0.1, 3, len(rows.indices))) if weighted else None
-    return mu, logvar, torch.tensor(rng.normal(size=(n_items, latent_dim))), SparseRows(rows.indices, rows.offsets, n_items, values)
+    return (
+        mu,
+        logvar,
+        torch.tensor(rng.normal(size=(n_items, latent_dim))),
+        SparseRows(rows.indices, rows.offsets, n_items, values),
+    )
 
 
 def users(rows: SparseRows) -> list[tuple[np.ndarray, np.ndarray]]:
     """Items and normalised weights of every user."""
     values = np.ones(len(rows.indices)) if rows.values is None else rows.values.numpy()
     spans = zip(rows.offsets[:-1].tolist(), rows.offsets[1:].tolist(), strict=True)
-    return [(rows.indices[a:b].numpy(), values[a:b] / values[a:b].sum() if b > a else values[a:b]) for a, b in spans]
+    return [
+        (rows.indices[a:b].numpy(), values[a:b] / values[a:b].sum() if b > a else values[a:b])
+        for a, b in spans
+    ]
 
 
 @settings(max_examples=40, deadline=None)
 @sizes
-def test_weighted_parts_are_the_sums_written_out(n_users: int, n_items: int, latent_dim: int, seed: int) -> None:
+def test_weighted_parts_are_the_sums_written_out(
+    n_users: int, n_items: int, latent_dim: int, seed: int
+) -> None:
     mu, logvar, anchors, rows = case(n_users, n_items, latent_dim, seed)
     found = alignment_parts(mu, logvar, anchors, rows)
     for user, (items, weight) in enumerate(users(rows)):
         own = anchors[items].numpy()
         centroid = weight @ own
         scatter = weight @ (own - centroid).__pow__(2).sum(axis=1) if len(items) else 0.0
-        expected = [((mu[user].numpy() - centroid) ** 2).sum(), logvar[user].exp().sum().item(), scatter] if len(items) else [0, 0, 0]
-        np.testing.assert_allclose([part[user].item() for part in found], expected, rtol=1e-9, atol=1e-9)
+        expected = (
+            [((mu[user].numpy() - centroid) ** 2).sum(), logvar[user].exp().sum().item(), scatter]
+            if len(items)
+            else [0, 0, 0]
+        )
+        np.testing.assert_allclose(
+            [part[user].item() for part in found], expected, rtol=1e-9, atol=1e-9
+        )
 
 
 @settings(max_examples=40, deadline=None)
 @sizes
-def test_alignment_is_the_sum_of_its_parts_and_even_weights_are_none(n_users: int, n_items: int, latent_dim: int, seed: int) -> None:
+def test_alignment_is_the_sum_of_its_parts_and_even_weights_are_none(
+    n_users: int, n_items: int, latent_dim: int, seed: int
+) -> None:
     mu, logvar, anchors, rows = case(n_users, n_items, latent_dim, seed, weighted=False)
-    even = SparseRows(rows.indices, rows.offsets, n_items, torch.full((len(rows.indices),), 2.5, dtype=torch.float64))
-    torch.testing.assert_close(alignment(mu, logvar, anchors, rows), sum(alignment_parts(mu, logvar, anchors, rows)))
-    torch.testing.assert_close(alignment(mu, logvar, anchors, rows), alignment(mu, logvar, anchors, even))
+    even = SparseRows(
+        rows.indices,
+        rows.offsets,
+        n_items,
+        torch.full((len(rows.indices),), 2.5, dtype=torch.float64),
+    )
+    torch.testing.assert_close(
+        alignment(mu, logvar, anchors, rows), sum(alignment_parts(mu, logvar, anchors, rows))
+    )
+    torch.testing.assert_close(
+        alignment(mu, logvar, anchors, rows), alignment(mu, logvar, anchors, even)
+    )
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 6), st.integers(1, 9), st.integers(1, 5), st.integers(0, 999), st.floats(1e-2, 1e3))
-def test_nearest_alignment_is_the_soft_minimum(n_users: int, n_items: int, latent_dim: int, seed: int, temperature: float) -> None:
+@given(
+    st.integers(1, 6),
+    st.integers(1, 9),
+    st.integers(1, 5),
+    st.integers(0, 999),
+    st.floats(1e-2, 1e3),
+)
+def test_nearest_alignment_is_the_soft_minimum(
+    n_users: int, n_items: int, latent_dim: int, seed: int, temperature: float
+) -> None:
     mu, logvar, anchors, rows = case(n_users, n_items, latent_dim, seed)
     found = nearest_alignment(mu, logvar, anchors, rows, temperature)
     for user, (items, weight) in enumerate(users(rows)):
         distance = ((mu[user] - anchors[items]) ** 2).sum(dim=1).numpy()
-        expected = -temperature * logsumexp(-distance / temperature, b=weight) + logvar[user].exp().sum().item() if len(items) else 0.0
+        expected = (
+            -temperature * logsumexp(-distance / temperature, b=weight)
+            + logvar[user].exp().sum().item()
+            if len(items)
+            else 0.0
+        )
         assert found[user].item() == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 def test_nearest_alignment_runs_from_the_nearest_anchor_to_the_published_loss() -> None:
     mu, logvar, anchors, rows = case(20, 9, 4, 3)
-    hot, cold = nearest_alignment(mu, logvar, anchors, rows, 1e7), nearest_alignment(mu, logvar, anchors, rows, 1e-4)
+    hot, cold = (
+        nearest_alignment(mu, logvar, anchors, rows, 1e7),
+        nearest_alignment(mu, logvar, anchors, rows, 1e-4),
+    )
     published = alignment(mu, logvar, anchors, rows)
     torch.testing.assert_close(hot, published, rtol=1e-4, atol=1e-4)
     assert (cold <= published + 1e-9).all()
@@ -86,12 +138,18 @@ def test_nearest_alignment_runs_from_the_nearest_anchor_to_the_published_loss() 
 
 
 @pytest.mark.parametrize("temperature", [None, 0.5])
-def test_variants_have_the_numerical_gradient_also_with_an_empty_history(temperature: float | None) -> None:
+def test_variants_have_the_numerical_gradient_also_with_an_empty_history(
+    temperature: float | None,
+) -> None:
     mu, logvar, anchors, rows = case(5, 7, 3, 11)
     assert 0 in rows.counts
 
     def loss(mu: Tensor, logvar: Tensor, anchors: Tensor) -> Tensor:
-        return alignment(mu, logvar, anchors, rows) if temperature is None else nearest_alignment(mu, logvar, anchors, rows, temperature)
+        return (
+            alignment(mu, logvar, anchors, rows)
+            if temperature is None
+            else nearest_alignment(mu, logvar, anchors, rows, temperature)
+        )
 
     leaves = [leaf.requires_grad_() for leaf in (mu, logvar, anchors)]
     assert torch.autograd.gradcheck(loss, leaves)
@@ -129,7 +187,10 @@ def first_term(config: MultVAEConfig, rows: SparseRows, step: TrainingStep | Non
 
 def test_parts_left_out_are_not_in_the_loss() -> None:
     rows = sparse(random_dense(8, 20, 5))
-    alone = {part: first_term(vae(pia_parts=(part,)), rows) for part in ("alignment", "shrinkage", "attraction")}
+    alone = {
+        part: first_term(vae(pia_parts=(part,)), rows)
+        for part in ("alignment", "shrinkage", "attraction")
+    }
     assert first_term(vae(), rows) == pytest.approx(sum(alone.values()), rel=1e-5)
     assert min(alone.values()) > 0
 
@@ -157,7 +218,9 @@ def test_schedules_rise_and_fall_linearly_and_stay() -> None:
             terms = step(rows)
             weighed = told[schedule][-1] * float(terms["pia"])
             beta = 0.2 * (step.n_steps - 1) / 1000
-            assert float(terms["loss"]) == pytest.approx(float(terms["nll"]) + beta * float(terms["kl"]) + weighed, rel=1e-5)
+            assert float(terms["loss"]) == pytest.approx(
+                float(terms["nll"]) + beta * float(terms["kl"]) + weighed, rel=1e-5
+            )
     assert told["rise"] == pytest.approx([0, 0.1, 0.2, 0.3, 0.3])
     assert told["fall"] == pytest.approx([0.3, 0.2, 0.1, 0, 0])
 
@@ -208,7 +271,9 @@ def test_counts_need_repetitions() -> None:
         ({"pia": 1, "pia_anchors": "both"}, "pia_anchors"),
     ],
 )
-def test_options_that_would_be_ignored_or_contradict_are_refused(values: dict[str, Any], complaint: str) -> None:
+def test_options_that_would_be_ignored_or_contradict_are_refused(
+    values: dict[str, Any], complaint: str
+) -> None:
     with pytest.raises(ConfigError, match=complaint):
         RunConfig.of({"model": {"name": "mult-vae", **values}})
 

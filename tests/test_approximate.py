@@ -1,4 +1,6 @@
-"""The approximate index: exact where all lists are read, honest about what it leaves out where they are not."""
+"""The approximate index: exact where all lists are read, honest about what it leaves out where they
+are not.
+"""
 
 import json
 import shutil
@@ -15,19 +17,21 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from coterie.config import RunConfig
-from coterie.data.simulate import simulate_dataset
 from coterie.errors import ArtifactError, ConfigError, DataError, NumericalError
 from coterie.files import sha256
 from coterie.recommend.approximate import ApproximateIndex
 from coterie.recommend.ranker import Ranker
 from coterie.recommend.scorer import FactorScorer
 from coterie.recommend.topk import TopK, top_k
+from coterie.simulation.service import simulate_dataset
 from coterie.training.trainer import train
 
 
 @dataclass(frozen=True, eq=False)
 class Inner:
-    """The smallest factor scorer: a user is the mean of the user's items, moved by the bias of each item."""
+    """The smallest factor scorer: a user is the mean of the user's items, moved by the bias of each
+    item.
+    """
 
     factors: Tensor
 
@@ -36,7 +40,9 @@ class Inner:
         """Items around the centres of niches, as trained ones are."""
         rng = np.random.default_rng(seed)
         centres = rng.normal(size=(max(n_items // 50, 2), dim))
-        factors = centres[rng.integers(len(centres), size=n_items)] + 0.5 * rng.normal(size=(n_items, dim))
+        factors = centres[rng.integers(len(centres), size=n_items)] + 0.5 * rng.normal(
+            size=(n_items, dim)
+        )
         return cls(torch.from_numpy(factors.astype(np.float32)))
 
     @property
@@ -87,16 +93,35 @@ def check_same(found: TopK, exact: TopK) -> None:
 
 
 @st.composite
-def problems(draw: st.DrawFn) -> tuple[Inner, Tensor, csr_array | None, Tensor | None, Tensor | None, int, int]:
+def problems(
+    draw: st.DrawFn,
+) -> tuple[Inner, Tensor, csr_array | None, Tensor | None, Tensor | None, int, int]:
     n, n_items, dim = draw(st.integers(0, 5)), draw(st.integers(1, 40)), draw(st.integers(1, 5))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     scorer = Inner(torch.from_numpy(rng.normal(size=(n_items, dim)).astype(np.float32)))
     users = torch.from_numpy(rng.normal(size=(n, dim + 1)).astype(np.float32))
-    seen = csr_array(rng.random((n, n_items)) < draw(st.sampled_from([0.1, 0.9, 1.0]))) if draw(st.booleans()) else None
+    seen = (
+        csr_array(rng.random((n, n_items)) < draw(st.sampled_from([0.1, 0.9, 1.0])))
+        if draw(st.booleans())
+        else None
+    )
     masks = [
-        torch.from_numpy(rng.random(n_items) < draw(st.sampled_from([0.0, 0.3, 1.0]))) if draw(st.booleans()) else None for _ in range(2)
+        (
+            torch.from_numpy(rng.random(n_items) < draw(st.sampled_from([0.0, 0.3, 1.0])))
+            if draw(st.booleans())
+            else None
+        )
+        for _ in range(2)
     ]
-    return scorer, users, seen, masks[0], masks[1], draw(st.integers(1, 50)), draw(st.integers(1, n_items))
+    return (
+        scorer,
+        users,
+        seen,
+        masks[0],
+        masks[1],
+        draw(st.integers(1, 50)),
+        draw(st.integers(1, n_items)),
+    )
 
 
 @settings(max_examples=150, deadline=None)
@@ -107,7 +132,9 @@ def test_reading_all_lists_is_exact(
     scorer, users, seen, allow, deny, k, n_lists = problem
     index = ApproximateIndex.build(scorer, n_lists=n_lists, n_probed=n_lists)
     found = index.search(users, k, seen=seen, allow=allow, deny=deny)
-    check_same(found, top_k(users @ scorer.item_factors().t(), k, seen=seen, allow=allow, deny=deny))
+    check_same(
+        found, top_k(users @ scorer.item_factors().t(), k, seen=seen, allow=allow, deny=deny)
+    )
 
 
 @settings(max_examples=100, deadline=None)
@@ -116,9 +143,15 @@ def test_no_row_is_shorter_than_it_must_be_and_nothing_excluded_comes(
     problem: tuple[Inner, Tensor, csr_array | None, Tensor | None, Tensor | None, int, int],
 ) -> None:
     scorer, users, seen, allow, deny, k, n_lists = problem
-    found = ApproximateIndex.build(scorer, n_lists=n_lists, n_probed=1).search(users, k, seen=seen, allow=allow, deny=deny)
+    found = ApproximateIndex.build(scorer, n_lists=n_lists, n_probed=1).search(
+        users, k, seen=seen, allow=allow, deny=deny
+    )
     scores = users @ scorer.item_factors().t()
-    eligible = torch.ones_like(scores, dtype=torch.bool) if seen is None else ~torch.from_numpy(seen.toarray().astype(bool))
+    eligible = (
+        torch.ones_like(scores, dtype=torch.bool)
+        if seen is None
+        else ~torch.from_numpy(seen.toarray().astype(bool))
+    )
     eligible &= torch.ones(scorer.n_items, dtype=torch.bool) if allow is None else allow
     eligible &= torch.ones(scorer.n_items, dtype=torch.bool) if deny is None else ~deny
     for row, (items, values) in enumerate(zip(found.items, found.scores, strict=True)):
@@ -138,7 +171,10 @@ def test_most_of_the_best_are_found_in_few_lists() -> None:
     assert index.lists.nlist == 110
     assert index.n_probed == 8
     exact = top_k(SCORER.score(rows), 20, seen=rows)
-    shares = [recall(replace(index, n_probed=n).search(users, 20, seen=rows), exact) for n in (1, 8, 30, 110)]
+    shares = [
+        recall(replace(index, n_probed=n).search(users, 20, seen=rows), exact)
+        for n in (1, 8, 30, 110)
+    ]
     assert shares == sorted(shares)
     assert shares[1] > 0.8
     assert shares[2] > 0.97
@@ -161,7 +197,10 @@ def test_a_user_who_has_had_more_than_there_is_room_for_gets_the_exact_rest() ->
     seen = np.zeros((3, SCORER.n_items), dtype=np.float32)
     seen[1, best.items[1]] = 1
     index = ApproximateIndex.build(SCORER, n_probed=110)
-    check_same(index.search(users, 10, seen=csr_array(seen)), top_k(users @ SCORER.item_factors().t(), 10, seen=csr_array(seen)))
+    check_same(
+        index.search(users, 10, seen=csr_array(seen)),
+        top_k(users @ SCORER.item_factors().t(), 10, seen=csr_array(seen)),
+    )
 
 
 def test_few_allowed_items_are_ranked_exactly() -> None:
@@ -176,7 +215,12 @@ def test_no_argument_is_changed_and_unsorted_histories_will_do() -> None:
     rows = random_rows(5, SCORER.n_items, seed=5)
     users, index = SCORER.user_factors(rows), ApproximateIndex.build(SCORER)
     backwards = csr_array(
-        (rows.data, np.concatenate([np.flip(row.indices) for row in (rows[[i]] for i in range(5))]), rows.indptr), rows.shape
+        (
+            rows.data,
+            np.concatenate([np.flip(row.indices) for row in (rows[[i]] for i in range(5))]),
+            rows.indptr,
+        ),
+        rows.shape,
     )
     copies = users.clone(), backwards.indices.copy()
     check_same(index.search(users, 10, seen=backwards), index.search(users, 10, seen=rows))
@@ -184,13 +228,27 @@ def test_no_argument_is_changed_and_unsorted_histories_will_do() -> None:
     assert np.array_equal(backwards.indices, copies[1])
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))])
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+        ),
+    ],
+)
 def test_a_trained_model_is_ranked_as_the_ranker_does(device: str) -> None:
     data = simulate_dataset(n_users=260, n_items=80, held_out_users=40, seed=2)
     training = {"epochs": 2, "batch_size": 60, "metric": "ndcg@10"}
-    model = train(data, RunConfig.of({"model": {"name": "mult-vae", "hidden_dims": [16], "latent_dim": 6}, "training": training})).to(
-        device
-    )
+    model = train(
+        data,
+        RunConfig.of(
+            {
+                "model": {"name": "mult-vae", "hidden_dims": [16], "latent_dim": 6},
+                "training": training,
+            }
+        ),
+    ).to(device)
     assert isinstance(model, FactorScorer)
     rows = data.train[:30]
     index = ApproximateIndex.build(model, n_probed=80)
@@ -240,7 +298,11 @@ def test_an_index_of_other_weights_is_refused(change: str, saved: Path) -> None:
     factors = SCORER.factors.clone()
     if change == "one number":
         factors[17, 3] += 1e-6
-    other = Inner({"one number": factors, "an item less": factors[:-1], "another width": factors[:, :-1]}[change])
+    other = Inner(
+        {"one number": factors, "an item less": factors[:-1], "another width": factors[:, :-1]}[
+            change
+        ]
+    )
     with pytest.raises(ArtifactError, match="found that of other weights; build it anew"):
         ApproximateIndex.load(saved, other)
 
@@ -279,10 +341,14 @@ def test_what_cannot_be_searched_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ConfigError, match="found one without item factors"):
         ApproximateIndex.build(Closed(SCORER.factors))
     for n_lists in (0, 3001):
-        with pytest.raises(ConfigError, match=rf"from 1 to the number of items, 3000, found {n_lists}"):
+        with pytest.raises(
+            ConfigError, match=rf"from 1 to the number of items, 3000, found {n_lists}"
+        ):
             ApproximateIndex.build(SCORER, n_lists=n_lists)
     with pytest.raises(ConfigError, match="n_probed must be at least 1, found 0"):
         ApproximateIndex.build(SCORER, n_probed=0)
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(ConfigError, match=r"needs the package faiss-cpu; pip install 'coterie\[ann\]'"):
+    with pytest.raises(
+        ConfigError, match=r"needs the package faiss-cpu; pip install 'coterie\[ann\]'"
+    ):
         ApproximateIndex.build(SCORER)

@@ -15,7 +15,9 @@ from test_sparse import random_dense, sparse
 
 
 def ridge_without_itself(x: np.ndarray, l2: float) -> np.ndarray:
-    """Each item regressed on all the others by least squares on the augmented system: no inverse of the Gram matrix."""
+    """Each item regressed on all the others by least squares on the augmented system: no inverse of
+    the Gram matrix.
+    """
     n_items = x.shape[1]
     weights = np.zeros((n_items, n_items))
     for item in range(n_items):
@@ -28,7 +30,9 @@ def ridge_without_itself(x: np.ndarray, l2: float) -> np.ndarray:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 30), st.integers(2, 30), st.integers(0, 1000), st.floats(0.1, 100))
-def test_ease_is_ridge_regression_of_each_item_on_the_others(n_users: int, n_items: int, seed: int, l2: float) -> None:
+def test_ease_is_ridge_regression_of_each_item_on_the_others(
+    n_users: int, n_items: int, seed: int, l2: float
+) -> None:
     x = random_dense(n_users, n_items, seed)
     weight = Ease.fit(csr_array(x.astype(np.float32)), EaseConfig(l2=l2)).weight
     np.testing.assert_allclose(weight.numpy(), ridge_without_itself(x, l2), rtol=1e-4, atol=1e-5)
@@ -37,7 +41,9 @@ def test_ease_is_ridge_regression_of_each_item_on_the_others(n_users: int, n_ite
 
 @pytest.mark.parametrize("columns", [1, 3, 20])
 @pytest.mark.parametrize("n_users", [50, 14])
-def test_ease_is_the_same_whatever_is_filled_at_once(monkeypatch: pytest.MonkeyPatch, n_users: int, columns: int) -> None:
+def test_ease_is_the_same_whatever_is_filled_at_once(
+    monkeypatch: pytest.MonkeyPatch, n_users: int, columns: int
+) -> None:
     x = csr_array(random_dense(n_users, 20, 0).astype(np.float32))
     whole = Ease.fit(x, EaseConfig(l2=5)).weight
     monkeypatch.setattr(ease, "AT_ONCE", columns)
@@ -48,8 +54,13 @@ def test_ease_may_shun_popular_items() -> None:
     dense = random_dense(50, 20, 0).astype(np.float32)
     dense[:, 3] = 0
     x = csr_array(dense)
-    plain, shunning = (Ease.fit(x, EaseConfig(l2=5, popularity_exponent=exponent)).weight.numpy() for exponent in (0, 0.5))
-    np.testing.assert_allclose(shunning, plain / np.sqrt(np.maximum(dense.sum(axis=0), 1)), rtol=1e-6)
+    plain, shunning = (
+        Ease.fit(x, EaseConfig(l2=5, popularity_exponent=exponent)).weight.numpy()
+        for exponent in (0, 0.5)
+    )
+    np.testing.assert_allclose(
+        shunning, plain / np.sqrt(np.maximum(dense.sum(axis=0), 1)), rtol=1e-6
+    )
 
 
 def test_ease_scores_are_the_history_times_its_weights() -> None:

@@ -13,7 +13,11 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 def run(script: str, folder: Path, *options: str) -> dict[str, Any]:
     out = folder / "figures.json"
-    subprocess.run([sys.executable, BENCHMARKS / script, "--quick", "--json", out, *options], check=True, timeout=300)
+    subprocess.run(
+        [sys.executable, BENCHMARKS / script, "--quick", "--json", out, *options],
+        check=True,
+        timeout=300,
+    )
     figures: dict[str, Any] = json.loads(out.read_text())
     return figures
 
@@ -24,7 +28,10 @@ def test_growth_measures_every_ladder_and_draws_it(tmp_path: Path) -> None:
     assert set(curves) == {"users", "items", "items_per_user", "hidden", "k"}
     assert {name for name, kinds in curves.items() if "training" in kinds} == set(curves) - {"k"}
     for kinds in curves.values():
-        assert all(len(one["sizes"]) == len(one["median_seconds"]) == 5 and "upper" in one["exponent"] for one in kinds.values())
+        assert all(
+            len(one["sizes"]) == len(one["median_seconds"]) == 5 and "upper" in one["exponent"]
+            for one in kinds.values()
+        )
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
@@ -32,6 +39,8 @@ def test_growth_measures_every_ladder_and_draws_it(tmp_path: Path) -> None:
 def test_training_memory_predicts_a_catalogue_and_trains_it(tmp_path: Path) -> None:
     figures = run("training_memory.py", tmp_path)
     (mode,) = figures["modes"]
-    assert mode["runs"][0]["peak_bytes"] < mode["runs"][1]["peak_bytes"] < mode["tried"]["peak_bytes"]
+    assert (
+        mode["runs"][0]["peak_bytes"] < mode["runs"][1]["peak_bytes"] < mode["tried"]["peak_bytes"]
+    )
     assert mode["tried"]["items"] == int(0.97 * mode["largest_items"])
     assert figures["steps"]["dense"]["imported_bytes"] < figures["steps"]["dense"]["peak_bytes"]

@@ -1,4 +1,6 @@
-"""The command line: the issue's own commands on small logs, files for machines, exit codes, help."""
+"""The command line: the issue's own commands on small logs, files for machines, exit codes,
+help.
+"""
 
 import json
 import signal
@@ -14,11 +16,18 @@ import torch
 from safetensors.torch import load_file
 
 from coterie.cli import app
-from coterie.data.simulate import Service
+from coterie.simulation.service import Service
 
 Run = Callable[..., int]
 
-SMALL = ["--set", "model.hidden_dims=[16]", "--set", "model.latent_dim=8", "--set", "training.batch_size=50"]
+SMALL = [
+    "--set",
+    "model.hidden_dims=[16]",
+    "--set",
+    "model.latent_dim=8",
+    "--set",
+    "training.batch_size=50",
+]
 
 
 @pytest.fixture
@@ -41,24 +50,80 @@ def data(log: Path, tmp_path: Path, run: Run) -> Path:
     return folder
 
 
-def test_main_job_from_log_to_recommendations(data: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_job_from_log_to_recommendations(
+    data: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     pia, plain = tmp_path / "pia", tmp_path / "plain"
-    assert run("train", data, "--model", "mult-vae", "--pia", "0.3", "--seed", "1", "--epochs", "3", *SMALL, "--out", pia) == 0
+    assert (
+        run(
+            "train",
+            data,
+            "--model",
+            "mult-vae",
+            "--pia",
+            "0.3",
+            "--seed",
+            "1",
+            "--epochs",
+            "3",
+            *SMALL,
+            "--out",
+            pia,
+        )
+        == 0
+    )
     assert run("train", data, "--seed", "1", "--epochs", "3", *SMALL, "--out", plain) == 0
-    assert run("evaluate", pia, "--split", "test", "--json", tmp_path / "pia.json", "--per-user", tmp_path / "users.parquet") == 0
+    assert (
+        run(
+            "evaluate",
+            pia,
+            "--split",
+            "test",
+            "--json",
+            tmp_path / "pia.json",
+            "--per-user",
+            tmp_path / "users.parquet",
+        )
+        == 0
+    )
     report = json.loads((tmp_path / "pia.json").read_text())
     assert set(report["metrics"]) == {"recall@20", "recall@50", "ndcg@100"}
     assert 0 < report["metrics"]["ndcg@100"]["mean"] < 1
     assert report["metrics"]["ndcg@100"]["standard_error"] > 0
     assert sum(cohort["users"] for cohort in report["cohorts"].values()) == report["users"] == 50
     assert pq.read_table(tmp_path / "users.parquet").num_rows == 50
-    assert run("compare", pia, plain, "--split", "test", "--resamples", "200", "--json", tmp_path / "diff.json") == 0
+    assert (
+        run(
+            "compare",
+            pia,
+            plain,
+            "--split",
+            "test",
+            "--resamples",
+            "200",
+            "--json",
+            tmp_path / "diff.json",
+        )
+        == 0
+    )
     difference = json.loads((tmp_path / "diff.json").read_text())["metrics"]["ndcg@100"]
     assert difference["candidate_mean"] == pytest.approx(report["metrics"]["ndcg@100"]["mean"])
     assert difference["low"] <= difference["difference"] <= difference["high"]
     assert "÷ min(20, n)" in capsys.readouterr().out
     (tmp_path / "histories.csv").write_text("user_id,item_id\nann,1\nann,7\nbob,\ncat,no-such\n")
-    assert run("recommend", pia, "--histories", tmp_path / "histories.csv", "--k", "4", "--out", tmp_path / "recs.parquet") == 0
+    assert (
+        run(
+            "recommend",
+            pia,
+            "--histories",
+            tmp_path / "histories.csv",
+            "--k",
+            "4",
+            "--out",
+            tmp_path / "recs.parquet",
+        )
+        == 0
+    )
     table = pq.read_table(tmp_path / "recs.parquet").to_pydict()
     assert table["user_id"] == ["ann"] * 4 + ["bob"] * 4 + ["cat"] * 4
     assert table["rank"] == [1, 2, 3, 4] * 3
@@ -67,7 +132,10 @@ def test_main_job_from_log_to_recommendations(data: Path, tmp_path: Path, run: R
 
 
 def test_compare_pools_runs_joined_by_commas(data: Path, tmp_path: Path, run: Run) -> None:
-    for name, options in (("ease", ["--model", "ease", "--set", "model.l2=50.0"]), ("popular", ["--model", "popularity"])):
+    for name, options in (
+        ("ease", ["--model", "ease", "--set", "model.l2=50.0"]),
+        ("popular", ["--model", "popularity"]),
+    ):
         assert run("train", data, *options, "--out", tmp_path / name) == 0
     sides = [f"{tmp_path / name},{tmp_path / name}" for name in ("ease", "popular")]
     assert run("compare", *sides, "--resamples", "200", "--json", tmp_path / "diff.json") == 0
@@ -78,7 +146,17 @@ def test_compare_pools_runs_joined_by_commas(data: Path, tmp_path: Path, run: Ru
 
 def test_export_writes_a_graph_that_is_whole(data: Path, tmp_path: Path, run: Run) -> None:
     assert run("train", data, "--model", "ease", "--out", tmp_path / "run") == 0
-    assert run("export", tmp_path / "run", "--out", tmp_path / "graph", "--json", tmp_path / "graph.json") == 0
+    assert (
+        run(
+            "export",
+            tmp_path / "run",
+            "--out",
+            tmp_path / "graph",
+            "--json",
+            tmp_path / "graph.json",
+        )
+        == 0
+    )
     assert json.loads((tmp_path / "graph.json").read_text())["schema"] == "coterie.onnx/1"
     assert (tmp_path / "graph" / "model.onnx").is_file()
     assert run("export", tmp_path / "none", "--out", tmp_path / "graph") == 4
@@ -87,16 +165,32 @@ def test_export_writes_a_graph_that_is_whole(data: Path, tmp_path: Path, run: Ru
 def test_index_serves_recommend(data: Path, tmp_path: Path, run: Run) -> None:
     small = ["--epochs", 1, "--set", "model.hidden_dims=[8]", "--set", "model.latent_dim=4"]
     assert run("train", data, *small, "--out", tmp_path / "run") == 0
-    assert run("index", tmp_path / "run", "--lists", 4, "--probed", 4, "--out", tmp_path / "index") == 0
+    assert (
+        run("index", tmp_path / "run", "--lists", 4, "--probed", 4, "--out", tmp_path / "index")
+        == 0
+    )
     recommend = ["recommend", tmp_path / "run", "--histories", data, "--k", 3]
     assert run(*recommend, "--out", tmp_path / "exact") == 0
     assert run(*recommend, "--index", tmp_path / "index", "--out", tmp_path / "near") == 0
-    exact, near = (pq.read_table(tmp_path / name / "part-00000.parquet") for name in ("exact", "near"))
+    exact, near = (
+        pq.read_table(tmp_path / name / "part-00000.parquet") for name in ("exact", "near")
+    )
     assert near["item_id"].to_pylist() == exact["item_id"].to_pylist()
     assert json.loads((tmp_path / "near" / "request.json").read_text())["index"].endswith("/4/4")
     assert run(*recommend, "--out", tmp_path / "near") == 2
     assert run("train", data, *small, "--seed", 2, "--out", tmp_path / "other") == 0
-    assert run("recommend", tmp_path / "other", *recommend[2:], "--index", tmp_path / "index", "--out", tmp_path / "no") == 4
+    assert (
+        run(
+            "recommend",
+            tmp_path / "other",
+            *recommend[2:],
+            "--index",
+            tmp_path / "index",
+            "--out",
+            tmp_path / "no",
+        )
+        == 4
+    )
 
 
 @pytest.mark.parametrize("verb", ["training-step", "scoring"])
@@ -105,7 +199,11 @@ def test_bench_writes_its_figures(verb: str, tmp_path: Path, run: Run) -> None:
     size += ["--batch", 20] if verb == "training-step" else ["--users", 20, "--k", 5, "--ease"]
     assert run("bench", verb, *size, "--json", tmp_path / "bench.json") == 0
     figures = json.loads((tmp_path / "bench.json").read_text())
-    expected = {"ratio_to_products", "ratio_to_dense"} if verb == "training-step" else {"ratio_to_product", "users_per_second"}
+    expected = (
+        {"ratio_to_products", "ratio_to_dense"}
+        if verb == "training-step"
+        else {"ratio_to_product", "users_per_second"}
+    )
     assert expected <= figures.keys()
     assert all(figures[name] > 0 for name in expected)
 
@@ -115,12 +213,32 @@ def test_recommend_honours_allow_deny_and_seen(data: Path, tmp_path: Path, run: 
     (tmp_path / "h.jsonl").write_text('{"user_id": 1, "item_ids": [3, 4]}\n')
     (tmp_path / "allow.txt").write_text("3\n5\n6\n7\n")
     (tmp_path / "deny.txt").write_text("6\n")
-    options = ["--histories", tmp_path / "h.jsonl", "--allow", tmp_path / "allow.txt", "--deny", tmp_path / "deny.txt"]
+    options = [
+        "--histories",
+        tmp_path / "h.jsonl",
+        "--allow",
+        tmp_path / "allow.txt",
+        "--deny",
+        tmp_path / "deny.txt",
+    ]
     assert run("recommend", tmp_path / "ease", *options, "--out", tmp_path / "a.parquet") == 0
     assert set(pq.read_table(tmp_path / "a.parquet")["item_id"].to_pylist()) == {5, 7}
     for only_for_folders in (["--engine", "ray"], ["--threads", "1"]):
-        assert run("recommend", tmp_path / "ease", *options, *only_for_folders, "--out", tmp_path / "c.parquet") == 2
-    assert run("recommend", tmp_path / "ease", *options, "--include-seen", "--out", tmp_path / "b.csv") == 0
+        assert (
+            run(
+                "recommend",
+                tmp_path / "ease",
+                *options,
+                *only_for_folders,
+                "--out",
+                tmp_path / "c.parquet",
+            )
+            == 2
+        )
+    assert (
+        run("recommend", tmp_path / "ease", *options, "--include-seen", "--out", tmp_path / "b.csv")
+        == 0
+    )
     assert set((tmp_path / "b.csv").read_text().split()[1:]) != set()
     assert (tmp_path / "b.csv").read_text().count("\n") == 4
 
@@ -160,19 +278,28 @@ def test_exit_codes_tell_options_from_data_from_artifacts(
         ["--device", "cuda:99"],
     ],
 )
-def test_train_refuses_options_it_cannot_honour(options: list[str], data: Path, tmp_path: Path, run: Run) -> None:
+def test_train_refuses_options_it_cannot_honour(
+    options: list[str], data: Path, tmp_path: Path, run: Run
+) -> None:
     assert run("train", data, *options, "--out", tmp_path / "run") == 2
     assert not (tmp_path / "run").exists()
 
 
-def test_evaluate_refuses_another_data_set(data: Path, log: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_refuses_another_data_set(
+    data: Path, log: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("train", data, "--model", "popularity", "--out", tmp_path / "run") == 0
-    assert run("prepare", log, "--held-out-users", "50", "--seed", "2", "--out", tmp_path / "other") == 0
+    assert (
+        run("prepare", log, "--held-out-users", "50", "--seed", "2", "--out", tmp_path / "other")
+        == 0
+    )
     assert run("evaluate", tmp_path / "run", "--data", tmp_path / "other") == 2
     assert "another data set" in capsys.readouterr().err
 
 
-def test_train_stops_on_sigterm_with_its_code_and_resumes(data: Path, tmp_path: Path, run: Run) -> None:
+def test_train_stops_on_sigterm_with_its_code_and_resumes(
+    data: Path, tmp_path: Path, run: Run
+) -> None:
     options = ["--epochs", "30", "--set", "training.patience=30", *SMALL]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert run("train", data, *options, "--out", whole) == 0
@@ -188,18 +315,31 @@ def test_train_stops_on_sigterm_with_its_code_and_resumes(data: Path, tmp_path: 
     assert (cut / "checkpoint.safetensors").exists()
     assert run("train", data, *options, "--out", cut) == 2
     assert run("train", data, *options, "--resume", "--out", cut) == 0
-    weights, resumed = (load_file(folder / "model" / "weights.safetensors") for folder in (whole, cut))
+    weights, resumed = (
+        load_file(folder / "model" / "weights.safetensors") for folder in (whole, cut)
+    )
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)
 
 
 def test_simulate_writes_a_log_that_prepare_reads(tmp_path: Path, run: Run) -> None:
     assert run("simulate", "--users", "200", "--items", "60", "--out", tmp_path / "log") == 0
-    assert run("prepare", tmp_path / "log", "--out", tmp_path / "data", "--json", tmp_path / "p.json") == 0
+    assert (
+        run("prepare", tmp_path / "log", "--out", tmp_path / "data", "--json", tmp_path / "p.json")
+        == 0
+    )
     assert json.loads((tmp_path / "p.json").read_text())["counts"]["users"] == 200
 
 
-def test_every_verb_has_help_for_itself_and_each_option(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    verbs = [command.callback.__name__ for command in app.registered_commands if command.callback]
+def verb_names() -> list[str]:
+    groups = [group.typer_instance for group in app.registered_groups]
+    commands = [command for group in groups if group for command in group.registered_commands]
+    return [command.callback.__name__ for command in commands if command.callback]
+
+
+def test_every_verb_has_help_for_itself_and_each_option(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verbs = verb_names()
     assert {"demo", "prepare", "train", "evaluate", "compare", "recommend"} <= set(verbs)
     for verb in verbs:
         assert run(verb, "--help") == 0
@@ -208,7 +348,9 @@ def test_every_verb_has_help_for_itself_and_each_option(run: Run, capsys: pytest
         assert len(shown) > 400
         # Square brackets are markup to the help's printer: what stands in them vanishes.
         assert "( )" not in shown
-        assert " ." not in shown.replace(" .csv", "").replace(" .parquet", "").replace(" .jsonl", "")
+        assert " ." not in shown.replace(" .csv", "").replace(" .parquet", "").replace(
+            " .jsonl", ""
+        )
 
 
 def test_version_is_printed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

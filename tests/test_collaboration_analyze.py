@@ -1,4 +1,6 @@
-"""The analysis as a whole: posteriors, findings, verdict, report and command, on small models of the simulated service."""
+"""The analysis as a whole: posteriors, findings, verdict, report and command, on small models of
+the simulated service.
+"""
 
 import copy
 import json
@@ -19,8 +21,14 @@ from matplotlib.image import imread
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from coterie.collaboration import figures, posteriors, report
-from coterie.collaboration.analyze import (
+from coterie.config import RunConfig
+from coterie.data.dataset import Dataset, Interactions
+from coterie.data.ids import IdMap
+from coterie.data.split import Part, Split
+from coterie.errors import ArtifactError, ConfigError, DataError, NumericalError
+from coterie.evaluation.report import EvaluationReport
+from coterie.lab.collaboration import figures, posteriors, report
+from coterie.lab.collaboration.analyze import (
     QUALITY,
     Analysis,
     AnalysisOptions,
@@ -29,21 +37,24 @@ from coterie.collaboration.analyze import (
     analyze,
     load_settings,
 )
-from coterie.collaboration.drift import neighbourhood_drift
-from coterie.collaboration.figures import check_figures, draw, pictures_of
-from coterie.collaboration.pairs import GLOBAL, PairKind
-from coterie.collaboration.posteriors import encode_users
-from coterie.collaboration.report import glance, numbers, page, pairs_table, shrinkage, summary, users_table, write_report
-from coterie.collaboration.verdict import Advice, verdict
-from coterie.config import RunConfig
-from coterie.data.dataset import Dataset, Interactions
-from coterie.data.ids import IdMap
-from coterie.data.simulate import simulate_dataset
-from coterie.data.split import Part, Split
-from coterie.errors import ArtifactError, ConfigError, DataError, NumericalError
-from coterie.evaluation.report import EvaluationReport
+from coterie.lab.collaboration.drift import neighbourhood_drift
+from coterie.lab.collaboration.figures import check_figures, draw, pictures_of
+from coterie.lab.collaboration.pairs import GLOBAL, PairKind
+from coterie.lab.collaboration.posteriors import encode_users
+from coterie.lab.collaboration.report import (
+    glance,
+    numbers,
+    page,
+    pairs_table,
+    shrinkage,
+    summary,
+    users_table,
+    write_report,
+)
+from coterie.lab.collaboration.verdict import Advice, verdict
 from coterie.models.multdae import MultDAE, MultDAEConfig
 from coterie.models.multvae import MultVAE, MultVAEConfig
+from coterie.simulation.service import simulate_dataset
 from coterie.sparse import SparseRows
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
@@ -57,10 +68,16 @@ MODELS: dict[str, dict[str, Any]] = {"clean": {"keep_prob": 1.0}, "masked": {}, 
 NAMES = list(MODELS)
 
 
-def fit(dataset: Dataset, out: Path | None = None, *, name: str = "mult-vae", **fields: Any) -> TrainedModel:
+def fit(
+    dataset: Dataset, out: Path | None = None, *, name: str = "mult-vae", **fields: Any
+) -> TrainedModel:
     width = {"hidden_dim": 16} if name == "recvae" else {"hidden_dims": [16]}
     model = {"name": name, "latent_dim": 8, **width, **fields}
-    return train(dataset, RunConfig.of({"model": model, "training": {"epochs": 5, "batch_size": 50}}), out=out)
+    return train(
+        dataset,
+        RunConfig.of({"model": model, "training": {"epochs": 5, "batch_size": 50}}),
+        out=out,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +123,12 @@ def run(run_coterie: Run) -> Run:
     return partial(run_coterie, "analyze")
 
 
-def with_network(setting: Setting, change: Callable[[Any], None], name: str = "changed", anchors: Tensor | None = None) -> Setting:
+def with_network(
+    setting: Setting,
+    change: Callable[[Any], None],
+    name: str = "changed",
+    anchors: Tensor | None = None,
+) -> Setting:
     """The setting with a network of its own, which ``change`` may change."""
     network = copy.deepcopy(setting.model.network)
     with torch.no_grad():
@@ -141,18 +163,29 @@ def test_posteriors_of_clean_histories_are_the_models(
     assert encode_users(copy.deepcopy(model.network).double(), rows).mu.dtype == torch.float64  # type: ignore[arg-type]
 
 
-def test_masks_move_the_means_by_the_variance_that_drift_reports(settings: dict[str, Setting], dataset: Dataset) -> None:
-    network, dense = settings["masked"].model.network, torch.from_numpy(dataset.train[:40].toarray())
+def test_masks_move_the_means_by_the_variance_that_drift_reports(
+    settings: dict[str, Setting], dataset: Dataset
+) -> None:
+    network, dense = (
+        settings["masked"].model.network,
+        torch.from_numpy(dataset.train[:40].toarray()),
+    )
     assert isinstance(network, MultVAE)
     rows, generator = SparseRows.from_csr(dataset.train[:40]), torch.Generator().manual_seed(5)
-    one, two = (encode_users(network, rows, keep_prob=0.5, generator=generator).mu for _ in range(2))
+    one, two = (
+        encode_users(network, rows, keep_prob=0.5, generator=generator).mu for _ in range(2)
+    )
     assert not torch.equal(one, two)
     # Masks and encoder once more, densely.
     clean = dense / dense.norm(dim=1, keepdim=True)
     means = []
     for _ in range(300):
         masked = clean * (torch.rand(dense.shape, generator=generator) < 0.5) / 0.5
-        means.append(network.encode_hidden(masked.float() @ network.input.weight + network.input.bias).detach()[:, :8])
+        means.append(
+            network.encode_hidden(
+                masked.float() @ network.input.weight + network.input.bias
+            ).detach()[:, :8]
+        )
     drift = neighbourhood_drift(network, rows, keep_prob=0.5, k=5, n_draws=60, seed=3)
     expected = torch.stack(means).var(dim=0).sum(dim=1)
     # Of one number, 60 draws give a variance to 18 %; here it is of 8 dimensions and 40 users.
@@ -168,7 +201,9 @@ def test_posteriors_refuse_what_has_none(settings: dict[str, Setting], dataset: 
         encode_users(dae, rows)
     with pytest.raises(ConfigError, match="need a generator"):
         encode_users(network, rows, keep_prob=0.5)
-    with pytest.raises(DataError, match=r"at least one item, found user 1 without any \(1 in all\)"):
+    with pytest.raises(
+        DataError, match=r"at least one item, found user 1 without any \(1 in all\)"
+    ):
         encode_users(network, sparse(dataset.train[:3].toarray() * [[1], [0], [1]]))
     with pytest.raises(DataError, match="found no user"):
         encode_users(network, SparseRows.from_csr(dataset.train[:0]))
@@ -181,7 +216,9 @@ def test_posteriors_refuse_what_has_none(settings: dict[str, Setting], dataset: 
 # The analysis.
 
 
-def test_same_seed_same_numbers_whoever_is_beside(analysis: Analysis, settings: dict[str, Setting], dataset: Dataset) -> None:
+def test_same_seed_same_numbers_whoever_is_beside(
+    analysis: Analysis, settings: dict[str, Setting], dataset: Dataset
+) -> None:
     one, again = (analyze([settings["pia"]], dataset, OPTIONS) for _ in range(2))
     assert json.dumps(numbers(one)) == json.dumps(numbers(again))
     assert users_table(one).equals(users_table(again))
@@ -203,8 +240,15 @@ def test_all_settings_are_measured_on_the_same_users(analysis: Analysis) -> None
     for one in analysis.settings:
         parts = told["settings"][one.name]
         # Nobody is paired with themselves.
-        assert one.transfer.n_pairs.sum() == n * (n - 1) == one.influence.pairs.sum() == one.influence_by_angle.pairs.sum()
-        assert one.transfer.n_pairs.tolist() == [(analysis.kinds == kind).sum() for kind in PairKind]
+        assert (
+            one.transfer.n_pairs.sum()
+            == n * (n - 1)
+            == one.influence.pairs.sum()
+            == one.influence_by_angle.pairs.sum()
+        )
+        assert one.transfer.n_pairs.tolist() == [
+            (analysis.kinds == kind).sum() for kind in PairKind
+        ]
         assert one.transfer.share.sum() == pytest.approx(1)
         assert one.cosine.share.sum() == pytest.approx(1)
         assert np.nanmax(np.abs(one.cosine.mean)) <= 1
@@ -216,7 +260,11 @@ def test_all_settings_are_measured_on_the_same_users(analysis: Analysis) -> None
         assert len(one.quality) == len(analysis.dataset.cases(Part.VALIDATION).user_index) == 40
     # Undefined are only axes of a map that has none, and distances to anchors that are not there.
     absent = {f".maps.tsne.{name}.shares" for name in NAMES}
-    absent |= {f".settings.{name}.drift.{at}.centroid_distance" for name in ("clean", "masked") for at in range(4)}
+    absent |= {
+        f".settings.{name}.drift.{at}.centroid_distance"
+        for name in ("clean", "masked")
+        for at in range(4)
+    }
     assert set(undefined(told)) == absent
 
 
@@ -239,7 +287,9 @@ def test_recvae_and_the_linear_path_are_looked_into_too(dataset: Dataset) -> Non
     assert all(part["sharing"]["broken"] == 0 for part in told["settings"].values())
 
 
-def test_anchors_are_in_the_maps_and_in_the_drift(analysis: Analysis, settings: dict[str, Setting]) -> None:
+def test_anchors_are_in_the_maps_and_in_the_drift(
+    analysis: Analysis, settings: dict[str, Setting]
+) -> None:
     assert [one.anchors is not None for one in settings.values()] == [False, False, True]
     for maps in (analysis.pca, analysis.tsne):
         assert [one.anchors is not None for one in maps] == [False, False, True]
@@ -268,11 +318,23 @@ def test_a_data_set_that_moved_is_asked_for(folder: Path, tmp_path: Path) -> Non
 
 def test_runs_that_do_not_belong_together_are_refused(folder: Path, tmp_path: Path) -> None:
     simulate_dataset(n_users=100, n_items=60, held_out_users=10, seed=2).save(tmp_path / "data")
-    train(Dataset.load(tmp_path / "data"), RunConfig.of({"model": {"name": "ease"}}), out=tmp_path / "ease")
+    train(
+        Dataset.load(tmp_path / "data"),
+        RunConfig.of({"model": {"name": "ease"}}),
+        out=tmp_path / "ease",
+    )
     masked = str(folder / "masked")
     for runs, kind, words in (
-        ([masked, str(tmp_path / "ease")], ConfigError, "all runs must be trained on the data set at hand"),
-        ([masked, f"masked={folder / 'pia'}"], ConfigError, "different names, found masked, masked"),
+        (
+            [masked, str(tmp_path / "ease")],
+            ConfigError,
+            "all runs must be trained on the data set at hand",
+        ),
+        (
+            [masked, f"masked={folder / 'pia'}"],
+            ConfigError,
+            "different names, found masked, masked",
+        ),
         ([], ConfigError, "found none"),
         ([str(tmp_path / "no-run")], ArtifactError, "must hold manifest.json"),
         ([str(folder / "data")], ArtifactError, "schema must be 'coterie.model/1'"),
@@ -281,7 +343,9 @@ def test_runs_that_do_not_belong_together_are_refused(folder: Path, tmp_path: Pa
             load_settings(runs)
 
 
-def test_a_setting_is_called_as_asked_or_like_its_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_is_called_as_asked_or_like_its_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "pia=0.3").symlink_to(folder / "pia")
     asked = [str(tmp_path / "pia=0.3"), f"λ={tmp_path / 'pia=0.3'}", f"{folder / 'masked'}/"]
     assert [one.name for one in load_settings(asked)[0]] == ["pia", "λ", "masked"]
@@ -289,23 +353,37 @@ def test_a_setting_is_called_as_asked_or_like_its_folder(folder: Path, tmp_path:
     assert load_settings(["."])[0][0].name == "clean"
 
 
-@pytest.mark.parametrize("model", [{"name": "ease"}, {"name": "mult-dae", "hidden_dims": [4], "latent_dim": 2}])
+@pytest.mark.parametrize(
+    "model", [{"name": "ease"}, {"name": "mult-dae", "hidden_dims": [4], "latent_dim": 2}]
+)
 def test_models_without_posterior_are_refused(model: dict[str, Any], dataset: Dataset) -> None:
     config = {"model": model} | ({"training": {"epochs": 1}} if model["name"] == "mult-dae" else {})
-    with pytest.raises(ConfigError, match=f"need a variational autoencoder, other is {model['name']}; analyze a mult-vae"):
+    with pytest.raises(
+        ConfigError,
+        match=f"need a variational autoencoder, other is {model['name']}; analyze a mult-vae",
+    ):
         analyze([Setting("other", train(dataset, RunConfig.of(config)))], dataset, OPTIONS)
 
 
 def test_too_few_users_are_refused(settings: dict[str, Setting], dataset: Dataset) -> None:
     one_to_train_on = simulate_dataset(n_users=3, n_items=60, held_out_users=1, seed=1)
     assert one_to_train_on.train.shape[0] == 1
-    with pytest.raises(DataError, match=r"needs 10 training users with items.*found 1; take fewer neighbours or more data"):
+    with pytest.raises(
+        DataError,
+        match=r"needs 10 training users with items.*found 1; take fewer neighbours or more data",
+    ):
         analyze([settings["masked"]], one_to_train_on, OPTIONS)
     with pytest.raises(DataError, match=r"more than a neighbourhood holds \(220\), found 220"):
         analyze([settings["masked"]], dataset, replace(OPTIONS, neighbours=220, map_users=300))
     with pytest.raises(ConfigError, match="at least one setting"):
         analyze([], dataset, OPTIONS)
-    wrongs: list[dict[str, Any]] = [{"neighbours": 120}, {"users": 1}, {"draws": 1}, {"neighbours": 0}, {"map_users": 9, "neighbours": 2}]
+    wrongs: list[dict[str, Any]] = [
+        {"neighbours": 120},
+        {"users": 1},
+        {"draws": 1},
+        {"neighbours": 0},
+        {"map_users": 9, "neighbours": 2},
+    ]
     for wrong in wrongs:
         with pytest.raises(ConfigError, match=f"found users.*{next(iter(wrong.values()))}"):
             replace(OPTIONS, **wrong)
@@ -316,15 +394,23 @@ def test_users_without_items_are_left_out(settings: dict[str, Setting], dataset:
     emptied = np.flatnonzero(split.user_part == Part.TRAIN)[[0, 7]]
     counts = np.where(np.isin(np.arange(x.n_users), emptied), 0, np.diff(x.indptr))
     kept = ~np.isin(np.repeat(np.arange(x.n_users), np.diff(x.indptr)), emptied)
-    interactions = Interactions(x.users, x.items, np.concatenate([[0], counts.cumsum()]), x.indices[kept])
+    interactions = Interactions(
+        x.users, x.items, np.concatenate([[0], counts.cumsum()]), x.indices[kept]
+    )
     with_empty = Dataset(interactions, Split(split.user_part, split.interaction_part[kept]))
     found = analyze([settings["masked"]], with_empty, replace(FEW, users=300, map_users=300))
-    assert found.users.tolist() == found.map_users.tolist() == [row for row in range(220) if row not in (0, 7)]
+    assert (
+        found.users.tolist()
+        == found.map_users.tolist()
+        == [row for row in range(220) if row not in (0, 7)]
+    )
     assert not set(dataset.users.ids_of(emptied)) & set(users_table(found)["user_id"].to_pylist())
 
 
 @pytest.mark.parametrize("weight", ["input.weight", "output.weight"])
-def test_a_weight_that_is_not_finite_is_told_of(weight: str, settings: dict[str, Setting], dataset: Dataset, tmp_path: Path) -> None:
+def test_a_weight_that_is_not_finite_is_told_of(
+    weight: str, settings: dict[str, Setting], dataset: Dataset, tmp_path: Path
+) -> None:
     def damage(network: MultVAE) -> None:
         network.get_parameter(weight)[:, 0] = torch.nan
 
@@ -334,15 +420,26 @@ def test_a_weight_that_is_not_finite_is_told_of(weight: str, settings: dict[str,
         analyze([settings["masked"], loaded], dataset, OPTIONS)
 
 
-def test_damaged_anchors_are_refused(folder: Path, settings: dict[str, Setting], dataset: Dataset) -> None:
+def test_damaged_anchors_are_refused(
+    folder: Path, settings: dict[str, Setting], dataset: Dataset
+) -> None:
     file = folder / "pia" / "anchors.safetensors"
     whole = file.read_bytes()
     try:
         file.write_bytes(whole[:-50])
         with pytest.raises(ArtifactError, match="not a whole file of anchors"):
             load_settings([str(folder / "pia")])
-        save_file({"anchors": load_file(folder / "pia" / "model" / "weights.safetensors")["input.weight"][:5]}, file)
-        with pytest.raises(ConfigError, match=r"anchors must be \[60, 8\].*found \[5, 16\] for pia"):
+        save_file(
+            {
+                "anchors": load_file(folder / "pia" / "model" / "weights.safetensors")[
+                    "input.weight"
+                ][:5]
+            },
+            file,
+        )
+        with pytest.raises(
+            ConfigError, match=r"anchors must be \[60, 8\].*found \[5, 16\] for pia"
+        ):
             analyze(load_settings([str(folder / "pia")])[0], dataset, OPTIONS)
     finally:
         file.write_bytes(whole)
@@ -357,11 +454,17 @@ def collapse(network: MultVAE) -> None:
 
 
 def renew(network: MultVAE) -> None:
-    fresh = MultVAE(network.n_items, MultVAEConfig(hidden_dims=(16,), latent_dim=8), torch.Generator().manual_seed(3))
+    fresh = MultVAE(
+        network.n_items,
+        MultVAEConfig(hidden_dims=(16,), latent_dim=8),
+        torch.Generator().manual_seed(3),
+    )
     network.load_state_dict(fresh.state_dict())
 
 
-def test_a_collapsed_model_is_told_of_and_does_not_crash(settings: dict[str, Setting], dataset: Dataset, tmp_path: Path) -> None:
+def test_a_collapsed_model_is_told_of_and_does_not_crash(
+    settings: dict[str, Setting], dataset: Dataset, tmp_path: Path
+) -> None:
     changed = [
         with_network(settings["masked"], collapse, "collapsed"),
         with_network(settings["masked"], renew, "untrained"),
@@ -377,9 +480,14 @@ def test_a_collapsed_model_is_told_of_and_does_not_crash(settings: dict[str, Set
     for name in ("collapsed", "aligned"):
         assert told[name]["bottleneck"]["n_active"] == 0
         assert {part["relative"] for part in told[name]["relative_distance"].values()} == {None}
-        assert {drift[part] for drift in told[name]["drift"] for part in ("overlap", "ratio")} == {None}
+        assert {drift[part] for drift in told[name]["drift"] for part in ("overlap", "ratio")} == {
+            None
+        }
         advice = by_subject(verdict(found), name)
-        assert (advice["collapse"].level, advice["collapse"].says.split(":")[0]) == ("act", "Collapsed")
+        assert (advice["collapse"].level, advice["collapse"].says.split(":")[0]) == (
+            "act",
+            "Collapsed",
+        )
         assert "see collapse" in advice["drift"].says
     # An untrained network spreads users over all dimensions and yet tells nobody from anybody.
     untrained = by_subject(verdict(found), "untrained")["collapse"]
@@ -401,23 +509,33 @@ def judged(analysis: Analysis, *settings: Findings) -> dict[str, Advice]:
 
 
 @pytest.mark.parametrize(
-    ("n_active", "level", "words"), [(0, "act", "Collapsed"), (1, "act", "unused"), (9, "look", "half"), (10, "fine", "No")]
+    ("n_active", "level", "words"),
+    [(0, "act", "Collapsed"), (1, "act", "unused"), (9, "look", "half"), (10, "fine", "No")],
 )
 def test_verdict_on_collapse(n_active: int, level: str, words: str, analysis: Analysis) -> None:
     one = analysis.settings[1]
-    bottleneck = replace(one.bottleneck, n_active=n_active, mean_variance=np.ones(20), own_probability=1.0)
+    bottleneck = replace(
+        one.bottleneck, n_active=n_active, mean_variance=np.ones(20), own_probability=1.0
+    )
     advice = judged(analysis, replace(one, bottleneck=bottleneck))["collapse"]
     assert (advice.level, words in advice.says) == (level, True)
     assert f"{n_active} of 20 dimensions active" in advice.rests_on
     if level == "act":
         assert "β (0.2)" in advice.says
-        assert "γ (0.2)" in judged(analysis, replace(one, bottleneck=bottleneck, model="recvae"))["collapse"].says
+        assert (
+            "γ (0.2)"
+            in judged(analysis, replace(one, bottleneck=bottleneck, model="recvae"))[
+                "collapse"
+            ].says
+        )
 
 
 @pytest.mark.parametrize(("probability", "level"), [(0.04, "act"), (0.63, "look"), (0.96, "fine")])
 def test_verdict_on_confused_users(probability: float, level: str, analysis: Analysis) -> None:
     one = analysis.settings[1]
-    bottleneck = replace(one.bottleneck, n_active=20, mean_variance=np.ones(20), own_probability=probability)
+    bottleneck = replace(
+        one.bottleneck, n_active=20, mean_variance=np.ones(20), own_probability=probability
+    )
     advice = judged(analysis, replace(one, bottleneck=bottleneck))["collapse"]
     assert (advice.level, "onfused" in advice.says) == (level, level != "fine")
     assert f"with probability {probability}" in advice.rests_on
@@ -427,13 +545,19 @@ def test_verdict_on_confused_users(probability: float, level: str, analysis: Ana
 def test_verdict_on_drift(overlap: float, level: str, analysis: Analysis) -> None:
     one = analysis.settings[1]
     # Only the drift at the setting's own keep_prob counts.
-    drift = tuple(replace(at, overlap=np.full(3, overlap if at.keep_prob == 0.5 else 1 - overlap)) for at in one.drift)
+    drift = tuple(
+        replace(at, overlap=np.full(3, overlap if at.keep_prob == 0.5 else 1 - overlap))
+        for at in one.drift
+    )
     advice = judged(analysis, replace(one, drift=drift))["drift"]
     assert advice.level == level
     assert f"{overlap:.0%} of the 10 nearest" in advice.rests_on
     if level != "fine":
         assert "above 0.5" in advice.says
-        assert "keep_prob 0.5" in judged(analysis, replace(one, drift=drift, keep_prob=1.0))["drift"].says
+        assert (
+            "keep_prob 0.5"
+            in judged(analysis, replace(one, drift=drift, keep_prob=1.0))["drift"].says
+        )
 
 
 def test_verdict_on_locality(analysis: Analysis) -> None:
@@ -441,7 +565,9 @@ def test_verdict_on_locality(analysis: Analysis) -> None:
     pairs = np.array([10, 10, 10, 40, 30])
     for of_global, level in ((0.1, "look"), (0.3, "fine")):
         share = np.array([0.5, of_global / 2, of_global / 2, 0, 0.5 - of_global])
-        cosine = replace(one.cosine, n_pairs=pairs, share=share, share_resamples=np.tile(share, (5, 1)))
+        cosine = replace(
+            one.cosine, n_pairs=pairs, share=share, share_resamples=np.tile(share, (5, 1))
+        )
         advice = judged(analysis, replace(one, cosine=cosine))["locality"]
         assert advice.level == level
         assert advice.rests_on.startswith(f"{of_global:.1%} [{of_global:.1%}, {of_global:.1%}]")
@@ -449,23 +575,32 @@ def test_verdict_on_locality(analysis: Analysis) -> None:
         assert cosine.share_of(*GLOBAL)[0] == pytest.approx(of_global)
 
 
-@pytest.mark.parametrize(("near", "far", "level"), [(0.3, 0.1, "fine"), (0.1, 0.3, "look"), (0.2, 0.15, "look")])
+@pytest.mark.parametrize(
+    ("near", "far", "level"), [(0.3, 0.1, "fine"), (0.1, 0.3, "look"), (0.2, 0.15, "look")]
+)
 def test_verdict_on_influence(near: float, far: float, level: str, analysis: Analysis) -> None:
     one = analysis.settings[1]
     middle = np.array([near, 0, far])
-    curve = replace(one.influence_by_angle, cosine=middle, cosine_low=middle - 0.05, cosine_high=middle + 0.05)
+    curve = replace(
+        one.influence_by_angle, cosine=middle, cosine_low=middle - 0.05, cosine_high=middle + 0.05
+    )
     advice = judged(analysis, replace(one, influence_by_angle=curve))["influence"]
     assert advice.level == level
     assert f"{near:.4f} among" in advice.rests_on
 
 
-@pytest.mark.parametrize(("gain", "level", "words"), [(0.02, "fine", "0.1 and 0.9"), (-0.02, "act", "0.03"), (0.0, "look", "undecided")])
+@pytest.mark.parametrize(
+    ("gain", "level", "words"),
+    [(0.02, "fine", "0.1 and 0.9"), (-0.02, "act", "0.03"), (0.0, "look", "undecided")],
+)
 def test_verdict_on_pia(gain: float, level: str, words: str, analysis: Analysis) -> None:
     _, masked, pia = analysis.settings
     assert masked.quality is not None
     noise = np.tile([0.01, -0.01], len(masked.quality) // 2)
     better = {QUALITY: masked.quality.metrics[QUALITY] + gain + noise}
-    advice = judged(analysis, replace(pia, quality=replace(masked.quality, metrics=better)), masked)["PIA"]
+    advice = judged(
+        analysis, replace(pia, quality=replace(masked.quality, metrics=better)), masked
+    )["PIA"]
     assert (advice.level, words in advice.says) == (level, True)
     # Forty users of ± 0.01: 1.96 standard errors of 0.0016.
     low, high = map(float, advice.rests_on.split("[")[1].split("]")[0].split(","))
@@ -477,7 +612,10 @@ def test_verdict_on_pia_needs_a_reference(analysis: Analysis) -> None:
     for settings, words in (
         ((pia,), "a run beside it that differs in λ_A alone"),
         ((pia, clean), "a run beside it that differs in λ_A alone"),
-        ((pia, replace(masked, rest="of another size")), "a run beside it that differs in λ_A alone"),
+        (
+            (pia, replace(masked, rest="of another size")),
+            "a run beside it that differs in λ_A alone",
+        ),
         ((replace(pia, quality=None), replace(masked, quality=None)), "validation users"),
         ((masked, pia), "Try λ_A 0.1, 0.3, 1 "),
     ):
@@ -485,7 +623,9 @@ def test_verdict_on_pia_needs_a_reference(analysis: Analysis) -> None:
         assert (advice.level, words in advice.says) == ("look", True)
 
 
-def test_without_validation_users_there_is_no_quality(settings: dict[str, Setting], dataset: Dataset) -> None:
+def test_without_validation_users_there_is_no_quality(
+    settings: dict[str, Setting], dataset: Dataset
+) -> None:
     found = analyze([settings["pia"]], dataset.without_validation(), OPTIONS)
     told = numbers(found)["settings"]["pia"]["quality"]
     assert (told["users"], told["mean"], told["error"]) == (0, None, None)
@@ -520,26 +660,66 @@ def test_report_is_whole(written: Path, analysis: Analysis) -> None:
 def test_tables_join_with_the_data_set(written: Path, analysis: Analysis) -> None:
     dataset = analysis.dataset
     rows = np.flatnonzero(dataset.split.user_part == Part.TRAIN)
-    trained = dict(zip(dataset.users.ids_of(rows), np.diff(dataset.train.indptr).tolist(), strict=True))
-    users, pairs = (pq.read_table(written / f"{name}.parquet").to_pandas() for name in ("users", "pairs"))
+    trained = dict(
+        zip(dataset.users.ids_of(rows), np.diff(dataset.train.indptr).tolist(), strict=True)
+    )
+    users, pairs = (
+        pq.read_table(written / f"{name}.parquet").to_pandas() for name in ("users", "pairs")
+    )
     assert len(users) == 3 * len(analysis.map_users)
-    drift = [f"{name}_{keep_prob:g}" for name in ("overlap", "variance") for keep_prob in OPTIONS.keep_probs]
-    assert list(users) == ["setting", "user_id", "interactions", *drift, "pca_x", "pca_y", "tsne_x", "tsne_y"]
+    drift = [
+        f"{name}_{keep_prob:g}"
+        for name in ("overlap", "variance")
+        for keep_prob in OPTIONS.keep_probs
+    ]
+    assert list(users) == [
+        "setting",
+        "user_id",
+        "interactions",
+        *drift,
+        "pca_x",
+        "pca_y",
+        "tsne_x",
+        "tsne_y",
+    ]
     assert [trained[one] for one in users["user_id"]] == users["interactions"].tolist()
     of_settings = [users.loc[users["setting"] == name, "user_id"].tolist() for name in NAMES]
     assert of_settings[0] == of_settings[1] == of_settings[2]
     assert len(set(of_settings[0])) == len(analysis.map_users)
     assert len(pairs) == sum(len(one.sharing.user) for one in analysis.settings)
     changes = [f"change_{rate:g}" for rate in OPTIONS.learning_rates]
-    measured = ["inside", "inside_exactly", "gradient_norm", "other_norm", "transfer", "gradient_distance", "mismatch", "radius"]
-    assert list(pairs) == ["setting", "user_id", "other_id", "kind", *measured, "w1_low", "w1_high", *changes]
+    measured = [
+        "inside",
+        "inside_exactly",
+        "gradient_norm",
+        "other_norm",
+        "transfer",
+        "gradient_distance",
+        "mismatch",
+        "radius",
+    ]
+    assert list(pairs) == [
+        "setting",
+        "user_id",
+        "other_id",
+        "kind",
+        *measured,
+        "w1_low",
+        "w1_high",
+        *changes,
+    ]
     assert set(pairs["user_id"]) | set(pairs["other_id"]) <= trained.keys()
     assert (pairs["user_id"] != pairs["other_id"]).all()
     assert (pairs["w1_low"] <= pairs["w1_high"] * (1 + 1e-6)).all()
     # The kind of a pair is found again from ids alone.
-    place = {one: at for at, one in enumerate(np.array(dataset.users.ids_of(rows))[analysis.users].tolist())}
+    place = {
+        one: at
+        for at, one in enumerate(np.array(dataset.users.ids_of(rows))[analysis.users].tolist())
+    }
     for pair in pairs.sample(30, random_state=1).itertuples():
-        assert PairKind[pair.kind.upper()] == analysis.kinds[place[pair.user_id], place[pair.other_id]]
+        assert (
+            PairKind[pair.kind.upper()] == analysis.kinds[place[pair.user_id], place[pair.other_id]]
+        )
 
 
 class Page(HTMLParser):
@@ -573,7 +753,9 @@ def test_page_works_offline_and_tells_each_figure_once(written: Path, analysis: 
     assert found.open == []
     images = [attributes for tag, attributes in found.tags if tag == "img"]
     assert all(str(one["src"]).startswith("data:image/png;base64,iVBOR") for one in images)
-    assert [one["alt"] for one in images] == [f"{picture.title}: {picture.shows}" for picture in pictures_of(analysis)]
+    assert [one["alt"] for one in images] == [
+        f"{picture.title}: {picture.shows}" for picture in pictures_of(analysis)
+    ]
     ids = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
     links = [str(attributes["href"]) for _, attributes in found.tags if "href" in attributes]
     assert len(set(ids)) == len(ids)
@@ -604,7 +786,8 @@ def test_page_escapes_names_and_titles(analysis: Analysis) -> None:
     assert read.open == []
     assert not {"b", "i"} & {tag for tag, _ in read.tags}
     assert rude in read.text
-    # plotly reads marks of its own in what it writes, so titles must be escaped inside the script as well.
+    # plotly reads marks of its own in what it writes, so titles must be escaped inside the script
+    # as well.
     script = text.replace("\\u003c", "<").replace("\\u003e", ">").replace("\\u0026", "&")
     assert "&lt;i&gt;0&lt;" in script
     assert "<i>0" not in script
@@ -614,13 +797,22 @@ def test_page_escapes_names_and_titles(analysis: Analysis) -> None:
 @pytest.mark.parametrize("name", ["<b>&", "_run", "$x_{$"])
 def test_figures_write_names_as_they_are(name: str, analysis: Analysis) -> None:
     found = called(analysis, name)
-    pictures = {picture.name: draw(picture, found) for picture in figures.PICTURES if picture.name in ("drift", "quality")}
+    pictures = {
+        picture.name: draw(picture, found)
+        for picture in figures.PICTURES
+        if picture.name in ("drift", "quality")
+    }
     for figure in pictures.values():
         figure.savefig(BytesIO())
-    assert [text.get_text().strip().replace("\\", "") for text in pictures["drift"].legends[0].get_texts()] == ["clean", "masked", name]
+    assert [
+        text.get_text().strip().replace("\\", "")
+        for text in pictures["drift"].legends[0].get_texts()
+    ] == ["clean", "masked", name]
 
 
-def test_only_an_older_report_is_replaced(analysis: Analysis, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_an_older_report_is_replaced(
+    analysis: Analysis, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(figures, "PICTURES", figures.PICTURES[:2])
     write_report(analysis, tmp_path / "report")
     monkeypatch.setattr(figures, "PICTURES", figures.PICTURES[:1])
@@ -651,9 +843,18 @@ def test_sweep_is_drawn_where_three_settings_differ_in_one_thing_alone(analysis:
     assert figures.SWEEP not in pictures_of(analysis)
 
     def of(*changes: dict[str, Any]) -> Analysis:
-        return replace(analysis, settings=tuple(replace(one, name=str(at), **change) for at, change in enumerate(changes)))
+        return replace(
+            analysis,
+            settings=tuple(
+                replace(one, name=str(at), **change) for at, change in enumerate(changes)
+            ),
+        )
 
-    for name, values in (("kl_weight", (0.5, 0.0, 0.1)), ("pia", (1.0, 0.0, 0.3)), ("keep_prob", (1.0, 0.3, 0.5))):
+    for name, values in (
+        ("kl_weight", (0.5, 0.0, 0.1)),
+        ("pia", (1.0, 0.0, 0.3)),
+        ("keep_prob", (1.0, 0.3, 0.5)),
+    ):
         swept = of(*({name: value} for value in values))
         assert pictures_of(swept)[1] is figures.SWEEP
         found, settings = figures.sweep_of(swept)
@@ -669,7 +870,9 @@ def test_sweep_is_drawn_where_three_settings_differ_in_one_thing_alone(analysis:
         assert figures.SWEEP not in pictures_of(of(*changes))
 
 
-def test_seeds_and_pia_options_are_no_other_configuration(dataset: Dataset, analysis: Analysis, settings: dict[str, Setting]) -> None:
+def test_seeds_and_pia_options_are_no_other_configuration(
+    dataset: Dataset, analysis: Analysis, settings: dict[str, Setting]
+) -> None:
     assert analysis.settings[0].rest == analysis.settings[1].rest == analysis.settings[2].rest
     config = settings["pia"].model.config
     for changed, same in (
@@ -684,20 +887,34 @@ def test_seeds_and_pia_options_are_no_other_configuration(dataset: Dataset, anal
 def test_shrinkage_needs_a_counterpart_without_pia(analysis: Analysis) -> None:
     clean, masked, pia = analysis.settings
     strong = replace(pia, name="strong", pia=3.0)
-    assert shrinkage(replace(analysis, settings=(clean, pia))) == shrinkage(replace(analysis, settings=(masked,))) == []
-    # Variances a quarter and a ninth of those without: τ is 1/2, so L = 0.6 (at λ_A 0.3), which predicts τ = 1/11 for the other.
+    assert (
+        shrinkage(replace(analysis, settings=(clean, pia)))
+        == shrinkage(replace(analysis, settings=(masked,)))
+        == []
+    )
+    # Variances a quarter and a ninth of those without: τ is 1/2, so L = 0.6 (at λ_A 0.3), which
+    # predicts τ = 1/11 for the other.
     less = [
-        replace(one, drift=tuple(replace(drift, variance=drift.variance * by) for drift in masked.drift))
+        replace(
+            one, drift=tuple(replace(drift, variance=drift.variance * by) for drift in masked.drift)
+        )
         for one, by in ((strong, 1 / 9), (pia, 1 / 4))
     ]
     rows = shrinkage(replace(analysis, settings=(*less, masked, clean)))
-    assert [row[:5] for row in rows] == [["pia", "masked", "0.3", "0.250", "0.250"], ["strong", "masked", "3", "0.111", f"{1 / 121:.3f}"]]
+    assert [row[:5] for row in rows] == [
+        ["pia", "masked", "0.3", "0.250", "0.250"],
+        ["strong", "masked", "3", "0.111", f"{1 / 121:.3f}"],
+    ]
 
 
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib", "openTSNE", "plotly"])
-def test_a_missing_package_is_named(package: str, analysis: Analysis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(
+    package: str, analysis: Analysis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ConfigError, match=rf"needs the package {package}; pip install 'coterie\[analysis\]'"):
+    with pytest.raises(
+        ConfigError, match=rf"needs the package {package}; pip install 'coterie\[analysis\]'"
+    ):
         check_figures()
     with pytest.raises(ConfigError, match=package):
         write_report(analysis, tmp_path / "report")
@@ -709,7 +926,9 @@ def test_a_missing_package_is_named(package: str, analysis: Analysis, tmp_path: 
 SMALL = ["--users", 60, "--draws", 2, "--map-users", 60, "--neighbours", 5]
 
 
-def test_analyze_prints_what_it_found_and_where_it_is(folder: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_analyze_prints_what_it_found_and_where_it_is(
+    folder: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs = [folder / "clean", f"a mask={folder / 'masked'}"]
     assert run(*runs, "--out", tmp_path / "report", *SMALL, "--json", tmp_path / "told.json") == 0
     printed = capsys.readouterr().out

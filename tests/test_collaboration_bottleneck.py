@@ -1,4 +1,6 @@
-"""Mutual information, aggregate KL and active units against closed forms, quadrature and torch.distributions."""
+"""Mutual information, aggregate KL and active units against closed forms, quadrature and
+torch.distributions.
+"""
 
 import math
 
@@ -11,15 +13,20 @@ from scipy.integrate import quad
 from scipy.stats import norm
 from torch.distributions import Independent, Normal, kl_divergence
 
-from coterie.collaboration.bottleneck import Bottleneck, measure_bottleneck
-from coterie.collaboration.posteriors import Posteriors
 from coterie.errors import ConfigError, DataError
+from coterie.lab.collaboration.bottleneck import Bottleneck, measure_bottleneck
+from coterie.lab.collaboration.posteriors import Posteriors
 
 
-def random_users(n_users: int, latent_dim: int, seed: int, *, spread: float = 1.0, width: float = 0.5) -> Posteriors:
+def random_users(
+    n_users: int, latent_dim: int, seed: int, *, spread: float = 1.0, width: float = 0.5
+) -> Posteriors:
     generator = torch.Generator().manual_seed(seed)
     mu = spread * torch.randn(n_users, latent_dim, generator=generator, dtype=torch.float64)
-    return Posteriors(mu, width * (0.5 + torch.rand(n_users, latent_dim, generator=generator, dtype=torch.float64)))
+    return Posteriors(
+        mu,
+        width * (0.5 + torch.rand(n_users, latent_dim, generator=generator, dtype=torch.float64)),
+    )
 
 
 def all_finite(found: Bottleneck) -> bool:
@@ -30,7 +37,9 @@ def all_finite(found: Bottleneck) -> bool:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_two_far_groups_of_equal_users_tell_one_bit(n_users: int, dtype: torch.dtype) -> None:
     group = (torch.arange(n_users) % 2).to(dtype)
-    users = Posteriors((200 * group - 100).unsqueeze(1).expand(-1, 5), torch.full((n_users, 5), 0.7, dtype=dtype))
+    users = Posteriors(
+        (200 * group - 100).unsqueeze(1).expand(-1, 5), torch.full((n_users, 5), 0.7, dtype=dtype)
+    )
     found = measure_bottleneck(users, n_draws=3, seed=1, block_size=7)
     assert found.information_nats == pytest.approx(math.log(2), abs=1e-9)
     assert found.information_error == pytest.approx(0, abs=1e-9)
@@ -51,7 +60,9 @@ def test_overlapping_users_on_a_line_against_quadrature() -> None:
     def from_prior(z: float) -> float:
         return float(math.exp(log_mixture(z)) * (log_mixture(z) - norm.logpdf(z)))
 
-    information = np.mean([quad(told, m - 9 * s, m + 9 * s, args=(m, s))[0] for m, s in zip(mu, sigma, strict=True)])
+    information = np.mean(
+        [quad(told, m - 9 * s, m + 9 * s, args=(m, s))[0] for m, s in zip(mu, sigma, strict=True)]
+    )
     aggregate = quad(from_prior, -9, 12, limit=200, points=list(mu))[0]
     # Fifty alike of each: the same mixture and the same information, and more draws at once.
     users = Posteriors(*(torch.from_numpy(one).repeat(50).unsqueeze(1) for one in (mu, sigma)))
@@ -73,19 +84,30 @@ def test_the_same_draws_against_densities_of_torch(block_size: int) -> None:
     log_density = Independent(Normal(centred.mu, centred.sigma), 1).log_prob(z.unsqueeze(2))  # type: ignore[no-untyped-call]
     own = log_density.diagonal(dim1=1, dim2=2) - log_density.logsumexp(dim=2)
     of_users = own.mean(dim=0) + math.log(7)
-    kl = kl_divergence(Independent(Normal(users.mu, users.sigma), 1), Independent(Normal(torch.zeros(3), torch.ones(3)), 1))
+    kl = kl_divergence(
+        Independent(Normal(users.mu, users.sigma), 1),
+        Independent(Normal(torch.zeros(3), torch.ones(3)), 1),
+    )
     assert found.information_nats == pytest.approx(of_users.mean().item(), abs=1e-12)
-    assert found.information_error == pytest.approx(of_users.std(correction=0).item() / math.sqrt(7), abs=1e-12)
+    assert found.information_error == pytest.approx(
+        of_users.std(correction=0).item() / math.sqrt(7), abs=1e-12
+    )
     assert found.own_probability == pytest.approx(own.exp().mean().item(), abs=1e-12)
-    without = log_density.masked_fill(torch.eye(7, dtype=torch.bool), -math.inf).logsumexp(dim=2) - math.log(6)
+    without = log_density.masked_fill(torch.eye(7, dtype=torch.bool), -math.inf).logsumexp(
+        dim=2
+    ) - math.log(6)
     at_most = (log_density.diagonal(dim1=1, dim2=2) - without).mean().item()
     assert found.information_at_most_nats == pytest.approx(at_most, abs=1e-12)
     assert at_most < found.mean_kl_nats
     assert found.mean_kl_nats == pytest.approx(kl.mean().item(), abs=1e-12)
-    assert found.mean_kl_error == pytest.approx(kl.std(correction=0).item() / math.sqrt(7), abs=1e-12)
+    assert found.mean_kl_error == pytest.approx(
+        kl.std(correction=0).item() / math.sqrt(7), abs=1e-12
+    )
     assert found.kl_by_dimension_nats.sum() == pytest.approx(kl.mean().item(), abs=1e-12)
     assert found.aggregate_kl_nats == pytest.approx((kl - of_users).mean().item(), abs=1e-12)
-    assert found.aggregate_kl_error == pytest.approx((kl - of_users).std(correction=0).item() / math.sqrt(7), abs=1e-12)
+    assert found.aggregate_kl_error == pytest.approx(
+        (kl - of_users).std(correction=0).item() / math.sqrt(7), abs=1e-12
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -102,7 +124,9 @@ def test_information_is_finite_and_never_above_the_ceiling(
     n_users: int, latent_dim: int, seed: int, spread: float, width: float, dtype: torch.dtype
 ) -> None:
     users = random_users(n_users, latent_dim, seed, spread=spread, width=width)
-    found = measure_bottleneck(Posteriors(users.mu.to(dtype), users.sigma.to(dtype)), n_draws=2, seed=seed, block_size=5)
+    found = measure_bottleneck(
+        Posteriors(users.mu.to(dtype), users.sigma.to(dtype)), n_draws=2, seed=seed, block_size=5
+    )
     assert all_finite(found)
     assert found.information_nats <= found.ceiling_nats
     assert 0 <= found.own_probability <= 1
@@ -112,7 +136,8 @@ def test_information_is_finite_and_never_above_the_ceiling(
 
 
 def test_users_far_from_the_origin_and_narrow_keep_their_digits() -> None:
-    # z²/σ² is 1e16 here, more than float32 and nearly more than float64 could subtract; around the mean it is 1e4 at most.
+    # z²/σ² is 1e16 here, more than float32 and nearly more than float64 could subtract; around the
+    # mean it is 1e4 at most.
     near = random_users(6, 3, seed=5, spread=1e-4, width=1e-4)
     far = Posteriors(near.mu + 1e4, near.sigma)
     found, expected = (measure_bottleneck(users, n_draws=50, seed=6) for users in (far, near))
@@ -124,35 +149,59 @@ def test_a_collapsed_model_tells_nothing() -> None:
     found = measure_bottleneck(Posteriors(torch.zeros(50, 8), torch.ones(50, 8)), n_draws=2, seed=1)
     assert found.information_nats == pytest.approx(0, abs=1e-12)
     assert found.own_probability == pytest.approx(1 / 50)
-    assert (found.mean_kl_nats, found.n_active, found.mean_variance.sum(), found.kl_by_dimension_nats.sum()) == (0, 0, 0, 0)
+    assert (
+        found.mean_kl_nats,
+        found.n_active,
+        found.mean_variance.sum(),
+        found.kl_by_dimension_nats.sum(),
+    ) == (0, 0, 0, 0)
     assert found.aggregate_kl_nats == pytest.approx(0, abs=1e-12)
 
 
 def test_one_user_tells_nothing_but_is_far_from_the_prior() -> None:
-    found = measure_bottleneck(Posteriors(torch.tensor([[2.0, 0.0]]), torch.ones(1, 2)), n_draws=3, seed=1)
+    found = measure_bottleneck(
+        Posteriors(torch.tensor([[2.0, 0.0]]), torch.ones(1, 2)), n_draws=3, seed=1
+    )
     assert found.information_nats == pytest.approx(0, abs=1e-12)
-    assert (found.ceiling_nats, found.mean_kl_nats, found.mean_kl_error, found.n_active) == (0, 2, 0, 0)
+    assert (found.ceiling_nats, found.mean_kl_nats, found.mean_kl_error, found.n_active) == (
+        0,
+        2,
+        0,
+        0,
+    )
     assert found.information_at_most_nats == 2
     assert found.aggregate_kl_nats == pytest.approx(2, abs=1e-12)
 
 
 def test_information_reaches_the_ceiling_when_everybody_is_told_apart() -> None:
-    found = measure_bottleneck(random_users(40, 30, seed=7, spread=10, width=0.1), n_draws=2, seed=1, block_size=16)
-    assert found.information_nats == pytest.approx(found.ceiling_nats) == pytest.approx(math.log(40))
+    found = measure_bottleneck(
+        random_users(40, 30, seed=7, spread=10, width=0.1), n_draws=2, seed=1, block_size=16
+    )
+    assert (
+        found.information_nats == pytest.approx(found.ceiling_nats) == pytest.approx(math.log(40))
+    )
     assert found.own_probability == pytest.approx(1)
 
 
 def test_the_bounds_close_in_on_the_information_of_a_gaussian_channel() -> None:
-    # Means from N(0, I) and noise of deviation 0.5: a channel of known capacity, d/2 log(1 + 1/0.25).
+    # Means from N(0, I) and noise of deviation 0.5: a channel of known capacity, d/2 log(1 +
+    # 1/0.25).
     truth = 4 / 2 * math.log(1 + 1 / 0.25)
     found = []
     for n_users in (10, 100, 1000):
         # Far from the prior, whose KL would bound more tightly than the users do.
         mu = 5 + torch.randn(n_users, 4, generator=torch.Generator().manual_seed(8))
-        found.append(measure_bottleneck(Posteriors(mu, torch.full_like(mu, 0.5)), n_draws=4, seed=1))
+        found.append(
+            measure_bottleneck(Posteriors(mu, torch.full_like(mu, 0.5)), n_draws=4, seed=1)
+        )
     few, some, many = found
     assert few.information_nats < some.information_nats < many.information_nats < truth
-    assert truth < many.information_at_most_nats < some.information_at_most_nats < few.information_at_most_nats
+    assert (
+        truth
+        < many.information_at_most_nats
+        < some.information_at_most_nats
+        < few.information_at_most_nats
+    )
     assert many.information_at_most_nats - many.information_nats < 0.5
     assert many.aggregate_kl_nats < few.aggregate_kl_nats - 0.5
 
@@ -172,14 +221,18 @@ def test_only_dimensions_whose_mean_varies_are_active() -> None:
 
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others() -> None:
     users = random_users(30, 4, seed=9)
-    first, again, other = (measure_bottleneck(users, n_draws=2, seed=seed).information_nats for seed in (1, 1, 2))
+    first, again, other = (
+        measure_bottleneck(users, n_draws=2, seed=seed).information_nats for seed in (1, 1, 2)
+    )
     assert first == again != other
 
 
 @pytest.mark.parametrize(("n_draws", "block_size"), [(0, 8), (1, 0)])
 def test_numbers_below_one_are_refused(n_draws: int, block_size: int) -> None:
     with pytest.raises(ConfigError, match="at least 1"):
-        measure_bottleneck(random_users(3, 2, seed=1), n_draws=n_draws, seed=1, block_size=block_size)
+        measure_bottleneck(
+            random_users(3, 2, seed=1), n_draws=n_draws, seed=1, block_size=block_size
+        )
 
 
 def test_nobody_is_refused() -> None:

@@ -13,8 +13,8 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from coterie.collaboration.maps import align, cohort_picks, pca_map, tsne_map
 from coterie.errors import ConfigError, DataError, NumericalError
+from coterie.lab.collaboration.maps import align, cohort_picks, pca_map, tsne_map
 
 needs_opentsne = pytest.mark.usefixtures("_opentsne")
 
@@ -24,12 +24,18 @@ def _opentsne() -> None:
     pytest.importorskip("openTSNE")
 
 
-def clusters(n_each: int, latent_dim: int = 20, n_clusters: int = 4, seed: int = 0) -> tuple[Tensor, np.ndarray, Tensor]:
+def clusters(
+    n_each: int, latent_dim: int = 20, n_clusters: int = 4, seed: int = 0
+) -> tuple[Tensor, np.ndarray, Tensor]:
     """Users of planted clusters, their cluster, and the centres."""
     generator = torch.Generator().manual_seed(seed)
     centres = 3 * torch.randn(n_clusters, latent_dim, generator=generator)
     cluster = torch.arange(n_clusters).repeat_interleave(n_each)
-    return centres[cluster] + 0.5 * torch.randn(len(cluster), latent_dim, generator=generator), cluster.numpy(), centres
+    return (
+        centres[cluster] + 0.5 * torch.randn(len(cluster), latent_dim, generator=generator),
+        cluster.numpy(),
+        centres,
+    )
 
 
 def agreement(points: np.ndarray, cluster: np.ndarray) -> float:
@@ -43,7 +49,9 @@ def test_pca_is_that_of_scikit_learn(dtype: torch.dtype) -> None:
     points = clusters(30)[0].to(dtype)
     found, expected = pca_map(points), PCA(2, svd_solver="full").fit(points.double().numpy())
     turned = expected.transform(points.double().numpy())
-    np.testing.assert_allclose(found.points, turned * np.sign((turned * found.points).sum(axis=0)), atol=1e-9)
+    np.testing.assert_allclose(
+        found.points, turned * np.sign((turned * found.points).sum(axis=0)), atol=1e-9
+    )
     np.testing.assert_allclose(found.shares, expected.explained_variance_ratio_, atol=1e-12)
     np.testing.assert_allclose(found.axes.T @ found.axes, np.eye(2), atol=1e-12)
     assert (found.axes[np.abs(found.axes).argmax(axis=0), [0, 1]] > 0).all()
@@ -87,7 +95,9 @@ def test_tsne_on_the_grid_for_many_users() -> None:
     points, cluster, centres = clusters(500)
     found = tsne_map(points, seed=1)
     assert agreement(found.points, cluster) > 0.99
-    assert (cluster[cdist(found.transform(centres), found.points).argmin(axis=1)] == np.arange(4)).all()
+    assert (
+        cluster[cdist(found.transform(centres), found.points).argmin(axis=1)] == np.arange(4)
+    ).all()
 
 
 @needs_opentsne
@@ -102,7 +112,9 @@ def test_tsne_repeats_bit_for_bit_with_a_seed() -> None:
 @pytest.mark.parametrize("factor", [1e-12, 1e9])
 def test_tsne_does_not_depend_on_the_unit_of_latent_space(factor: float) -> None:
     points, cluster, _ = clusters(20)
-    assert agreement(tsne_map(factor * points + factor, perplexity=10, seed=1).points, cluster) > 0.99
+    assert (
+        agreement(tsne_map(factor * points + factor, perplexity=10, seed=1).points, cluster) > 0.99
+    )
 
 
 @needs_opentsne
@@ -110,7 +122,10 @@ def test_tsne_from_another_map_keeps_its_layout() -> None:
     points, _, _ = clusters(40)
     first = tsne_map(points, seed=1).points
     turned = first @ np.array([[0.0, 1.0], [-1.0, 0.0]])
-    apart, alike = tsne_map(points, seed=2).points, tsne_map(points, seed=2, initial=1000 * turned).points
+    apart, alike = (
+        tsne_map(points, seed=2).points,
+        tsne_map(points, seed=2, initial=1000 * turned).points,
+    )
     assert np.corrcoef(alike.ravel(), turned.ravel())[0, 1] > 0.9
     assert np.corrcoef(apart.ravel(), turned.ravel())[0, 1] < 0.5
 
@@ -129,7 +144,9 @@ def test_tsne_of_few_users_lowers_perplexity_and_says_so(n: int) -> None:
 @needs_opentsne
 @pytest.mark.parametrize("noise", [0.0, 1e-9])
 def test_tsne_of_a_collapsed_model_is_one_point(noise: float) -> None:
-    points = 0.1 + noise * torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    points = 0.1 + noise * torch.randn(
+        50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
     found = tsne_map(points, seed=1)
     assert not found.points.any()
     assert not found.transform(torch.ones(3, 4)).any()
@@ -137,7 +154,9 @@ def test_tsne_of_a_collapsed_model_is_one_point(noise: float) -> None:
 
 @needs_opentsne
 def test_tsne_stands_users_who_are_equal() -> None:
-    points = torch.randn(4, 5, generator=torch.Generator().manual_seed(1)).repeat_interleave(30, dim=0)
+    points = torch.randn(4, 5, generator=torch.Generator().manual_seed(1)).repeat_interleave(
+        30, dim=0
+    )
     found = tsne_map(points, perplexity=5, seed=1, initial=np.zeros((120, 2)))
     assert np.isfinite(found.points).all()
     assert agreement(found.points, np.arange(4).repeat(30)) > 0.99
@@ -176,11 +195,19 @@ def test_pca_refuses_nobody_and_what_is_not_finite() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(
-    angle=st.floats(0, 2 * np.pi), mirrored=st.booleans(), scale=st.floats(1e-6, 1e6), shift=st.floats(-1e3, 1e3), seed=st.integers(0, 1000)
+    angle=st.floats(0, 2 * np.pi),
+    mirrored=st.booleans(),
+    scale=st.floats(1e-6, 1e6),
+    shift=st.floats(-1e3, 1e3),
+    seed=st.integers(0, 1000),
 )
-def test_align_undoes_any_movement(angle: float, mirrored: bool, scale: float, shift: float, seed: int) -> None:
+def test_align_undoes_any_movement(
+    angle: float, mirrored: bool, scale: float, shift: float, seed: int
+) -> None:
     reference = np.random.default_rng(seed).normal(loc=3, size=(12, 2))
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) @ np.diag([1, -1 if mirrored else 1])
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) @ np.diag(
+        [1, -1 if mirrored else 1]
+    )
     moved = scale * (reference @ turn + [shift, -shift])
     move = align(moved, reference)
     # Coordinates around 1e3 lose three digits when the shift is subtracted again.
@@ -196,7 +223,9 @@ def test_align_has_the_disparity_of_scipy_and_does_not_shrink_what_disagrees() -
     assert move.disparity > 0.5
     placed = move.apply(points)
     np.testing.assert_allclose(placed.mean(axis=0), 5 * reference.mean(axis=0))
-    assert np.square(placed - placed.mean(axis=0)).sum() == pytest.approx(25 * np.square(reference - reference.mean(axis=0)).sum())
+    assert np.square(placed - placed.mean(axis=0)).sum() == pytest.approx(
+        25 * np.square(reference - reference.mean(axis=0)).sum()
+    )
 
 
 def test_align_may_keep_lengths() -> None:
@@ -204,13 +233,20 @@ def test_align_may_keep_lengths() -> None:
     move = align(reference / 10, reference, rescale=False)
     assert move.scale == 1
     assert move.disparity == pytest.approx(0, abs=1e-12)
-    np.testing.assert_allclose(cdist(move.apply(reference / 10), move.apply(reference / 10)), cdist(reference, reference) / 10)
+    np.testing.assert_allclose(
+        cdist(move.apply(reference / 10), move.apply(reference / 10)),
+        cdist(reference, reference) / 10,
+    )
 
 
 def test_align_of_a_single_point_only_shifts() -> None:
     healthy, collapsed = np.random.default_rng(1).normal(size=(20, 2)), np.full((20, 2), 0.1)
-    np.testing.assert_allclose(align(collapsed, healthy).apply(collapsed), np.tile(healthy.mean(axis=0), (20, 1)))
-    np.testing.assert_allclose(align(healthy, collapsed).apply(healthy), healthy - healthy.mean(axis=0) + 0.1)
+    np.testing.assert_allclose(
+        align(collapsed, healthy).apply(collapsed), np.tile(healthy.mean(axis=0), (20, 1))
+    )
+    np.testing.assert_allclose(
+        align(healthy, collapsed).apply(healthy), healthy - healthy.mean(axis=0) + 0.1
+    )
     assert align(healthy, collapsed).disparity == align(collapsed, collapsed).disparity == 1
 
 
@@ -221,7 +257,9 @@ def test_align_refuses_maps_of_other_users() -> None:
 
 def test_cohort_picks_are_the_closest_and_of_equals_the_lowest() -> None:
     n_interactions = np.array([5, 700, 5, 49, 51, 5, 350, 340])
-    picks = {target: rows.tolist() for target, rows in cohort_picks(n_interactions, n_each=2).items()}
+    picks = {
+        target: rows.tolist() for target, rows in cohort_picks(n_interactions, n_each=2).items()
+    }
     assert picks == {5: [0, 2], 50: [3, 4], 350: [6, 7]}
     assert cohort_picks(n_interactions, (5,), n_each=99)[5].shape == (8,)
     with pytest.raises(ConfigError, match="n_each must be at least 1"):

@@ -1,4 +1,6 @@
-"""Kinds of pairs against plants and brute force, shares of helpful transfer against loops, and both in the simulator."""
+"""Kinds of pairs against plants and brute force, shares of helpful transfer against loops, and both
+in the simulator.
+"""
 
 import numpy as np
 import pytest
@@ -7,28 +9,42 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from coterie.collaboration.distances import w2_distances
-from coterie.collaboration.pairs import GLOBAL, PairKind, PairRules, classify_pairs, distance_by_kind, helpful_transfer
-from coterie.collaboration.posteriors import encode_users
-from coterie.collaboration.transfer import draw_users, gradient_transfer
 from coterie.config import RunConfig
-from coterie.data.simulate import Service
 from coterie.data.split import Part
 from coterie.errors import ConfigError, DataError
+from coterie.lab.collaboration.distances import w2_distances
+from coterie.lab.collaboration.pairs import (
+    GLOBAL,
+    PairKind,
+    PairRules,
+    classify_pairs,
+    distance_by_kind,
+    helpful_transfer,
+)
+from coterie.lab.collaboration.posteriors import encode_users
+from coterie.lab.collaboration.transfer import draw_users, gradient_transfer
 from coterie.models.multvae import MultVAE
+from coterie.simulation.service import Service
 from coterie.sparse import SparseRows
 from coterie.training.trainer import train
 from test_sparse import random_dense
 
 
 def planted() -> tuple[csr_array, dict[str, list[int]]]:
-    """Two communities of 40 items each. In the first: core users with most items, light users with five of a core user's, and
+    """Two communities of 40 items each. In the first: core users with most items, light users with
+    five of a core user's, and
     halves, who have the first or the second 20 items and so nothing in common with each other."""
     rng = np.random.default_rng(3)
     rows: list[np.ndarray] = []
     who: dict[str, list[int]] = {"core": [], "light": [], "low": [], "high": [], "other": []}
     whole, low, high = np.arange(40), np.arange(20), np.arange(20, 40)
-    sizes = {"core": (whole, 36, 12), "light": (whole, 5, 6), "low": (low, 18, 6), "high": (high, 18, 6), "other": (whole + 40, 36, 20)}
+    sizes = {
+        "core": (whole, 36, 12),
+        "light": (whole, 5, 6),
+        "low": (low, 18, 6),
+        "high": (high, 18, 6),
+        "other": (whole + 40, 36, 20),
+    }
     for name, (items, size, n_users) in sizes.items():
         for _ in range(n_users):
             who[name].append(len(rows))
@@ -55,8 +71,16 @@ def test_planted_pairs_are_found() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(2, 12), st.integers(1, 9), st.integers(0, 1000), st.floats(0, 0.5), st.floats(0.5, 1))
-def test_kinds_follow_their_definitions(n_users: int, n_items: int, seed: int, near: float, far: float) -> None:
+@given(
+    st.integers(2, 12),
+    st.integers(1, 9),
+    st.integers(0, 1000),
+    st.floats(0, 0.5),
+    st.floats(0.5, 1),
+)
+def test_kinds_follow_their_definitions(
+    n_users: int, n_items: int, seed: int, near: float, far: float
+) -> None:
     x = random_dense(n_users, n_items, seed)
     x[:, 0] = 1
     rules = PairRules(near=near, far=far, neighbours=3, linked=1)
@@ -65,7 +89,9 @@ def test_kinds_follow_their_definitions(n_users: int, n_items: int, seed: int, n
     jaccard = np.array([[len(a ^ b) / len(a | b) for b in sets] for a in sets])
     off = ~np.eye(n_users, dtype=bool)
     low, high = np.quantile(jaccard[off], [near, far])
-    order = [[v for v in np.argsort(row, kind="stable") if v != u][:3] for u, row in enumerate(jaccard)]
+    order = [
+        [v for v in np.argsort(row, kind="stable") if v != u][:3] for u, row in enumerate(jaccard)
+    ]
     for u in range(n_users):
         for v in range(n_users):
             if u == v:
@@ -86,12 +112,17 @@ def test_kinds_follow_their_definitions(n_users: int, n_items: int, seed: int, n
 def test_shares_of_helpful_transfer_are_those_of_a_loop() -> None:
     rng = np.random.default_rng(5)
     n_users = 30
-    transfer, kinds = rng.normal(size=(n_users, n_users)), rng.integers(0, len(PairKind), (n_users, n_users)).astype(np.int8)
+    transfer, kinds = (
+        rng.normal(size=(n_users, n_users)),
+        rng.integers(0, len(PairKind), (n_users, n_users)).astype(np.int8),
+    )
     np.fill_diagonal(kinds, -1)
     found = helpful_transfer(transfer, kinds, n_resamples=50, seed=7)
     total = sum(max(transfer[u, v], 0) for u in range(n_users) for v in range(n_users) if u != v)
     for kind in PairKind:
-        of_kind = [transfer[u, v] for u in range(n_users) for v in range(n_users) if kinds[u, v] == kind]
+        of_kind = [
+            transfer[u, v] for u in range(n_users) for v in range(n_users) if kinds[u, v] == kind
+        ]
         assert found.n_pairs[kind] == len(of_kind)
         assert found.helpful[kind] == pytest.approx(np.mean([one > 0 for one in of_kind]))
         assert found.mean[kind] == pytest.approx(np.mean(of_kind))
@@ -107,11 +138,16 @@ def test_shares_of_helpful_transfer_are_those_of_a_loop() -> None:
 
 def test_latent_distances_by_kind_are_those_of_a_loop() -> None:
     rng = np.random.default_rng(5)
-    distance, kinds = rng.uniform(size=(30, 30)), rng.integers(0, len(PairKind), (30, 30)).astype(np.int8)
+    distance, kinds = (
+        rng.uniform(size=(30, 30)),
+        rng.integers(0, len(PairKind), (30, 30)).astype(np.int8),
+    )
     np.fill_diagonal(kinds, -1)
     found = distance_by_kind(distance, kinds, n_resamples=200, seed=7)
     for kind in PairKind:
-        assert found.relative[kind] == pytest.approx(distance[kinds == kind].mean() / distance[kinds >= 0].mean())
+        assert found.relative[kind] == pytest.approx(
+            distance[kinds == kind].mean() / distance[kinds >= 0].mean()
+        )
         value, low, high = found.of(kind)
         assert low < value < high
         assert found.gain_over(found, kind) == (0, 0, 0)
@@ -120,7 +156,10 @@ def test_latent_distances_by_kind_are_those_of_a_loop() -> None:
 
 def test_differences_between_settings_are_paired() -> None:
     rng = np.random.default_rng(5)
-    transfer, kinds = rng.uniform(size=(40, 40)), rng.integers(0, len(PairKind), (40, 40)).astype(np.int8)
+    transfer, kinds = (
+        rng.uniform(size=(40, 40)),
+        rng.integers(0, len(PairKind), (40, 40)).astype(np.int8),
+    )
     np.fill_diagonal(kinds, -1)
     one, other = (helpful_transfer(transfer + shift, kinds, seed=7) for shift in (0.0, 1e-9))
     value, low, high = one.share_of(*GLOBAL)
@@ -145,7 +184,9 @@ def test_nobody_to_pair_with_is_refused() -> None:
         helpful_transfer(np.ones((2, 3)), np.ones((2, 3)), seed=0)
 
 
-@pytest.mark.parametrize("wrong", [{"near": 0.6}, {"far": 1.1}, {"subset": 0}, {"neighbours": 0}, {"linked": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"near": 0.6}, {"far": 1.1}, {"subset": 0}, {"neighbours": 0}, {"linked": 0}]
+)
 def test_rules_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="pair rules need"):
         PairRules(**wrong)  # type: ignore[arg-type]
@@ -156,23 +197,39 @@ def test_rules_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
 
 @pytest.fixture(scope="module")
 def simulated() -> tuple[csr_array, np.ndarray, np.ndarray, np.ndarray]:
-    """Histories of 250 training users, the niche each likes best, latent distances and cosines of gradients in a trained model."""
+    """Histories of 250 training users, the niche each likes best, latent distances and cosines of
+    gradients in a trained model.
+    """
     service = Service(n_users=700, n_items=300, seed=1)
     data = service.dataset(held_out_users=50)
     model = {"name": "mult-vae", "hidden_dims": [64], "latent_dim": 16, "anneal_steps": 300}
-    trained = train(data, RunConfig.of({"model": model, "training": {"epochs": 30, "batch_size": 100, "learning_rate": 3e-3}}))
+    trained = train(
+        data,
+        RunConfig.of(
+            {"model": model, "training": {"epochs": 30, "batch_size": 100, "learning_rate": 3e-3}}
+        ),
+    )
     network, histories = trained.network, data.train[:250]
     assert isinstance(network, MultVAE)
     ids = data.users.ids_of(np.flatnonzero(data.split.user_part == Part.TRAIN)[:250])
     main_taste = service.users(np.array(ids) - 1).tastes.argmax(axis=1)
     rows = SparseRows.from_csr(histories)
     posteriors = encode_users(network, rows)
-    transfer = gradient_transfer(network, draw_users(posteriors, rows, 4, torch.Generator().manual_seed(1))).numpy()
+    transfer = gradient_transfer(
+        network, draw_users(posteriors, rows, 4, torch.Generator().manual_seed(1))
+    ).numpy()
     norms = np.sqrt(transfer.diagonal())
-    return histories, main_taste, w2_distances(posteriors, posteriors).numpy(), transfer / np.outer(norms, norms)
+    return (
+        histories,
+        main_taste,
+        w2_distances(posteriors, posteriors).numpy(),
+        transfer / np.outer(norms, norms),
+    )
 
 
-def test_users_of_one_taste_are_neighbours_in_latent_space(simulated: tuple[csr_array, np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_users_of_one_taste_are_neighbours_in_latent_space(
+    simulated: tuple[csr_array, np.ndarray, np.ndarray, np.ndarray],
+) -> None:
     _, main_taste, distance, _ = simulated
     kinds = np.where(main_taste[:, None] == main_taste, PairKind.LOCAL, PairKind.UNRELATED)
     np.fill_diagonal(kinds, -1)
@@ -193,9 +250,14 @@ def test_alike_users_of_the_simulator_help_each_other_and_strangers_do_not(
     assert latent.of(PairKind.LOCAL)[2] < latent.of(PairKind.UNRELATED)[1]
 
 
-def test_light_users_planted_in_heavy_ones_are_their_subsets(simulated: tuple[csr_array, np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_light_users_planted_in_heavy_ones_are_their_subsets(
+    simulated: tuple[csr_array, np.ndarray, np.ndarray, np.ndarray],
+) -> None:
     histories = simulated[0]
-    heavy, rng = np.argsort(-np.diff(histories.indptr), kind="stable")[:20], np.random.default_rng(3)
+    heavy, rng = (
+        np.argsort(-np.diff(histories.indptr), kind="stable")[:20],
+        np.random.default_rng(3),
+    )
     light = np.zeros((len(heavy), histories.shape[1]))
     for at, user in enumerate(heavy):
         light[at, rng.choice(histories[[user]].indices, 4, replace=False)] = 1

@@ -11,10 +11,12 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.func import grad, vmap
 
-from coterie.collaboration import transfer as transfer_module
-from coterie.collaboration.influence import influence_by_distance
-from coterie.collaboration.posteriors import Posteriors, encode_users
-from coterie.collaboration.sharing import (
+from coterie.config import TrainingConfig
+from coterie.errors import ConfigError, DataError, NumericalError
+from coterie.lab.collaboration import transfer as transfer_module
+from coterie.lab.collaboration.influence import influence_by_distance
+from coterie.lab.collaboration.posteriors import Posteriors, encode_users
+from coterie.lab.collaboration.sharing import (
     KINDS,
     SharingPairs,
     TheoremTable,
@@ -27,9 +29,14 @@ from coterie.collaboration.sharing import (
     sharing_pairs,
     theorem_table,
 )
-from coterie.collaboration.transfer import UserDraws, decoder_factors, draw_users, gradient_norms, gradient_transfer, pair_transfer
-from coterie.config import TrainingConfig
-from coterie.errors import ConfigError, DataError, NumericalError
+from coterie.lab.collaboration.transfer import (
+    UserDraws,
+    decoder_factors,
+    draw_users,
+    gradient_norms,
+    gradient_transfer,
+    pair_transfer,
+)
 from coterie.models.autoencoder import Autoencoder
 from coterie.models.ease import Ease, EaseConfig
 from coterie.models.linear_path_vae import LinearPathVAE, LinearPathVAEConfig
@@ -48,12 +55,22 @@ def generator(seed: int = 0, device: str = "cpu") -> torch.Generator:
     return torch.Generator(device).manual_seed(seed)
 
 
-def model(kind: str = "mult-vae (7, 5)", n_items: int = N_ITEMS, seed: int = 0, *, spread: float = 1.0) -> Autoencoder:
-    """In float64, its weights drawn anew and larger than at the start of a training, so that all terms matter."""
+def model(
+    kind: str = "mult-vae (7, 5)", n_items: int = N_ITEMS, seed: int = 0, *, spread: float = 1.0
+) -> Autoencoder:
+    """In float64, its weights drawn anew and larger than at the start of a training, so that all
+    terms matter.
+    """
     if kind == "recvae":
-        network: Autoencoder = RecVAE(n_items, RecVAEConfig(hidden_dim=6, latent_dim=LATENT), generator(seed))
+        network: Autoencoder = RecVAE(
+            n_items, RecVAEConfig(hidden_dim=6, latent_dim=LATENT), generator(seed)
+        )
     else:
-        network = MultVAE(n_items, MultVAEConfig(hidden_dims=HIDDEN_DIMS[kind], latent_dim=LATENT), generator(seed))
+        network = MultVAE(
+            n_items,
+            MultVAEConfig(hidden_dims=HIDDEN_DIMS[kind], latent_dim=LATENT),
+            generator(seed),
+        )
     network.double()
     for value in network.parameters():
         value.data.normal_(0, spread * len(value) ** -0.25, generator=generator(seed + 1))
@@ -73,7 +90,11 @@ def drawn(network: Autoencoder, n_users: int = 6, n_draws: int = 3, seed: int = 
 
 def decoder_of(network: Autoencoder) -> dict[str, Tensor]:
     """In the order of the layers."""
-    weights = {name: value.detach() for name, value in network.named_parameters() if name.startswith(("decoder", "output"))}
+    weights = {
+        name: value.detach()
+        for name, value in network.named_parameters()
+        if name.startswith(("decoder", "output"))
+    }
     return dict(sorted(weights.items(), key=lambda item: item[0].split(".")[:-1]))
 
 
@@ -81,23 +102,35 @@ def dense_loss(weights: dict[str, Tensor], z: Tensor, x: Tensor) -> Tensor:
     """The loss written a second time, for one point and a dense history."""
     for i in range(len(weights) // 2 - 1):
         z = torch.tanh(weights[f"decoder.{i}.weight"] @ z + weights[f"decoder.{i}.bias"])
-    return -(x * torch.log_softmax(weights["output.weight"] @ z + weights["output.bias"], dim=0)).sum()
+    return -(
+        x * torch.log_softmax(weights["output.weight"] @ z + weights["output.bias"], dim=0)
+    ).sum()
 
 
 def point_gradients(network: Autoencoder, z: Tensor, rows: SparseRows) -> Tensor:
     """``[n, n_parameters]``: one gradient a point, written out."""
-    found = vmap(grad(dense_loss), in_dims=(None, 0, 0))(decoder_of(network), z, torch.from_numpy(to_dense(rows)))
+    found = vmap(grad(dense_loss), in_dims=(None, 0, 0))(
+        decoder_of(network), z, torch.from_numpy(to_dense(rows))
+    )
     return torch.cat([value.flatten(1) for value in found.values()], dim=1)
 
 
-def user_gradients(network: Autoencoder, users: UserDraws, rows: SparseRows | None = None) -> Tensor:
+def user_gradients(
+    network: Autoencoder, users: UserDraws, rows: SparseRows | None = None
+) -> Tensor:
     """``[n, n_parameters]``: the mean over each user's points."""
     rows = users.rows if rows is None else rows
-    return torch.stack([point_gradients(network, users.z[:, s], rows) for s in range(users.n_draws)]).mean(dim=0)
+    return torch.stack(
+        [point_gradients(network, users.z[:, s], rows) for s in range(users.n_draws)]
+    ).mean(dim=0)
 
 
-def assert_near(found: Tensor | np.ndarray, expected: Tensor | np.ndarray, rtol: float = 1e-9) -> None:
-    torch.testing.assert_close(torch.as_tensor(found), torch.as_tensor(expected), rtol=rtol, atol=1e-12)
+def assert_near(
+    found: Tensor | np.ndarray, expected: Tensor | np.ndarray, rtol: float = 1e-9
+) -> None:
+    torch.testing.assert_close(
+        torch.as_tensor(found), torch.as_tensor(expected), rtol=rtol, atol=1e-12
+    )
 
 
 # Transfer.
@@ -111,28 +144,41 @@ def test_decoder_factors_are_the_gradients_of_points(kind: str) -> None:
     z = torch.randn(5, LATENT, generator=generator(), dtype=torch.float64)
 
     def written_out(less: SparseRows | None) -> Tensor:
-        parts = [[torch.einsum("po,pi->poi", d, h).flatten(1), d] for d, h in decoder_factors(network, z, rows, less)]
+        parts = [
+            [torch.einsum("po,pi->poi", d, h).flatten(1), d]
+            for d, h in decoder_factors(network, z, rows, less)
+        ]
         return torch.cat([one for layer in parts for one in layer], dim=1)
 
     assert_near(written_out(None), point_gradients(network, z, rows))
-    assert_near(written_out(less), point_gradients(network, z, rows) - point_gradients(network, z, less))
+    assert_near(
+        written_out(less), point_gradients(network, z, rows) - point_gradients(network, z, less)
+    )
     assert not any(module._forward_hooks for module in network.modules())
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_MODEL)
 @pytest.mark.parametrize("n_draws", [0, 1, 3])
-def test_transfer_is_the_product_of_gradients(kind: str, n_draws: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transfer_is_the_product_of_gradients(
+    kind: str, n_draws: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = model(kind)
     users, others = drawn(network, 7, n_draws), drawn(network, 5, max(1, 2 * n_draws), seed=9)
     own, other = user_gradients(network, users), user_gradients(network, others)
-    monkeypatch.setattr(transfer_module, "BYTES_AT_ONCE", 2 * users.n_draws * N_ITEMS * 8)  # blocks of two users and of one
+    monkeypatch.setattr(
+        transfer_module, "BYTES_AT_ONCE", 2 * users.n_draws * N_ITEMS * 8
+    )  # blocks of two users and of one
     assert [len(block) for block in users.blocks()] == [2, 2, 2, 1]
     steps: list[tuple[int, int]] = []
-    assert_near(gradient_transfer(network, users, progress=lambda *step: steps.append(step)), own @ own.t())
+    assert_near(
+        gradient_transfer(network, users, progress=lambda *step: steps.append(step)), own @ own.t()
+    )
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert_near(gradient_transfer(network, users, others), own @ other.t())
     assert_near(gradient_norms(network, users), own.norm(dim=1))
-    assert_near(pair_transfer(network, users.take(torch.arange(5)), others), (own[:5] * other).sum(dim=1))
+    assert_near(
+        pair_transfer(network, users.take(torch.arange(5)), others), (own[:5] * other).sum(dim=1)
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -159,7 +205,9 @@ def test_transfer_in_float32_is_near() -> None:
     expected = gradient_transfer(network, users)
     found = gradient_transfer(network.float(), UserDraws(users.rows, users.z.float()))
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+    torch.testing.assert_close(
+        found.double(), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())
+    )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
@@ -167,7 +215,10 @@ def test_transfer_on_cuda() -> None:
     network = model()
     users = drawn(network)
     rows = SparseRows(users.rows.indices.cuda(), users.rows.offsets.cuda(), N_ITEMS)
-    expected, on_device = pairs_of(network, users, 20), pairs_of(network.cuda(), UserDraws(rows, users.z.cuda()), 20, "cuda")
+    expected, on_device = (
+        pairs_of(network, users, 20),
+        pairs_of(network.cuda(), UserDraws(rows, users.z.cuda()), 20, "cuda"),
+    )
     assert_near(on_device.transfer, expected.transfer)
     table = theorem_table(network, UserDraws(rows, users.z.cuda()), on_device, np.array([1e-5]))
     assert_near(table.change, table.predicted, rtol=1e-2)
@@ -176,13 +227,16 @@ def test_transfer_on_cuda() -> None:
 def test_the_linear_path_has_no_part_in_the_loss() -> None:
     plain = model("mult-vae (7,)")
     path = Ease.fit(csr_array(to_dense(histories(30, 5))), EaseConfig(l2=1.0))
-    with_path = LinearPathVAE(N_ITEMS, LinearPathVAEConfig(hidden_dims=(7,), latent_dim=LATENT), generator(), path).double()
+    with_path = LinearPathVAE(
+        N_ITEMS, LinearPathVAEConfig(hidden_dims=(7,), latent_dim=LATENT), generator(), path
+    ).double()
     with_path.load_state_dict(with_path.state_dict() | plain.state_dict())
     users = drawn(plain)
     assert torch.equal(gradient_transfer(with_path, users), gradient_transfer(plain, users))
     pairs = pairs_of(with_path, users, 4)
     assert_near(
-        theorem_table(with_path, users, pairs, np.array([1e-4])).change, theorem_table(plain, users, pairs, np.array([1e-4])).change
+        theorem_table(with_path, users, pairs, np.array([1e-4])).change,
+        theorem_table(plain, users, pairs, np.array([1e-4])).change,
     )
 
 
@@ -191,7 +245,12 @@ def test_draws_of_users_are_the_posteriors() -> None:
     posteriors = encode_users(network, rows)
     users = draw_users(posteriors, rows, 5000, generator())
     assert users.z.shape == (4, 5000, LATENT)
-    torch.testing.assert_close(users.z.mean(dim=1), posteriors.mu, rtol=0, atol=5 / 5000**0.5 * float(posteriors.sigma.max()))
+    torch.testing.assert_close(
+        users.z.mean(dim=1),
+        posteriors.mu,
+        rtol=0,
+        atol=5 / 5000**0.5 * float(posteriors.sigma.max()),
+    )
     torch.testing.assert_close(users.z.std(dim=1), posteriors.sigma, rtol=0.06, atol=0)
     assert torch.equal(draw_users(posteriors, rows, 0, generator()).z[:, 0], posteriors.mu)
     with pytest.raises(ConfigError, match="n_draws must be 0"):
@@ -203,10 +262,14 @@ def test_draws_of_users_are_the_posteriors() -> None:
 # The radius and its parts.
 
 
-def pairs_of(network: Autoencoder, users: UserDraws, n_pairs: int, device: str = "cpu", **options: Any) -> SharingPairs:
+def pairs_of(
+    network: Autoencoder, users: UserDraws, n_pairs: int, device: str = "cpu", **options: Any
+) -> SharingPairs:
     posteriors = encode_users(network, users.rows)
     lipschitz = lipschitz_estimate(network, posteriors, users.rows, 50, generator(device=device))
-    return sharing_pairs(network, posteriors, users, *draw_pairs(len(users), n_pairs, 3, **options), lipschitz)
+    return sharing_pairs(
+        network, posteriors, users, *draw_pairs(len(users), n_pairs, 3, **options), lipschitz
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_MODEL)
@@ -224,11 +287,17 @@ def test_lipschitz_estimate_is_the_largest_slope_between_its_points(kind: str) -
     network, rows = model(kind), histories(9)
     posteriors = encode_users(network, rows)
     user, z, other = lipschitz_points(posteriors, 40, generator(4))
-    difference = point_gradients(network, z, rows.take(user)) - point_gradients(network, other, rows.take(user))
+    difference = point_gradients(network, z, rows.take(user)) - point_gradients(
+        network, other, rows.take(user)
+    )
     distance = (z - other).norm(dim=1)
-    assert_near(gradient_slopes(network, rows, user, z, other), difference.norm(dim=1) / distance, rtol=1e-7)
+    assert_near(
+        gradient_slopes(network, rows, user, z, other), difference.norm(dim=1) / distance, rtol=1e-7
+    )
     expected = float((difference.norm(dim=1) / distance).max())
-    assert lipschitz_estimate(network, posteriors, rows, 40, generator(4)) == pytest.approx(expected, rel=1e-9)
+    assert lipschitz_estimate(network, posteriors, rows, 40, generator(4)) == pytest.approx(
+        expected, rel=1e-9
+    )
     assert distance.max() > 50 * distance.min()  # far pairs and near ones
 
 
@@ -236,9 +305,15 @@ def test_lipschitz_estimate_of_a_linear_decoder() -> None:
     network, rows = model("recvae"), histories(9)
     posteriors = encode_users(network, rows)
     _, z, other = lipschitz_points(posteriors, 60, generator(4))
-    # Over a ball of radius R: ‖d(δ⊗(z,1))‖ ≤ ‖dδ‖ √(R² + 1) + ‖δ‖ ‖dz‖, with ‖dδ‖ ≤ n/2 ‖W‖ ‖dz‖ and ‖δ‖ ≤ n + √n.
+    # Over a ball of radius R: ‖d(δ⊗(z,1))‖ ≤ ‖dδ‖ √(R² + 1) + ‖δ‖ ‖dz‖, with ‖dδ‖ ≤ n/2 ‖W‖ ‖dz‖
+    # and ‖δ‖ ≤ n + √n.
     n, radius = int(rows.counts.max()), float(torch.cat([z, other]).norm(dim=1).max())
-    slope = n / 2 * float(torch.linalg.matrix_norm(network.output.weight.detach(), 2)) * (radius**2 + 1) ** 0.5
+    slope = (
+        n
+        / 2
+        * float(torch.linalg.matrix_norm(network.output.weight.detach(), 2))
+        * (radius**2 + 1) ** 0.5
+    )
     assert 0 < lipschitz_estimate(network, posteriors, rows, 60, generator(4)) <= slope + n + n**0.5
     # Without weights δ is constant and the gradient linear in z: every slope is ‖δ‖.
     network.output.weight.data.zero_()
@@ -246,7 +321,9 @@ def test_lipschitz_estimate_of_a_linear_decoder() -> None:
     delta = rows.counts.unsqueeze(1) * softmax - torch.from_numpy(to_dense(rows))
     user = lipschitz_points(posteriors, 60, generator(4))[0]
     expected = float(delta.norm(dim=1)[user].max())
-    assert lipschitz_estimate(network, posteriors, rows, 60, generator(4)) == pytest.approx(expected, rel=1e-9)
+    assert lipschitz_estimate(network, posteriors, rows, 60, generator(4)) == pytest.approx(
+        expected, rel=1e-9
+    )
 
 
 def test_sharing_pairs_hold_what_they_say() -> None:
@@ -261,7 +338,9 @@ def test_sharing_pairs_hold_what_they_say() -> None:
     assert_near(pairs.gradient_distance, (own[u] - own[v]).norm(dim=1), rtol=1e-6)
     at_v = UserDraws(users.rows.take(torch.from_numpy(u)), users.z[v])
     assert_near(pairs.mismatch, (own[v] - user_gradients(network, at_v)).norm(dim=1))
-    gap, wide = (getattr(posteriors, name)[u] - getattr(posteriors, name)[v] for name in ("mu", "sigma"))
+    gap, wide = (
+        getattr(posteriors, name)[u] - getattr(posteriors, name)[v] for name in ("mu", "sigma")
+    )
     assert_near(pairs.w1_low, gap.norm(dim=1))
     assert_near(pairs.w1_high, (gap.square().sum(dim=1) + wide.square().sum(dim=1)).sqrt())
     assert_near(pairs.radius, np.maximum(pairs.gradient_norm - pairs.mismatch, 0) / pairs.lipschitz)
@@ -271,7 +350,9 @@ def test_sharing_pairs_hold_what_they_say() -> None:
 
 
 def test_the_bound_by_transport_holds_where_the_posterior_is_a_point() -> None:
-    """At the means W1 is ‖Δmu‖, and a slope between those very points makes the bound a true one."""
+    """At the means W1 is ‖Δmu‖, and a slope between those very points makes the bound a true
+    one.
+    """
     network, rows = model(), histories(8)
     posteriors = encode_users(network, rows)
     u, v = (torch.from_numpy(one) for one in draw_pairs(8, 40, 3))
@@ -279,7 +360,9 @@ def test_the_bound_by_transport_holds_where_the_posterior_is_a_point() -> None:
     points = Posteriors(posteriors.mu, torch.zeros_like(posteriors.sigma))
     users = draw_users(points, rows, 0, generator())
     pairs = sharing_pairs(network, points, users, u.numpy(), v.numpy(), float(slopes.max()))
-    assert (pairs.gradient_distance <= pairs.mismatch + pairs.lipschitz * pairs.w1_high + 1e-9).all()
+    assert (
+        pairs.gradient_distance <= pairs.mismatch + pairs.lipschitz * pairs.w1_high + 1e-9
+    ).all()
     assert (pairs.inside <= pairs.inside_exactly).all()
     assert (pairs.inside_exactly <= (pairs.transfer > 0)).all()
 
@@ -299,7 +382,14 @@ def test_what_makes_no_radius_is_refused() -> None:
     with pytest.raises(DataError, match="two different latent points"):
         lipschitz_estimate(network, same, rows, 10, generator())
     with pytest.raises(ConfigError, match="above 0, found 0"):
-        sharing_pairs(network, posteriors, draw_users(posteriors, rows, 0, generator()), np.array([0]), np.array([1]), 0.0)
+        sharing_pairs(
+            network,
+            posteriors,
+            draw_users(posteriors, rows, 0, generator()),
+            np.array([0]),
+            np.array([1]),
+            0.0,
+        )
 
 
 # The inequality that must never be broken.
@@ -314,9 +404,13 @@ def trained(config: MultVAEConfig | RecVAEConfig, rows: SparseRows, steps: int) 
 
 @pytest.mark.parametrize("steps", [0, 60])
 @pytest.mark.parametrize(
-    "config", [MultVAEConfig(hidden_dims=(12,), latent_dim=4), RecVAEConfig(hidden_dim=12, latent_dim=4)], ids=["mult-vae", "recvae"]
+    "config",
+    [MultVAEConfig(hidden_dims=(12,), latent_dim=4), RecVAEConfig(hidden_dim=12, latent_dim=4)],
+    ids=["mult-vae", "recvae"],
 )
-def test_a_gradient_nearer_than_its_length_always_helps(config: MultVAEConfig | RecVAEConfig, steps: int) -> None:
+def test_a_gradient_nearer_than_its_length_always_helps(
+    config: MultVAEConfig | RecVAEConfig, steps: int
+) -> None:
     rows = histories(120, 3, n_items=40)
     network = trained(config, rows, steps)
     users = draw_users(encode_users(network, rows), rows, 2, generator())
@@ -329,8 +423,13 @@ def test_a_gradient_nearer_than_its_length_always_helps(config: MultVAEConfig | 
     own = user_gradients(network, users)
     distance = (own[pairs.user] - own[pairs.other]).norm(dim=1).numpy()
     transfer = gradient_transfer(network, users).numpy()[pairs.user, pairs.other]
-    assert broken_implications(gradient_norms(network, users).numpy()[pairs.user], distance, transfer) == 0
-    assert broken_implications(np.ones(3), np.array([0.5, 0.5, 2]), np.array([0.1, -0.1, -0.1])) == 1
+    assert (
+        broken_implications(gradient_norms(network, users).numpy()[pairs.user], distance, transfer)
+        == 0
+    )
+    assert (
+        broken_implications(np.ones(3), np.array([0.5, 0.5, 2]), np.array([0.1, -0.1, -0.1])) == 1
+    )
 
 
 # The theorem, by doing.
@@ -348,21 +447,30 @@ def test_theorem_table_takes_the_real_step() -> None:
 
     def losses(weights: dict[str, Tensor]) -> Tensor:
         x = torch.from_numpy(to_dense(users.rows))
-        return torch.stack([vmap(dense_loss, in_dims=(None, 0, 0))(weights, users.z[:, s], x) for s in range(3)]).mean(dim=0)
+        return torch.stack(
+            [vmap(dense_loss, in_dims=(None, 0, 0))(weights, users.z[:, s], x) for s in range(3)]
+        ).mean(dim=0)
 
     weights, own = decoder_of(network), user_gradients(network, users)
     for r, rate in enumerate(rates):
         for p, (u, v) in enumerate(zip(pairs.user, pairs.other, strict=True)):
             parts = torch.split(own[v], [value.numel() for value in weights.values()])
-            moved = {name: value - rate * part.view_as(value) for (name, value), part in zip(weights.items(), parts, strict=True)}
-            assert table.change[r, p] == pytest.approx(float(losses(moved)[u] - losses(weights)[u]), rel=1e-6, abs=1e-10)
+            moved = {
+                name: value - rate * part.view_as(value)
+                for (name, value), part in zip(weights.items(), parts, strict=True)
+            }
+            assert table.change[r, p] == pytest.approx(
+                float(losses(moved)[u] - losses(weights)[u]), rel=1e-6, abs=1e-10
+            )
     fell = table.change < 0
     for counts, inside in (
         (table.by_radius, pairs.inside),
         (table.by_distance, pairs.inside_exactly),
         (table.by_transfer, pairs.transfer > 0),
     ):
-        expected = [[[(side & f).sum(), (side & ~f).sum()] for side in (inside, ~inside)] for f in fell]
+        expected = [
+            [[(side & f).sum(), (side & ~f).sum()] for side in (inside, ~inside)] for f in fell
+        ]
         assert counts.tolist() == np.array(expected).tolist()
 
 
@@ -370,7 +478,9 @@ def test_theorem_table_takes_the_real_step() -> None:
 def test_change_is_the_predicted_one_up_to_the_square_of_the_rate(kind: str) -> None:
     network = model(kind)
     users = drawn(network)
-    table = theorem_table(network, users, pairs_of(network, users, 20, n_others=3), np.array([4e-6, 2e-6, 1e-6]))
+    table = theorem_table(
+        network, users, pairs_of(network, users, 20, n_others=3), np.array([4e-6, 2e-6, 1e-6])
+    )
     error = np.abs(table.change - table.predicted).max(axis=1)
     assert error[0] < 1e-2 * np.abs(table.predicted[0]).max()
     assert error[0] / error[1] == pytest.approx(4, rel=0.05)
@@ -381,7 +491,9 @@ def planted() -> tuple[MultVAE, UserDraws, TheoremTable, SharingPairs]:
     """Two clusters of users with equal items within and none in common between."""
     dense = np.zeros((8, N_ITEMS))
     dense[:4, :5], dense[4:, 9:15] = 1, 1
-    network = MultVAE(N_ITEMS, MultVAEConfig(hidden_dims=(7,), latent_dim=LATENT), generator()).double()
+    network = MultVAE(
+        N_ITEMS, MultVAEConfig(hidden_dims=(7,), latent_dim=LATENT), generator()
+    ).double()
     posteriors = encode_users(network, sparse(dense))
     users = draw_users(posteriors, sparse(dense), 0, generator())
     lipschitz = lipschitz_estimate(network, posteriors, users.rows, 100, generator())
@@ -421,10 +533,19 @@ def test_influence_intervals_are_those_of_a_bootstrap_by_hand(same: bool) -> Non
     n, m = 6, 6 if same else 4
     transfer, distance, mask = rng.normal(size=(n, m)), rng.random((n, m)), rng.random((n, m)) < 0.8
     curve = influence_by_distance(
-        transfer, distance, np.ones(n), None if same else np.ones(m), seed=5, mask=mask, n_bins=1, n_resamples=200
+        transfer,
+        distance,
+        np.ones(n),
+        None if same else np.ones(m),
+        seed=5,
+        mask=mask,
+        n_bins=1,
+        n_resamples=200,
     )
     draw = np.random.default_rng(5)
-    counts, other_counts = (draw.multinomial(size, np.full(size, 1 / size), size=200) for size in (n, m))
+    counts, other_counts = (
+        draw.multinomial(size, np.full(size, 1 / size), size=200) for size in (n, m)
+    )
     other_counts = counts if same else other_counts
     means = []
     for drawn_users, drawn_others in zip(counts, other_counts, strict=True):
@@ -435,7 +556,9 @@ def test_influence_intervals_are_those_of_a_bootstrap_by_hand(same: bool) -> Non
             if mask[u, v] and not (same and u == v)
         ]
         means += [np.mean(pairs)] if pairs else []
-    assert [curve.transfer_low[0], curve.transfer_high[0]] == pytest.approx(np.percentile(means, [2.5, 97.5]).tolist())
+    assert [curve.transfer_low[0], curve.transfer_high[0]] == pytest.approx(
+        np.percentile(means, [2.5, 97.5]).tolist()
+    )
     assert (curve.cosine_low, curve.cosine_high) == (curve.transfer_low, curve.transfer_high)
 
 
@@ -445,7 +568,15 @@ def test_influence_intervals_cover_the_truth_as_often_as_they_say() -> None:
     for seed in range(100):
         effect, other_effect = rng.normal(size=40), rng.normal(size=40)
         transfer = effect[:, None] + other_effect + rng.normal(size=(40, 40))
-        curve = influence_by_distance(transfer, rng.random((40, 40)), np.ones(40), np.ones(40), seed=seed, n_bins=1, n_resamples=200)
+        curve = influence_by_distance(
+            transfer,
+            rng.random((40, 40)),
+            np.ones(40),
+            np.ones(40),
+            seed=seed,
+            n_bins=1,
+            n_resamples=200,
+        )
         hits += bool(curve.transfer_low[0] <= 0 <= curve.transfer_high[0])
     assert 86 <= hits <= 100
 

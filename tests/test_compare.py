@@ -14,7 +14,9 @@ NAME = "ndcg@100"
 
 
 def report_of(
-    values: np.ndarray | list[float], users: list[int] | np.ndarray | None = None, n_interactions: np.ndarray | None = None
+    values: np.ndarray | list[float],
+    users: list[int] | np.ndarray | None = None,
+    n_interactions: np.ndarray | None = None,
 ) -> EvaluationReport:
     ids = np.arange(len(values)) if users is None else np.asarray(users)
     counts = np.full(len(values), 20) if n_interactions is None else n_interactions
@@ -36,8 +38,12 @@ def test_interval_is_the_normal_one_for_many_users() -> None:
 
 def test_p_value_is_the_exact_sign_flip_one_for_few_users() -> None:
     gains = np.array([0.3, 0.1, -0.05, 0.2, 0.15, 0.02])
-    exact = stats.permutation_test((gains,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
-    gain = compare(report_of(gains), report_of(np.zeros(6)), seed=3, n_resamples=20_000).overall[NAME]
+    exact = stats.permutation_test(
+        (gains,), np.mean, permutation_type="samples", n_resamples=np.inf
+    ).pvalue
+    gain = compare(report_of(gains), report_of(np.zeros(6)), seed=3, n_resamples=20_000).overall[
+        NAME
+    ]
     assert gain.p_value == pytest.approx(exact, abs=0.01)
     assert math.isnan(gain.relative_difference)
 
@@ -45,12 +51,19 @@ def test_p_value_is_the_exact_sign_flip_one_for_few_users() -> None:
 def test_p_values_are_uniform_when_neither_is_better() -> None:
     rng = np.random.default_rng(5)
     zero = report_of(np.zeros(30))
-    p = [compare(report_of(rng.normal(size=30)), zero, seed=seed, n_resamples=200).overall[NAME].p_value for seed in range(150)]
+    p = [
+        compare(report_of(rng.normal(size=30)), zero, seed=seed, n_resamples=200)
+        .overall[NAME]
+        .p_value
+        for seed in range(150)
+    ]
     assert stats.kstest(p, "uniform").pvalue > 0.01
 
 
 def test_equal_reports_differ_by_nothing() -> None:
-    gain = compare(report_of(np.full(9, 0.4)), report_of(np.full(9, 0.4)), seed=0, n_resamples=100).overall[NAME]
+    gain = compare(
+        report_of(np.full(9, 0.4)), report_of(np.full(9, 0.4)), seed=0, n_resamples=100
+    ).overall[NAME]
     assert (gain.difference, gain.low, gain.high, gain.p_value) == (0.0, 0.0, 0.0, 1.0)
 
 
@@ -65,7 +78,9 @@ def test_compare_pairs_by_user_not_by_place() -> None:
 def test_compare_is_reproducible_by_its_seed() -> None:
     rng = np.random.default_rng(8)
     a, b = report_of(rng.random(40)), report_of(rng.random(40))
-    first, again, other = (compare(b, a, seed=seed, n_resamples=200).to_json() for seed in (1, 1, 2))
+    first, again, other = (
+        compare(b, a, seed=seed, n_resamples=200).to_json() for seed in (1, 1, 2)
+    )
     assert first == again
     assert first["metrics"][NAME]["low"] != other["metrics"][NAME]["low"]
 
@@ -73,7 +88,12 @@ def test_compare_is_reproducible_by_its_seed() -> None:
 def test_compare_by_cohort_sees_only_its_users() -> None:
     counts = np.repeat([7, 70], 20)
     b = np.repeat([0.2, 0.6], 20) + np.random.default_rng(0).normal(0, 0.01, 40)
-    comparison = compare(report_of(b, n_interactions=counts), report_of(np.full(40, 0.2), n_interactions=counts), seed=0, n_resamples=200)
+    comparison = compare(
+        report_of(b, n_interactions=counts),
+        report_of(np.full(40, 0.2), n_interactions=counts),
+        seed=0,
+        n_resamples=200,
+    )
     assert list(comparison.cohorts) == ["5-10", "51-100"]
     assert comparison.cohorts["51-100"][NAME].difference == pytest.approx(b[20:].mean() - 0.2)
     assert comparison.cohorts["51-100"][NAME].users == 20
@@ -81,9 +101,20 @@ def test_compare_by_cohort_sees_only_its_users() -> None:
 
 
 def test_compare_of_one_user_is_valid_json() -> None:
-    summary = json.loads(json.dumps(compare(report_of([0.5]), report_of([0.0]), seed=0, n_resamples=50).to_json(), allow_nan=False))
+    summary = json.loads(
+        json.dumps(
+            compare(report_of([0.5]), report_of([0.0]), seed=0, n_resamples=50).to_json(),
+            allow_nan=False,
+        )
+    )
     one = summary["metrics"][NAME]
-    assert (one["difference"], one["low"], one["high"], one["relative_difference"], one["p_value"]) == (0.5, None, None, None, 1.0)
+    assert (
+        one["difference"],
+        one["low"],
+        one["high"],
+        one["relative_difference"],
+        one["p_value"],
+    ) == (0.5, None, None, None, 1.0)
     assert summary["cohorts"]["11-50"][NAME]["users"] == 1
 
 
@@ -108,7 +139,12 @@ def test_compare_refuses_other_users_and_metrics() -> None:
 
 
 def test_pool_averages_a_user_over_their_runs() -> None:
-    pooled = pool([report_of([0.2, 0.4], [1, 2], np.array([9, 9])), report_of([0.8, 1.0], [2, 3], np.array([11, 5]))])
+    pooled = pool(
+        [
+            report_of([0.2, 0.4], [1, 2], np.array([9, 9])),
+            report_of([0.8, 1.0], [2, 3], np.array([11, 5])),
+        ]
+    )
     assert pooled.users.ids_of(range(3)) == [1, 2, 3]
     assert pooled.metrics[NAME].tolist() == pytest.approx([0.2, 0.6, 1.0])
     assert pooled.n_interactions.tolist() == [9, 11, 5]
@@ -120,7 +156,9 @@ def test_compare_runs_keeps_the_user_the_unit() -> None:
     once = compare(b, a, seed=0, n_resamples=300).overall[NAME]
     five_times = compare_runs([b] * 5, [a] * 5, seed=0, n_resamples=300).overall[NAME]
     assert five_times.users == 60
-    assert (five_times.low, five_times.high, five_times.p_value) == pytest.approx((once.low, once.high, once.p_value))
+    assert (five_times.low, five_times.high, five_times.p_value) == pytest.approx(
+        (once.low, once.high, once.p_value)
+    )
 
 
 def test_compare_runs_of_disjoint_splits_pools_all_users() -> None:
@@ -130,7 +168,9 @@ def test_compare_runs_of_disjoint_splits_pools_all_users() -> None:
     b = [report_of(rng.random(30), users) for users in splits]
     gain = compare_runs(b, a, seed=0, n_resamples=100).overall[NAME]
     assert gain.users == 90
-    assert gain.difference == pytest.approx(np.mean([y.mean(NAME) - x.mean(NAME) for x, y in zip(a, b, strict=True)]))
+    assert gain.difference == pytest.approx(
+        np.mean([y.mean(NAME) - x.mean(NAME) for x, y in zip(a, b, strict=True)])
+    )
 
 
 def test_compare_runs_refuses_runs_that_do_not_pair() -> None:

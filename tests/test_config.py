@@ -103,7 +103,13 @@ CLOSED_FORMS = ["ease", "popularity", "item-knn", "rp3beta", "slim", "ials"]
 def test_default_configuration_is_the_papers_mult_vae() -> None:
     model = RunConfig().model
     assert isinstance(model, MultVAEConfig)
-    assert (model.hidden_dims, model.latent_dim, model.keep_prob, model.beta, model.pia) == ((600,), 200, 0.5, 0.2, 0.0)
+    assert (model.hidden_dims, model.latent_dim, model.keep_prob, model.beta, model.pia) == (
+        (600,),
+        200,
+        0.5,
+        0.2,
+        0.0,
+    )
     assert (RunConfig().training.learning_rate, RunConfig().training.metric) == (1e-3, "ndcg@100")
 
 
@@ -134,8 +140,18 @@ def test_every_field_is_in_the_full_example() -> None:
     st.floats(0, allow_infinity=False, allow_nan=False),
     st.integers(0),
 )
-def test_as_json_comes_back_exactly(hidden_dims: list[int], keep_prob: float, pia: float, seed: int) -> None:
-    values = {"model": {"hidden_dims": hidden_dims, "keep_prob": keep_prob, "pia": pia, "name": "mult-vae"}, "training": {"seed": seed}}
+def test_as_json_comes_back_exactly(
+    hidden_dims: list[int], keep_prob: float, pia: float, seed: int
+) -> None:
+    values = {
+        "model": {
+            "hidden_dims": hidden_dims,
+            "keep_prob": keep_prob,
+            "pia": pia,
+            "name": "mult-vae",
+        },
+        "training": {"seed": seed},
+    }
     config = RunConfig.of(values)
     assert RunConfig.of(json.loads(json.dumps(config.as_json()))) == config
 
@@ -154,7 +170,9 @@ def test_training_is_refused_for_a_closed_form(name: str) -> None:
 @pytest.mark.parametrize("place", ["model", "training"])
 def test_of_refuses_an_unknown_field(place: str) -> None:
     with pytest.raises(ConfigError, match=rf"{place}.*lerning_rate.*found 0.1"):
-        RunConfig.of({"model": {"name": "mult-vae"}, place: {"name": "mult-vae", "lerning_rate": 0.1}})
+        RunConfig.of(
+            {"model": {"name": "mult-vae"}, place: {"name": "mult-vae", "lerning_rate": 0.1}}
+        )
     with pytest.raises(ConfigError, match="trainig"):
         RunConfig.of({"trainig": {}})
 
@@ -237,7 +255,9 @@ def test_chunks_are_refused_with_a_sample() -> None:
 
 def test_of_names_every_fault_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        RunConfig.of({"model": {"name": "mult-vae", "beta": -1, "pai": 1}, "training": {"epochs": 0}})
+        RunConfig.of(
+            {"model": {"name": "mult-vae", "beta": -1, "pai": 1}, "training": {"epochs": 0}}
+        )
     for place in ("model.mult-vae.beta", "model.mult-vae.pai", "training.epochs"):
         assert place in str(caught.value)
 
@@ -247,13 +267,18 @@ def test_of_refuses_an_unknown_model_and_names_the_known() -> None:
         RunConfig.of({"model": {"name": "mult-var"}})
 
 
-@pytest.mark.parametrize("values", [[], 3, None, "mult-vae", {"model": []}, {"model": {"beta": 0.2, "name": ["x"]}}])
+@pytest.mark.parametrize(
+    "values", [[], 3, None, "mult-vae", {"model": []}, {"model": {"beta": 0.2, "name": ["x"]}}]
+)
 def test_of_refuses_what_is_no_mapping(values: Any) -> None:
     with pytest.raises(ConfigError):
         RunConfig.of(values)
 
 
-@pytest.mark.parametrize(("name", "text"), [("a.toml", "[model\n"), ("a.json", "{'model'"), ("a.toml", "x = \xff"), ("a.json", "")])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.toml", "[model\n"), ("a.json", "{'model'"), ("a.toml", "x = \xff"), ("a.json", "")],
+)
 def test_load_refuses_a_malformed_file(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError, match=r"readable TOML or JSON") as caught:

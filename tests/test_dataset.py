@@ -12,10 +12,10 @@ import pytest
 
 from coterie.data.dataset import Dataset, Interactions
 from coterie.data.ids import IdMap
-from coterie.data.simulate import simulate_dataset
 from coterie.data.split import Part, Split
 from coterie.errors import ArtifactError, DataError
 from coterie.files import sha256
+from coterie.simulation.service import simulate_dataset
 
 INDPTR = np.array([0, 2, 2, 5], dtype=np.int64)
 INDICES = np.array([0, 2, 0, 1, 2], dtype=np.int32)
@@ -23,12 +23,17 @@ USERS, ITEMS = IdMap.of(["ann", "bob", "eve"]), IdMap.of([10, 20, 30])
 
 
 def interactions(**changes: Any) -> Interactions:
-    return replace(Interactions(USERS, ITEMS, INDPTR, INDICES, np.arange(5, dtype=np.int64), np.arange(1, 6)), **changes)
+    return replace(
+        Interactions(USERS, ITEMS, INDPTR, INDICES, np.arange(5, dtype=np.int64), np.arange(1, 6)),
+        **changes,
+    )
 
 
 def dataset() -> Dataset:
     split = Split(np.array([0, 0, 2], np.uint8), np.array([0, 0, 0, 2, 0], np.uint8))
-    return Dataset(interactions(), split, ("ä", None, "c"), {"name": "hand-made", "counts": {"users": 3}})
+    return Dataset(
+        interactions(), split, ("ä", None, "c"), {"name": "hand-made", "counts": {"users": 3}}
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,7 +58,11 @@ def test_interactions_refuse_what_is_no_csr(changes: dict[str, Any], words: str)
 
 
 def test_interactions_may_fall_from_row_to_row_and_rows_be_empty() -> None:
-    empty_ends = interactions(indptr=np.array([0, 0, 5, 5]), indices=np.array([0, 1, 2, 3, 4], np.int32), items=IdMap.of(range(5)))
+    empty_ends = interactions(
+        indptr=np.array([0, 0, 5, 5]),
+        indices=np.array([0, 1, 2, 3, 4], np.int32),
+        items=IdMap.of(range(5)),
+    )
     assert (empty_ends.n_users, empty_ends.n_items) == (3, 5)
 
 
@@ -76,7 +85,13 @@ def test_titles_and_split_must_fit() -> None:
 
 @pytest.mark.parametrize("with_extras", [True, False])
 def test_data_set_comes_back_from_its_folder(tmp_path: Path, with_extras: bool) -> None:
-    data = dataset() if with_extras else replace(dataset(), titles=None, interactions=interactions(timestamps=None, counts=None))
+    data = (
+        dataset()
+        if with_extras
+        else replace(
+            dataset(), titles=None, interactions=interactions(timestamps=None, counts=None)
+        )
+    )
     data.save(tmp_path / "a")
     back = Dataset.load(tmp_path / "a")
     assert (back.users, back.items, back.titles) == (data.users, data.items, data.titles)
@@ -85,9 +100,9 @@ def test_data_set_comes_back_from_its_folder(tmp_path: Path, with_extras: bool) 
     np.testing.assert_array_equal(back.interactions.indices, INDICES)
     np.testing.assert_array_equal(back.split.interaction_part, data.split.interaction_part)
     assert (back.interactions.timestamps is not None) == with_extras
-    assert [None if x is None else x.tolist() for x in (back.interactions.counts, back.train_counts)] == (
-        [[1, 2, 3, 4, 5], [1, 2]] if with_extras else [None, None]
-    )
+    assert [
+        None if x is None else x.tolist() for x in (back.interactions.counts, back.train_counts)
+    ] == ([[1, 2, 3, 4, 5], [1, 2]] if with_extras else [None, None])
 
 
 def test_saving_twice_gives_the_same_bytes_and_replaces(tmp_path: Path) -> None:
@@ -110,7 +125,9 @@ def test_fingerprint_changes_with_ids_interactions_and_split() -> None:
     assert replace(data, titles=None).fingerprint == data.fingerprint
 
 
-@pytest.mark.parametrize("name", ["interactions.safetensors", "users.parquet", "items.parquet", "manifest.json"])
+@pytest.mark.parametrize(
+    "name", ["interactions.safetensors", "users.parquet", "items.parquet", "manifest.json"]
+)
 @pytest.mark.parametrize("damage", ["missing", "cut", "flipped"])
 def test_a_damaged_folder_is_refused(tmp_path: Path, name: str, damage: str) -> None:
     dataset().save(tmp_path / "a")
@@ -144,7 +161,11 @@ def test_a_folder_whose_files_do_not_fit_each_other_is_refused(tmp_path: Path) -
     """Checksums that hold do not make the shapes right."""
     dataset().save(tmp_path / "a")
     pq.write_table(pa.table({"user_id": ["ann"]}), tmp_path / "a" / "users.parquet")
-    files = {file.name: sha256(file) for file in (tmp_path / "a").iterdir() if file.name != "manifest.json"}
+    files = {
+        file.name: sha256(file)
+        for file in (tmp_path / "a").iterdir()
+        if file.name != "manifest.json"
+    }
     edit_manifest(tmp_path / "a", files=files)
     with pytest.raises(ArtifactError, match="not a whole data set"):
         Dataset.load(tmp_path / "a")

@@ -27,17 +27,35 @@ def random_cases(n: int, n_items: int, seed: int, shown: float = 0.3) -> Cases:
     held_out[np.arange(n), rng.integers(0, n_items, n)] = True
     fold_in = ~held_out & (rng.random((n, n_items)) < shown)
     fold_in[-1] = ~held_out[-1]
-    return Cases(np.arange(n) * 2, csr_array(fold_in.astype(np.float32)), csr_array(held_out.astype(np.float32)))
+    return Cases(
+        np.arange(n) * 2,
+        csr_array(fold_in.astype(np.float32)),
+        csr_array(held_out.astype(np.float32)),
+    )
 
 
-def slow_evaluation(scorer: LinearScorer, cases: Cases, metrics: tuple[str, ...]) -> dict[str, list[float]]:
+def slow_evaluation(
+    scorer: LinearScorer, cases: Cases, metrics: tuple[str, ...]
+) -> dict[str, list[float]]:
     """One user at a time: sort what was not shown, look for what was hidden."""
     values: dict[str, list[float]] = {name: [] for name in metrics}
-    for scores, shown, hidden in zip(scorer.score(cases.fold_in).tolist(), cases.fold_in.toarray(), cases.held_out.toarray(), strict=True):
-        ranked = [item for _, item in sorted((-score, item) for item, score in enumerate(scores) if not shown[item])]
+    for scores, shown, hidden in zip(
+        scorer.score(cases.fold_in).tolist(),
+        cases.fold_in.toarray(),
+        cases.held_out.toarray(),
+        strict=True,
+    ):
+        ranked = [
+            item
+            for _, item in sorted(
+                (-score, item) for item, score in enumerate(scores) if not shown[item]
+            )
+        ]
         for name in metrics:
             kind, k = name.split("@")
-            values[name].append(slow_metric(kind, int(k), ranked, set(np.flatnonzero(hidden).tolist())))
+            values[name].append(
+                slow_metric(kind, int(k), ranked, set(np.flatnonzero(hidden).tolist()))
+            )
     return values
 
 
@@ -73,12 +91,22 @@ def test_evaluate_counts_interactions_and_names_users() -> None:
     cases = Cases(np.array([2, 0]), csr_array(fold_in), csr_array(held_out))
     done: list[tuple[int, int]] = []
     report = evaluate(
-        LinearScorer.random(20, 0), cases, user_ids=IdMap.of(["c", "b", "a"]), block_size=1, progress=lambda *at: done.append(at)
+        LinearScorer.random(20, 0),
+        cases,
+        user_ids=IdMap.of(["c", "b", "a"]),
+        block_size=1,
+        progress=lambda *at: done.append(at),
     )
     assert done == [(1, 2), (2, 2)]
     assert report.users.ids_of([0, 1]) == ["a", "c"]
     assert report.n_interactions.tolist() == [4, 15]
-    assert {name: len(part) for name, part in report.cohorts().items()} == {"1-4": 1, "5-10": 0, "11-50": 1, "51-100": 0, "101+": 0}
+    assert {name: len(part) for name, part in report.cohorts().items()} == {
+        "1-4": 1,
+        "5-10": 0,
+        "11-50": 1,
+        "51-100": 0,
+        "101+": 0,
+    }
 
 
 def _refused(cases: Cases, **options: Any) -> None:
@@ -108,7 +136,9 @@ def test_evaluate_refuses_unsound_cases() -> None:
         _refused(Cases(np.arange(0), csr_array((0, 5)), csr_array((0, 5))))
 
 
-def report_of(values: list[float], n_interactions: list[int] | None = None, name: str = "ndcg@10") -> EvaluationReport:
+def report_of(
+    values: list[float], n_interactions: list[int] | None = None, name: str = "ndcg@10"
+) -> EvaluationReport:
     counts = np.array(n_interactions or [7] * len(values), dtype=np.int64)
     return EvaluationReport(IdMap.of(np.arange(len(values))), counts, {name: np.array(values)})
 
@@ -118,7 +148,9 @@ def test_standard_error_is_the_textbooks() -> None:
     report = report_of(values)
     mean = sum(values) / 4
     assert report.mean("ndcg@10") == pytest.approx(mean)
-    assert report.standard_error("ndcg@10") == pytest.approx(math.sqrt(sum((v - mean) ** 2 for v in values) / 3 / 4))
+    assert report.standard_error("ndcg@10") == pytest.approx(
+        math.sqrt(sum((v - mean) ** 2 for v in values) / 3 / 4)
+    )
     with pytest.raises(DataError, match=r"one of ndcg@10, found 'recall@5'"):
         report.mean("recall@5")
 
@@ -126,16 +158,26 @@ def test_standard_error_is_the_textbooks() -> None:
 def test_to_json_is_valid_where_users_are_too_few() -> None:
     summary = json.loads(json.dumps(report_of([0.5], [7]).to_json(), allow_nan=False))
     assert summary["users"] == 1
-    assert summary["metrics"]["ndcg@10"] == {"mean": 0.5, "standard_error": None, "label": "NDCG@10"}
+    assert summary["metrics"]["ndcg@10"] == {
+        "mean": 0.5,
+        "standard_error": None,
+        "label": "NDCG@10",
+    }
     assert summary["cohorts"]["5-10"] == {"users": 1, "metrics": summary["metrics"]}
-    assert summary["cohorts"]["101+"]["metrics"]["ndcg@10"] == {"mean": None, "standard_error": None, "label": "NDCG@10"}
+    assert summary["cohorts"]["101+"]["metrics"]["ndcg@10"] == {
+        "mean": None,
+        "standard_error": None,
+        "label": "NDCG@10",
+    }
 
 
 def test_cohort_means_average_to_the_mean() -> None:
     rng = np.random.default_rng(0)
     report = report_of(rng.random(200).tolist(), rng.integers(1, 200, 200).tolist())
     parts = report.cohorts().values()
-    assert sum(len(part) * part.mean("ndcg@10") for part in parts) / 200 == pytest.approx(report.mean("ndcg@10"))
+    assert sum(len(part) * part.mean("ndcg@10") for part in parts) / 200 == pytest.approx(
+        report.mean("ndcg@10")
+    )
 
 
 def test_per_user_table_comes_back() -> None:
@@ -148,5 +190,7 @@ def test_per_user_table_comes_back() -> None:
 
 
 def test_report_refuses_values_that_do_not_align() -> None:
-    with pytest.raises(DataError, match=r"recall@5 must have one value a user \(2\), found shape \(3,\)"):
+    with pytest.raises(
+        DataError, match=r"recall@5 must have one value a user \(2\), found shape \(3,\)"
+    ):
         EvaluationReport(IdMap.of([1, 2]), np.array([5, 5]), {"recall@5": np.zeros(3)})

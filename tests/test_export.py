@@ -1,4 +1,6 @@
-"""The exported graph: the same scores as torch, for any block of histories, in a folder that needs nothing else."""
+"""The exported graph: the same scores as torch, for any block of histories, in a folder that needs
+nothing else.
+"""
 
 import json
 import subprocess
@@ -20,10 +22,10 @@ from scipy.sparse import csr_array
 import coterie.export
 from coterie.config import RunConfig
 from coterie.data.ids import IdMap
-from coterie.data.simulate import simulate_dataset
 from coterie.errors import ConfigError
 from coterie.export import SCHEMA, export_onnx
 from coterie.files import read_manifest
+from coterie.simulation.service import simulate_dataset
 from coterie.training.networks import empty_network
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
@@ -37,7 +39,10 @@ VALUES: dict[str, dict[str, Any]] = {
     "popularity": {"model": {"name": "popularity"}},
     "ease": {"model": {"name": "ease", "l2": 20}},
     "mult-dae": {"model": {"name": "mult-dae", "latent_dim": 6}, "training": TRAINING},
-    "mult-vae": {"model": {"name": "mult-vae", "hidden_dims": [16], "latent_dim": 6, "pia": 0.3}, "training": TRAINING},
+    "mult-vae": {
+        "model": {"name": "mult-vae", "hidden_dims": [16], "latent_dim": 6, "pia": 0.3},
+        "training": TRAINING,
+    },
 }
 
 
@@ -49,7 +54,9 @@ def open_session(folder: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4  # What is refused is asserted, not printed.
-    return onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        folder / "model.onnx", options, providers=["CPUExecutionProvider"]
+    )
 
 
 Exported = dict[str, tuple[TrainedModel, onnxruntime.InferenceSession]]
@@ -65,19 +72,28 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return found
 
 
-def check_scores(model: TrainedModel, session: onnxruntime.InferenceSession, items: np.ndarray) -> None:
+def check_scores(
+    model: TrainedModel, session: onnxruntime.InferenceSession, items: np.ndarray
+) -> None:
     rows, places = np.nonzero(items >= 0)
-    histories = csr_array((np.ones(len(rows), np.float32), (rows, items[rows, places])), shape=(len(items), model.n_items))
+    histories = csr_array(
+        (np.ones(len(rows), np.float32), (rows, items[rows, places])),
+        shape=(len(items), model.n_items),
+    )
     expected = model.score(histories).cpu().numpy()
     (scores,) = session.run(["scores"], {"items": items})
     assert scores.dtype == np.float32
     assert scores.shape == expected.shape
     assert np.isfinite(scores).all()
-    assert (np.abs(scores - expected) <= TOLERANCE * np.abs(expected).max(axis=1, keepdims=True)).all()
+    assert (
+        np.abs(scores - expected) <= TOLERANCE * np.abs(expected).max(axis=1, keepdims=True)
+    ).all()
 
 
 def padded(draw: st.DrawFn, n_items: int) -> np.ndarray:
-    """Any block of histories: rows empty or full, items in any order, padding anywhere, at least 0 columns."""
+    """Any block of histories: rows empty or full, items in any order, padding anywhere, at least 0
+    columns.
+    """
     n_rows, length = draw(st.integers(1, 6)), draw(st.integers(0, n_items + 3))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     items = np.full((n_rows, length), -1)
@@ -90,20 +106,42 @@ def padded(draw: st.DrawFn, n_items: int) -> np.ndarray:
 @pytest.mark.parametrize("name", list(VALUES))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(draw=st.data())
-def test_scores_are_torchs_for_any_block(name: str, exported: Exported, draw: st.DataObject) -> None:
+def test_scores_are_torchs_for_any_block(
+    name: str, exported: Exported, draw: st.DataObject
+) -> None:
     model, session = exported[name]
     check_scores(model, session, draw.draw(st.composite(padded)(model.n_items)))
 
 
 networks = st.one_of(
     st.fixed_dictionaries(
-        {"name": st.just("mult-vae"), "hidden_dims": st.lists(st.integers(1, 7), max_size=3), "latent_dim": st.integers(1, 5)}
+        {
+            "name": st.just("mult-vae"),
+            "hidden_dims": st.lists(st.integers(1, 7), max_size=3),
+            "latent_dim": st.integers(1, 5),
+        }
     ),
     st.fixed_dictionaries(
-        {"name": st.just("mult-dae"), "hidden_dims": st.lists(st.integers(1, 7), max_size=3), "latent_dim": st.integers(1, 5)}
+        {
+            "name": st.just("mult-dae"),
+            "hidden_dims": st.lists(st.integers(1, 7), max_size=3),
+            "latent_dim": st.integers(1, 5),
+        }
     ),
-    st.fixed_dictionaries({"name": st.just("recvae"), "hidden_dim": st.integers(1, 7), "latent_dim": st.integers(1, 5)}),
-    st.fixed_dictionaries({"name": st.just("linear-path-vae"), "hidden_dims": st.just([3]), "path_weight": st.floats(0, 20)}),
+    st.fixed_dictionaries(
+        {
+            "name": st.just("recvae"),
+            "hidden_dim": st.integers(1, 7),
+            "latent_dim": st.integers(1, 5),
+        }
+    ),
+    st.fixed_dictionaries(
+        {
+            "name": st.just("linear-path-vae"),
+            "hidden_dims": st.just([3]),
+            "path_weight": st.floats(0, 20),
+        }
+    ),
     st.fixed_dictionaries({"name": st.sampled_from(["ease", "popularity"])}),
 )
 
@@ -111,13 +149,19 @@ networks = st.one_of(
 @settings(max_examples=30, deadline=None)
 @given(values=networks, n_items=st.integers(1, 12), seed=st.integers(0, 2**32), draw=st.data())
 def test_scores_are_torchs_for_any_architecture(
-    tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any], n_items: int, seed: int, draw: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory,
+    values: dict[str, Any],
+    n_items: int,
+    seed: int,
+    draw: st.DataObject,
 ) -> None:
     config, generator = RunConfig.of({"model": values}), torch.Generator().manual_seed(seed)
     network = empty_network(n_items, config.model)
     for weight in network.state_dict().values():
         weight.normal_(generator=generator)
-    model = TrainedModel(network, config, IdMap.of(range(n_items)), None, np.ones(n_items, np.int64))
+    model = TrainedModel(
+        network, config, IdMap.of(range(n_items)), None, np.ones(n_items, np.int64)
+    )
     folder = tmp_path_factory.mktemp("onnx")
     export_onnx(model, folder)
     check_scores(model, open_session(folder), draw.draw(st.composite(padded)(n_items)))
@@ -127,8 +171,16 @@ def test_scores_are_torchs_for_any_architecture(
 def test_batch_and_length_are_free(name: str, exported: Exported) -> None:
     model, session = exported[name]
     (given_input,), (output,) = session.get_inputs(), session.get_outputs()
-    assert (given_input.name, given_input.type, given_input.shape) == ("items", "tensor(int64)", ["batch", "length"])
-    assert (output.name, output.type, output.shape) == ("scores", "tensor(float)", ["batch", model.n_items])
+    assert (given_input.name, given_input.type, given_input.shape) == (
+        "items",
+        "tensor(int64)",
+        ["batch", "length"],
+    )
+    assert (output.name, output.type, output.shape) == (
+        "scores",
+        "tensor(float)",
+        ["batch", model.n_items],
+    )
     rng = np.random.default_rng(0)
     for n_rows, length in ((1, 1), (1, 400), (300, 7)):
         items = np.full((n_rows, length), -1)
@@ -142,13 +194,18 @@ def test_batch_and_length_are_free(name: str, exported: Exported) -> None:
 @pytest.mark.parametrize("name", list(VALUES))
 def test_any_negative_number_is_padding(name: str, exported: Exported) -> None:
     _, session = exported[name]
-    short, long = (session.run(None, {"items": np.array([row])})[0] for row in ([7, 2], [-9, 7, np.iinfo(np.int64).min, 2, -2]))
+    short, long = (
+        session.run(None, {"items": np.array([row])})[0]
+        for row in ([7, 2], [-9, 7, np.iinfo(np.int64).min, 2, -2])
+    )
     np.testing.assert_array_equal(short, long)
 
 
 @pytest.mark.parametrize("name", ["ease", "mult-dae", "mult-vae"])
 @pytest.mark.parametrize("beyond", [50, 51, 2**40, 2**63 - 1])
-def test_an_item_beyond_the_catalogue_is_refused(name: str, beyond: int, exported: Exported) -> None:
+def test_an_item_beyond_the_catalogue_is_refused(
+    name: str, beyond: int, exported: Exported
+) -> None:
     _, session = exported[name]
     with pytest.raises(Exception, match="out of data bounds"):
         session.run(None, {"items": np.array([[3, beyond]])})
@@ -157,7 +214,12 @@ def test_an_item_beyond_the_catalogue_is_refused(name: str, beyond: int, exporte
 def test_folder_is_whole_and_knows_no_machine(tmp_path: Path) -> None:
     model, folder = trained("mult-vae"), tmp_path / "onnx"
     export_onnx(model, folder)
-    assert sorted(file.name for file in folder.iterdir()) == ["items.parquet", "manifest.json", "model.onnx", "weights.bin"]
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "items.parquet",
+        "manifest.json",
+        "model.onnx",
+        "weights.bin",
+    ]
     manifest = read_manifest(folder, SCHEMA)
     assert manifest["graph"]["input"]["name"] == "items"
     assert manifest["graph"]["output"]["shape"] == ["batch", model.n_items]
@@ -174,7 +236,10 @@ def test_folder_is_whole_and_knows_no_machine(tmp_path: Path) -> None:
 
 def test_a_catalogue_without_titles_has_none_in_the_export(tmp_path: Path) -> None:
     export_onnx(replace(trained("ease"), titles=None), tmp_path / "onnx")
-    assert pq.read_table(tmp_path / "onnx" / "items.parquet").column_names == ["item_id", "popularity"]
+    assert pq.read_table(tmp_path / "onnx" / "items.parquet").column_names == [
+        "item_id",
+        "popularity",
+    ]
 
 
 def test_equal_models_give_equal_bytes_and_replace_an_older_export(tmp_path: Path) -> None:
@@ -211,7 +276,9 @@ def test_a_network_of_another_kind_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["item-knn", "ials"])
 def test_models_that_onnx_cannot_express_are_refused(name: str, tmp_path: Path) -> None:
     model = train(DATA, RunConfig.of({"model": {"name": name}}))
-    with pytest.raises(ConfigError, match=r"only the autoencoders .*ease and popularity can be exported.*found"):
+    with pytest.raises(
+        ConfigError, match=r"only the autoencoders .*ease and popularity can be exported.*found"
+    ):
         export_onnx(model, tmp_path / "onnx")
     assert not list(tmp_path.iterdir())
 
@@ -237,11 +304,18 @@ def test_the_documented_server_needs_no_torch_and_ranks_as_the_model_does(tmp_pa
         "unknown": [10**9],
         "nearly all": ids[2:],
     }
-    alone = "import sys, warnings\nwarnings.simplefilter('error')\nsys.modules.update(torch=None, coterie=None)\n"
+    alone = (
+        "import sys, warnings\nwarnings.simplefilter('error')\nsys.modules.update(torch=None,"
+        " coterie=None)\n"
+    )
     assert coterie.export.__doc__ is not None
     snippet = dedent(coterie.export.__doc__.split("::\n", 1)[1])
     asked = f"import json\nprint(json.dumps(recommend({list(histories.values())!r}, 5)))"
     script = "\n".join([alone, snippet, asked])
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
     expected = model.recommend(histories, k=5)
-    assert json.loads(done.stdout) == [[one.item_id for one in expected.for_user(user)] for user in histories]
+    assert json.loads(done.stdout) == [
+        [one.item_id for one in expected.for_user(user)] for user in histories
+    ]

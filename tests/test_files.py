@@ -7,11 +7,22 @@ from pathlib import Path
 import pytest
 
 from coterie.errors import ArtifactError, ConfigError
-from coterie.files import publish_file, publish_folder, read_manifest, sha256, write_json, write_manifest
+from coterie.files import (
+    publish_file,
+    publish_folder,
+    read_manifest,
+    sha256,
+    write_json,
+    write_manifest,
+)
 
 
 def content(folder: Path) -> dict[str, str]:
-    return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
+    return {
+        str(file.relative_to(folder)): file.read_text()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
 
 
 def fail_in_file(path: Path) -> None:
@@ -65,7 +76,10 @@ def test_publish_folder_replaces_nothing_of_another_kind(tmp_path: Path) -> None
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     (tmp_path / "notes").write_text("a file")
     for name in ("thesis", "notes", "thesis/.."):
-        with pytest.raises(ConfigError, match="choose another"), publish_folder(tmp_path / name) as aside:
+        with (
+            pytest.raises(ConfigError, match="choose another"),
+            publish_folder(tmp_path / name) as aside,
+        ):
             (aside / "manifest.json").write_text("{}")
     assert content(tmp_path) == {"thesis/chapter.txt": "years of work", "notes": "a file"}
     (tmp_path / "empty").mkdir()
@@ -76,7 +90,9 @@ def test_publish_folder_replaces_nothing_of_another_kind(tmp_path: Path) -> None
 
 def test_write_json_is_sorted_and_refuses_what_json_cannot_hold(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"b": "ü", "a": [1]})
-    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "a": [\n    1\n  ],\n  "b": "ü"\n}\n'
+    assert (tmp_path / "a.json").read_text(
+        encoding="utf-8"
+    ) == '{\n  "a": [\n    1\n  ],\n  "b": "ü"\n}\n'
     for bad in (float("nan"), {1, 2}):
         with pytest.raises((ValueError, TypeError)):
             write_json(tmp_path / "b.json", bad)
@@ -110,6 +126,8 @@ def test_a_manifest_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_a_manifest_of_no_known_shape_is_refused_before_its_files_are_read(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text(json.dumps({"schema": "other/1", "files": {"gone.txt": "0"}}))
+    (tmp_path / "manifest.json").write_text(
+        json.dumps({"schema": "other/1", "files": {"gone.txt": "0"}})
+    )
     with pytest.raises(ArtifactError, match="schema must be"):
         read_manifest(tmp_path, "test/1")

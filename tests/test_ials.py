@@ -1,4 +1,6 @@
-"""iALS: the fold-in against the library's own and against plain normal equations, the fit against its loss."""
+"""iALS: the fold-in against the library's own and against plain normal equations, the fit against
+its loss.
+"""
 
 import sys
 import warnings
@@ -21,24 +23,34 @@ X = random_dense(120, 25, 0)
 TRAIN = csr_array(X.astype(np.float32))
 
 
-def normal_equations(factors: np.ndarray, history: np.ndarray, alpha: float, regularization: float) -> np.ndarray:
+def normal_equations(
+    factors: np.ndarray, history: np.ndarray, alpha: float, regularization: float
+) -> np.ndarray:
     """The least squares problem itself, a weight for every item, without any shortcut."""
     y = factors.astype(np.float64)
     weight = np.where(history > 0, alpha, 1.0)
-    return np.linalg.solve(y.T @ (weight[:, None] * y) + regularization * np.eye(y.shape[1]), y.T @ (weight * history))
+    return np.linalg.solve(
+        y.T @ (weight[:, None] * y) + regularization * np.eye(y.shape[1]), y.T @ (weight * history)
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("alpha", [0.3, 1, 4, 100])
 @pytest.mark.parametrize("regularization", [0.1, 30])
-def test_user_factors_solve_the_normal_equations(device: str, alpha: float, regularization: float) -> None:
+def test_user_factors_solve_the_normal_equations(
+    device: str, alpha: float, regularization: float
+) -> None:
     config = CONFIG.model_copy(update={"alpha": alpha, "regularization": regularization})
     model, asked = Ials.fit(TRAIN, config).to(device), random_dense(9, 25, 1)
     factors = model.factors.cpu().numpy()
-    expected = np.stack([normal_equations(factors, history, alpha, regularization) for history in asked])
+    expected = np.stack(
+        [normal_equations(factors, history, alpha, regularization) for history in asked]
+    )
     found = model.user_factors(sparse(asked, device)).cpu().numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
-    np.testing.assert_allclose(model.score(sparse(asked, device)).cpu().numpy(), expected @ factors.T, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        model.score(sparse(asked, device)).cpu().numpy(), expected @ factors.T, rtol=1e-3, atol=1e-4
+    )
 
 
 def test_user_factors_are_the_librarys() -> None:
@@ -46,7 +58,9 @@ def test_user_factors_are_the_librarys() -> None:
     library = AlternatingLeastSquares(factors=6, regularization=0.7, alpha=4, num_threads=1)
     library.item_factors = model.factors.numpy()
     expected = library.recalculate_user(np.arange(9), csr_matrix(asked, dtype=np.float32))
-    np.testing.assert_allclose(model.user_factors(sparse(asked)).numpy(), expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        model.user_factors(sparse(asked)).numpy(), expected, rtol=1e-3, atol=1e-5
+    )
 
 
 def loss(x: np.ndarray, users: np.ndarray, items: np.ndarray, config: IalsConfig) -> float:
@@ -58,7 +72,9 @@ def test_fit_minimises_the_loss() -> None:
     """Item factors, too, solve their own equations in the end, given the users' of the fold-in."""
     model = Ials.fit(TRAIN, CONFIG.model_copy(update={"iterations": 300}))
     users, items = model.user_factors(sparse(X)).numpy(), model.factors.numpy()
-    best = np.stack([normal_equations(users, column, CONFIG.alpha, CONFIG.regularization) for column in X.T])
+    best = np.stack(
+        [normal_equations(users, column, CONFIG.alpha, CONFIG.regularization) for column in X.T]
+    )
     np.testing.assert_allclose(items, best, atol=0.01 * np.abs(best).max())
     assert loss(X, users, items, CONFIG) <= 1.0001 * loss(X, users, best, CONFIG)
 
@@ -93,7 +109,9 @@ def test_fit_is_a_function_of_the_seed_alone() -> None:
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(one.factors, again.factors)
-    assert not torch.equal(one.factors, Ials.fit(TRAIN, CONFIG.model_copy(update={"seed": 4})).factors)
+    assert not torch.equal(
+        one.factors, Ials.fit(TRAIN, CONFIG.model_copy(update={"seed": 4})).factors
+    )
 
 
 def test_fit_changes_no_argument_and_warns_of_nothing(capfd: pytest.CaptureFixture[str]) -> None:
@@ -114,5 +132,7 @@ def test_equations_beyond_float32_are_a_numerical_error() -> None:
 
 def test_a_missing_package_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "implicit.cpu", None)
-    with pytest.raises(ConfigError, match=r"needs the package implicit; pip install 'coterie\[baselines\]'"):
+    with pytest.raises(
+        ConfigError, match=r"needs the package implicit; pip install 'coterie\[baselines\]'"
+    ):
         Ials.fit(TRAIN, CONFIG)

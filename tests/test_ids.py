@@ -31,7 +31,15 @@ def test_integer_ids_are_found_as_text_and_text_ids_as_integers(ids: list[int]) 
 
 
 def test_unknown_ids_get_minus_one() -> None:
-    assert IdMap.of([7, 8]).index_of([8, 9, "x", None, "7", "7.0", ""]).tolist() == [1, -1, -1, -1, 0, -1, -1]
+    assert IdMap.of([7, 8]).index_of([8, 9, "x", None, "7", "7.0", ""]).tolist() == [
+        1,
+        -1,
+        -1,
+        -1,
+        0,
+        -1,
+        -1,
+    ]
     assert IdMap.of(["a", "007"]).index_of(["007", "7", 7, None]).tolist() == [1, -1, -1, -1]
     assert IdMap.of([1]).index_of([]).tolist() == []
 
@@ -60,4 +68,9 @@ def test_take_keeps_order_and_type() -> None:
 def test_integers_of_nineteen_digits_are_found_as_text_up_to_the_largest() -> None:
     largest = 2**63 - 1
     ids = IdMap.of([7, largest])
-    assert ids.index_of([str(largest), str(largest + 1), "9" * 30, "-" + "9" * 25]).tolist() == [1, -1, -1, -1]
+    assert ids.index_of([str(largest), str(largest + 1), "9" * 30, "-" + "9" * 25]).tolist() == [
+        1,
+        -1,
+        -1,
+        -1,
+    ]

@@ -1,4 +1,6 @@
-"""Sparse item × item weights: against dense formulas, and as a network whose size is only known when it is loaded."""
+"""Sparse item × item weights: against dense formulas, and as a network whose size is only known
+when it is loaded.
+"""
 
 import sys
 
@@ -11,10 +13,20 @@ from sklearn.linear_model import ElasticNet
 
 from coterie.errors import ConfigError
 from coterie.models import item_item
-from coterie.models.item_item import ItemItem, ItemItemConfig, ItemKnnConfig, Rp3BetaConfig, SlimConfig
+from coterie.models.item_item import (
+    ItemItem,
+    ItemItemConfig,
+    ItemKnnConfig,
+    Rp3BetaConfig,
+    SlimConfig,
+)
 from test_sparse import DEVICES, SHAPES, random_dense, sparse
 
-CONFIGS: list[ItemItemConfig] = [ItemKnnConfig(neighbours=5), Rp3BetaConfig(neighbours=5), SlimConfig(l1=0.5, l2=5)]
+CONFIGS: list[ItemItemConfig] = [
+    ItemKnnConfig(neighbours=5),
+    Rp3BetaConfig(neighbours=5),
+    SlimConfig(l1=0.5, l2=5),
+]
 N_ITEMS = 15
 
 
@@ -29,7 +41,9 @@ def fitted(x: np.ndarray, config: ItemItemConfig) -> np.ndarray:
 
 
 def cosine(x: np.ndarray, config: ItemKnnConfig) -> np.ndarray:
-    """From the second item's users, unweighted, to the first one's, weighted: both orders are one without weights."""
+    """From the second item's users, unweighted, to the first one's, weighted: both orders are one
+    without weights.
+    """
     weighted = bm25(x) if config.weighting == "bm25" else x
     norms = np.outer(np.linalg.norm(weighted, axis=0), np.linalg.norm(x, axis=0))
     cosines: np.ndarray = weighted.T @ x / (norms + config.shrinkage)
@@ -38,19 +52,29 @@ def cosine(x: np.ndarray, config: ItemKnnConfig) -> np.ndarray:
 
 def bm25(x: np.ndarray) -> np.ndarray:
     lengths, n_users = x.sum(axis=1, keepdims=True), x.sum(axis=0)
-    weighted: np.ndarray = np.log1p(len(x) / (1 + n_users)) * x * 2.2 / (x + 1.2 * (0.25 + 0.75 * lengths / lengths.mean()))
+    weighted: np.ndarray = (
+        np.log1p(len(x) / (1 + n_users))
+        * x
+        * 2.2
+        / (x + 1.2 * (0.25 + 0.75 * lengths / lengths.mean()))
+    )
     return weighted
 
 
 def walks(x: np.ndarray, config: Rp3BetaConfig) -> np.ndarray:
     n_u, n_i = np.maximum(x.sum(axis=1), 1), x.sum(axis=0)
-    to_user, to_item = x.T * (1 / n_i[:, None]) ** config.alpha, x * (1 / n_u[:, None]) ** config.alpha
+    to_user, to_item = (
+        x.T * (1 / n_i[:, None]) ** config.alpha,
+        x * (1 / n_u[:, None]) ** config.alpha,
+    )
     paths: np.ndarray = to_user @ to_item / n_i**config.beta
     return paths
 
 
 def check_best_of_columns(weight: np.ndarray, full: np.ndarray, k: int) -> None:
-    """The k largest of each column, the diagonal counted among them and then left out; ties may go either way."""
+    """The k largest of each column, the diagonal counted among them and then left out; ties may go
+    either way.
+    """
     assert (np.diag(weight) == 0).all()
     for item, (kept, column) in enumerate(zip(weight.T, full.T, strict=True)):
         np.testing.assert_allclose(kept[kept != 0], column[kept != 0], rtol=1e-5)
@@ -67,7 +91,9 @@ def check_best_of_columns(weight: np.ndarray, full: np.ndarray, k: int) -> None:
 @pytest.mark.parametrize("k", [1, 6, N_ITEMS, 1000])
 def test_item_knn_is_the_cosine_of_the_closest(weighting: str, shrinkage: float, k: int) -> None:
     x = random_dense(60, N_ITEMS, 0)
-    config = ItemKnnConfig.model_validate({"neighbours": k, "shrinkage": shrinkage, "weighting": weighting})
+    config = ItemKnnConfig.model_validate(
+        {"neighbours": k, "shrinkage": shrinkage, "weighting": weighting}
+    )
     check_best_of_columns(fitted(x, config), cosine(x, config), k)
 
 
@@ -81,12 +107,22 @@ def test_rp3beta_is_a_walk_of_three_steps(alpha: float, beta: float, k: int) -> 
 
 @pytest.mark.parametrize("nonnegative", [True, False])
 @pytest.mark.parametrize(("l1", "l2"), [(1, 5), (0.1, 2), (4, 0.5)])
-def test_slim_is_the_elastic_net_of_each_item_on_the_others(l1: float, l2: float, nonnegative: bool) -> None:
+def test_slim_is_the_elastic_net_of_each_item_on_the_others(
+    l1: float, l2: float, nonnegative: bool
+) -> None:
     x, expected = random_dense(80, N_ITEMS, 0), np.zeros((N_ITEMS, N_ITEMS))
-    options = {"alpha": (l1 + l2) / len(x), "l1_ratio": l1 / (l1 + l2), "fit_intercept": False, "tol": 1e-8, "max_iter": 100_000}
+    options = {
+        "alpha": (l1 + l2) / len(x),
+        "l1_ratio": l1 / (l1 + l2),
+        "fit_intercept": False,
+        "tol": 1e-8,
+        "max_iter": 100_000,
+    }
     for item in range(N_ITEMS):
         others = np.delete(np.arange(N_ITEMS), item)
-        expected[others, item] = ElasticNet(**options, positive=nonnegative).fit(x[:, others], x[:, item]).coef_
+        expected[others, item] = (
+            ElasticNet(**options, positive=nonnegative).fit(x[:, others], x[:, item]).coef_
+        )
     found = fitted(x, SlimConfig(l1=l1, l2=l2, nonnegative=nonnegative))
     # The library stops when no weight moves by more than 1e-4.
     np.testing.assert_allclose(found, expected, atol=1e-3)
@@ -116,15 +152,22 @@ def test_fit_is_the_same_with_more_threads_and_changes_no_argument(config: ItemI
         two = ItemItem.fit(train, config)
     finally:
         torch.set_num_threads(threads)
-    # Threads share the random order in which SLIM's weights take turns, so they differ by as much as its solver may.
-    np.testing.assert_allclose(dense(two), dense(one), rtol=0, atol=1e-3 if isinstance(config, SlimConfig) else 0)
+    # Threads share the random order in which SLIM's weights take turns, so they differ by as much
+    # as its solver may.
+    np.testing.assert_allclose(
+        dense(two), dense(one), rtol=0, atol=1e-3 if isinstance(config, SlimConfig) else 0
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=50, deadline=None)
 @given(*SHAPES)
-def test_score_is_the_product_with_the_weights(device: str, n_users: int, n_items: int, seed: int) -> None:
-    weight = np.random.default_rng(seed).normal(size=(n_items, n_items)) * random_dense(n_items, n_items, seed)
+def test_score_is_the_product_with_the_weights(
+    device: str, n_users: int, n_items: int, seed: int
+) -> None:
+    weight = np.random.default_rng(seed).normal(size=(n_items, n_items)) * random_dense(
+        n_items, n_items, seed
+    )
     model, asked = ItemItem(csr_array(weight)).to(device), random_dense(n_users, n_items, seed + 1)
     scores = model.score(sparse(asked, device))
     assert scores.dtype == torch.float32
@@ -153,7 +196,11 @@ def test_item_vectors_of_a_large_catalogue_are_refused(monkeypatch: pytest.Monke
 def test_an_empty_network_takes_as_many_weights_as_it_is_given() -> None:
     rng = np.random.default_rng(0)
     for n_weights in (0, 5, 60):
-        model = ItemItem(csr_array(rng.normal(size=64).reshape(8, 8) * (rng.permutation(64).reshape(8, 8) < n_weights)))
+        model = ItemItem(
+            csr_array(
+                rng.normal(size=64).reshape(8, 8) * (rng.permutation(64).reshape(8, 8) < n_weights)
+            )
+        )
         other = ItemItem(csr_array((8, 8)))
         other.load_state_dict(model.state_dict())
         assert np.array_equal(dense(other), dense(model))
@@ -176,7 +223,11 @@ def test_an_empty_network_takes_as_many_weights_as_it_is_given() -> None:
     ids=str,
 )
 def test_what_is_no_matrix_is_not_loaded(changed: dict[str, torch.Tensor]) -> None:
-    state = {"indptr": torch.tensor([0, 2, 3, 3]), "indices": torch.tensor([1, 2, 0]), "values": torch.ones(3)}
+    state = {
+        "indptr": torch.tensor([0, 2, 3, 3]),
+        "indices": torch.tensor([1, 2, 0]),
+        "values": torch.ones(3),
+    }
     ItemItem(csr_array((3, 3))).load_state_dict(state)
     with pytest.raises(RuntimeError, match=r"must be a matrix|size mismatch"):
         ItemItem(csr_array((3, 3))).load_state_dict({**state, **changed})
@@ -186,5 +237,7 @@ def test_what_is_no_matrix_is_not_loaded(changed: dict[str, torch.Tensor]) -> No
 
 def test_a_missing_package_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "irspack", None)
-    with pytest.raises(ConfigError, match=r"needs? the package irspack; pip install 'coterie\[baselines\]'"):
+    with pytest.raises(
+        ConfigError, match=r"needs? the package irspack; pip install 'coterie\[baselines\]'"
+    ):
         ItemItem.fit(csr_array(np.eye(3)), SlimConfig())

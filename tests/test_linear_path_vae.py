@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from coterie.config import RunConfig
-from coterie.data.simulate import simulate_dataset
 from coterie.data.split import Part
 from coterie.errors import ConfigError
 from coterie.evaluation.evaluate import evaluate
@@ -16,6 +15,7 @@ from coterie.models.ease import Ease, EaseConfig
 from coterie.models.item_item import ItemItem, Rp3BetaConfig
 from coterie.models.linear_path_vae import LinearPathVAE
 from coterie.models.multvae import MultVAE
+from coterie.simulation.service import simulate_dataset
 from coterie.training.run_folder import read_history
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
@@ -41,7 +41,9 @@ def test_scores_are_the_logits_plus_the_weighted_path(tmp_path: Path) -> None:
     assert isinstance(network.path, Ease)
     assert torch.equal(network.path.weight, ease.weight)
     with torch.no_grad():
-        torch.testing.assert_close(model.score(asked), MultVAE.score(network, rows) + 7.0 * ease.score(rows))
+        torch.testing.assert_close(
+            model.score(asked), MultVAE.score(network, rows) + 7.0 * ease.score(rows)
+        )
     check_scorer(model, asked)
     check_recommender(model)
     model.save(tmp_path / "model")
@@ -53,7 +55,11 @@ def test_every_epoch_trains_the_autoencoder_as_without_the_path(tmp_path: Path) 
     train(DATA, config("mult-vae"), out=tmp_path / "one")
     two, one = (read_history(tmp_path / run) for run in ("two", "one"))
     for of_two, of_one in zip(two, one, strict=True):
-        assert (of_two["nll"], of_two["kl"], of_two["pia"]) == (of_one["nll"], of_one["kl"], of_one["pia"])
+        assert (of_two["nll"], of_two["kl"], of_two["pia"]) == (
+            of_one["nll"],
+            of_one["kl"],
+            of_one["pia"],
+        )
         assert of_two["validation"] != of_one["validation"]
 
 
@@ -69,7 +75,9 @@ def test_a_sparse_path_is_added_the_same_saved_and_not_exported(tmp_path: Path) 
     assert isinstance(network, LinearPathVAE)
     path, rows = ItemItem.fit(DATA.train, Rp3BetaConfig(neighbours=20)), sparse(asked.toarray())
     with torch.no_grad():
-        torch.testing.assert_close(model.score(asked), MultVAE.score(network, rows) + 50.0 * path.score(rows))
+        torch.testing.assert_close(
+            model.score(asked), MultVAE.score(network, rows) + 50.0 * path.score(rows)
+        )
     check_scorer(model, asked)
     model.save(tmp_path / "model")
     assert torch.equal(TrainedModel.load(tmp_path / "model").score(asked), model.score(asked))
@@ -88,7 +96,9 @@ def test_scores_are_no_inner_product() -> None:
     assert model.item_factors() is None
     with pytest.raises(Exception, match="inner products"):
         model.user_factors(random_histories(3, DATA.n_items, seed=1))
-    assert len(model.recommend({"ann": [int(DATA.items.values[0].as_py())]}, k=3).for_user("ann")) == 3
+    assert (
+        len(model.recommend({"ann": [int(DATA.items.values[0].as_py())]}, k=3).for_user("ann")) == 3
+    )
 
 
 def test_resume_fits_the_path_again(tmp_path: Path) -> None:

@@ -33,12 +33,20 @@ def rankings(draw: st.DrawFn) -> tuple[list[list[int]], list[set[int]], int]:
 
 @settings(max_examples=100, deadline=None)
 @given(rankings(), st.sampled_from(["recall", "recall_of_held_out", "ndcg"]))
-def test_per_user_is_the_definition(problem: tuple[list[list[int]], list[set[int]], int], kind: str) -> None:
+def test_per_user_is_the_definition(
+    problem: tuple[list[list[int]], list[set[int]], int], kind: str
+) -> None:
     ranked, held_out, k = problem
-    hits = torch.tensor([[item in found for item in line] for line, found in zip(ranked, held_out, strict=True)])
-    values = Metric.parse(f"{kind}@{k}").per_user(hits, torch.tensor([len(found) for found in held_out]))
+    hits = torch.tensor(
+        [[item in found for item in line] for line, found in zip(ranked, held_out, strict=True)]
+    )
+    values = Metric.parse(f"{kind}@{k}").per_user(
+        hits, torch.tensor([len(found) for found in held_out])
+    )
     assert values.dtype == torch.float64
-    expected = [slow_metric(kind, k, line, found) for line, found in zip(ranked, held_out, strict=True)]
+    expected = [
+        slow_metric(kind, k, line, found) for line, found in zip(ranked, held_out, strict=True)
+    ]
     np.testing.assert_allclose(values.numpy(), expected, rtol=1e-12)
     assert values.max() <= 1.0
 
@@ -50,7 +58,9 @@ def test_ndcg_is_scikit_learns(k: int) -> None:
     relevant[:, 0] = True
     scores = rng.permuted(np.tile(np.arange(40.0), (50, 1)), axis=1)
     hits = np.take_along_axis(relevant, np.argsort(-scores, axis=1), axis=1)
-    values = Metric("ndcg", k).per_user(torch.from_numpy(hits), torch.from_numpy(relevant.sum(axis=1)))
+    values = Metric("ndcg", k).per_user(
+        torch.from_numpy(hits), torch.from_numpy(relevant.sum(axis=1))
+    )
     expected = [ndcg_score(relevant[[i]].astype(float), scores[[i]], k=k) for i in range(50)]
     np.testing.assert_allclose(values.numpy(), expected, rtol=1e-12)
 
@@ -68,13 +78,17 @@ def test_label_names_the_divisor() -> None:
     assert Metric.parse("recall_of_held_out@5").name == "recall_of_held_out@5"
 
 
-@pytest.mark.parametrize("name", ["", "ndcg", "ndcg@0", "ndcg@-1", "precision@5", "NDCG@5", "recall@5 ", "recall@1.5"])
+@pytest.mark.parametrize(
+    "name", ["", "ndcg", "ndcg@0", "ndcg@-1", "precision@5", "NDCG@5", "recall@5 ", "recall@1.5"]
+)
 def test_parse_refuses_what_is_no_metric(name: str) -> None:
     with pytest.raises(ConfigError, match=r"recall@k, recall_of_held_out@k or ndcg@k"):
         Metric.parse(name)
 
 
-@given(st.lists(st.integers(1, 300), min_size=1), st.sets(st.integers(1, 200), min_size=1).map(sorted))
+@given(
+    st.lists(st.integers(1, 300), min_size=1), st.sets(st.integers(1, 200), min_size=1).map(sorted)
+)
 def test_cohorts_hold_every_user_once(counts: list[int], bounds: list[int]) -> None:
     members = np.stack(list(cohort_members(np.array(counts), bounds).values()))
     assert (members.sum(axis=0) == 1).all()

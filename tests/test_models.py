@@ -27,15 +27,29 @@ def dae(n_items: int = N_ITEMS, config: MultDAEConfig = SMALL_DAE, seed: int = 0
 
 
 class DenseLayers(nn.Module):
-    """Encoder and decoder as two stacks of ``nn.Linear`` with the weights of a network, fed dense rows."""
+    """Encoder and decoder as two stacks of ``nn.Linear`` with the weights of a network, fed dense
+    rows.
+    """
 
     def __init__(self, network: Autoencoder) -> None:
         super().__init__()
         weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.encoder = nn.Sequential(
-            *_with_tanh([_linear(weights["input.weight"].t(), weights["input.bias"]), *_stack(weights, "encoder")])
+            *_with_tanh(
+                [
+                    _linear(weights["input.weight"].t(), weights["input.bias"]),
+                    *_stack(weights, "encoder"),
+                ]
+            )
         )
-        self.decoder = nn.Sequential(*_with_tanh([*_stack(weights, "decoder"), _linear(weights["output.weight"], weights["output.bias"])]))
+        self.decoder = nn.Sequential(
+            *_with_tanh(
+                [
+                    *_stack(weights, "decoder"),
+                    _linear(weights["output.weight"], weights["output.bias"]),
+                ]
+            )
+        )
 
 
 def _with_tanh(layers: list[nn.Linear]) -> Iterator[nn.Module]:
@@ -45,13 +59,18 @@ def _with_tanh(layers: list[nn.Linear]) -> Iterator[nn.Module]:
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=weight.dtype)
-    layer.weight, layer.bias = nn.Parameter(weight.clone(memory_format=torch.contiguous_format)), nn.Parameter(bias.clone())
+    layer.weight, layer.bias = (
+        nn.Parameter(weight.clone(memory_format=torch.contiguous_format)),
+        nn.Parameter(bias.clone()),
+    )
     return layer
 
 
 def _stack(weights: dict[str, Tensor], name: str) -> list[nn.Linear]:
     n_layers = sum(key.startswith(name) and key.endswith("weight") for key in weights)
-    return [_linear(weights[f"{name}.{i}.weight"], weights[f"{name}.{i}.bias"]) for i in range(n_layers)]
+    return [
+        _linear(weights[f"{name}.{i}.weight"], weights[f"{name}.{i}.bias"]) for i in range(n_layers)
+    ]
 
 
 def normalized(x: Tensor) -> Tensor:
@@ -64,7 +83,9 @@ def normalized(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("hidden_dims", [(), (6,), (9, 5)])
 @pytest.mark.parametrize("kind", ["vae", "dae"])
-def test_layers_mirror_the_hidden_dims_around_the_latent_dim(kind: str, hidden_dims: tuple[int, ...]) -> None:
+def test_layers_mirror_the_hidden_dims_around_the_latent_dim(
+    kind: str, hidden_dims: tuple[int, ...]
+) -> None:
     network: Autoencoder
     if kind == "vae":
         network = vae(config=MultVAEConfig(hidden_dims=hidden_dims, latent_dim=4))
@@ -72,14 +93,19 @@ def test_layers_mirror_the_hidden_dims_around_the_latent_dim(kind: str, hidden_d
         network = dae(config=MultDAEConfig(hidden_dims=hidden_dims, latent_dim=4))
     layers = DenseLayers(network)
     code = 8 if kind == "vae" else 4
-    into, out = ([tuple(p.shape) for p in part.parameters() if p.ndim == 2] for part in (layers.encoder, layers.decoder))
+    into, out = (
+        [tuple(p.shape) for p in part.parameters() if p.ndim == 2]
+        for part in (layers.encoder, layers.decoder)
+    )
     assert into == [(b, a) for a, b in pairwise([N_ITEMS, *hidden_dims, code])]
     assert out == [(b, a) for a, b in pairwise([4, *reversed(hidden_dims), N_ITEMS])]
     assert network.item_vectors().shape == (N_ITEMS, [4, *reversed(hidden_dims)][-1])
 
 
 def test_default_mult_vae_is_the_papers() -> None:
-    shapes = {name: tuple(value.shape) for name, value in vae(1000, MultVAEConfig()).named_parameters()}
+    shapes = {
+        name: tuple(value.shape) for name, value in vae(1000, MultVAEConfig()).named_parameters()
+    }
     assert shapes == {
         "input.weight": (1000, 600),
         "input.bias": (600,),
@@ -93,8 +119,15 @@ def test_default_mult_vae_is_the_papers() -> None:
 
 
 def test_default_mult_dae_is_the_papers() -> None:
-    shapes = {name: tuple(value.shape) for name, value in dae(1000, MultDAEConfig()).named_parameters()}
-    assert shapes == {"input.weight": (1000, 200), "input.bias": (200,), "output.weight": (1000, 200), "output.bias": (1000,)}
+    shapes = {
+        name: tuple(value.shape) for name, value in dae(1000, MultDAEConfig()).named_parameters()
+    }
+    assert shapes == {
+        "input.weight": (1000, 200),
+        "input.bias": (200,),
+        "output.weight": (1000, 200),
+        "output.bias": (1000,),
+    }
 
 
 def test_initial_weights_are_xavier_normal_and_biases_small() -> None:
@@ -140,15 +173,24 @@ def test_posterior_of_a_scaled_input_is_that_of_dense_layers() -> None:
     network, x = vae().double(), torch.from_numpy(random_dense(15, N_ITEMS, 0))
     scale = torch.linspace(0.1, 3, 15, dtype=torch.float64)
     mu, logvar = network.posterior(sparse(x.numpy()), scale)
-    torch.testing.assert_close(torch.cat([mu, logvar], dim=1), DenseLayers(network).encoder(x * scale[:, None]), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        torch.cat([mu, logvar], dim=1),
+        DenseLayers(network).encoder(x * scale[:, None]),
+        rtol=1e-12,
+        atol=1e-12,
+    )
 
 
 @pytest.mark.parametrize("hidden_dims", [(), (6,), (9, 5)])
-def test_mult_vae_scores_are_those_of_dense_layers_at_the_mean(hidden_dims: tuple[int, ...]) -> None:
+def test_mult_vae_scores_are_those_of_dense_layers_at_the_mean(
+    hidden_dims: tuple[int, ...],
+) -> None:
     network = vae(config=MultVAEConfig(hidden_dims=hidden_dims, latent_dim=4)).double()
     layers, x = DenseLayers(network), torch.from_numpy(random_dense(15, N_ITEMS, 0))
     mu, _ = layers.encoder(normalized(x)).chunk(2, dim=1)
-    torch.testing.assert_close(network.score(sparse(x.numpy())), layers.decoder(mu), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        network.score(sparse(x.numpy())), layers.decoder(mu), rtol=1e-6, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("hidden_dims", [(), (6,), (9, 5)])
@@ -157,7 +199,9 @@ def test_mult_dae_scores_are_those_of_dense_layers(hidden_dims: tuple[int, ...])
     layers, x = DenseLayers(network), torch.from_numpy(random_dense(15, N_ITEMS, 0))
     code = torch.tanh(layers.encoder(normalized(x)))
     torch.testing.assert_close(network.code(sparse(x.numpy())), code, rtol=1e-6, atol=1e-7)
-    torch.testing.assert_close(network.score(sparse(x.numpy())), layers.decoder(code), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        network.score(sparse(x.numpy())), layers.decoder(code), rtol=1e-6, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("network", [vae(), dae()], ids=["mult-vae", "mult-dae"])
@@ -188,4 +232,6 @@ def test_latent_dim_is_the_real_dimension() -> None:
     # Every dimension reaches the scores.
     moved = network.decode(torch.eye(5)) - network.decode(torch.zeros(1, 5))
     assert (moved.abs().sum(dim=1) > 0).all()
-    assert dae(config=MultDAEConfig(latent_dim=5)).code(sparse(random_dense(3, N_ITEMS, 0))).shape == (3, 5)
+    assert dae(config=MultDAEConfig(latent_dim=5)).code(
+        sparse(random_dense(3, N_ITEMS, 0))
+    ).shape == (3, 5)

@@ -32,17 +32,23 @@ def draw(seed: int, *shape: int) -> Tensor:
 
 def draw_leaves(seed: int, *shapes: tuple[int, ...]) -> Leaves:
     """Normal leaves that ask for gradients."""
-    one, two, three = (draw(3 * seed + number, *shape).requires_grad_() for number, shape in enumerate(shapes))
+    one, two, three = (
+        draw(3 * seed + number, *shape).requires_grad_() for number, shape in enumerate(shapes)
+    )
     return one, two, three
 
 
-def leaves_as(leaves: Leaves, dtype: torch.dtype = torch.float64, device: str = "cpu", scale: float = 1.0) -> Leaves:
+def leaves_as(
+    leaves: Leaves, dtype: torch.dtype = torch.float64, device: str = "cpu", scale: float = 1.0
+) -> Leaves:
     """New leaves of the same values, the first of them times ``scale``."""
     first, two, three = (leaf.detach().to(device, dtype) for leaf in leaves)
     return (first * scale).requires_grad_(), two.requires_grad_(), three.requires_grad_()
 
 
-def gradients(function: Callable[[Tensor, Tensor, Tensor], Tensor], leaves: Leaves, upstream: Tensor) -> tuple[Tensor, ...]:
+def gradients(
+    function: Callable[[Tensor, Tensor, Tensor], Tensor], leaves: Leaves, upstream: Tensor
+) -> tuple[Tensor, ...]:
     return torch.autograd.grad(function(*leaves), leaves, upstream)
 
 
@@ -54,12 +60,19 @@ def dense_nll(hidden: Tensor, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor
 
 
 def likelihood_case(n_users: int, n_items: int, dim: int, seed: int) -> tuple[Leaves, np.ndarray]:
-    return draw_leaves(seed, (n_users, dim), (n_items, dim), (n_items,)), random_dense(n_users, n_items, seed)
+    return draw_leaves(seed, (n_users, dim), (n_items, dim), (n_items,)), random_dense(
+        n_users, n_items, seed
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(("n_users", "n_items", "dim"), [(1, 1, 1), (5, 1, 3), (4, 16, 3), (9, 17, 5), (30, 100, 8), (1, 31, 2)])
-def test_multinomial_nll_is_the_dense_formula(n_users: int, n_items: int, dim: int, device: str) -> None:
+@pytest.mark.parametrize(
+    ("n_users", "n_items", "dim"),
+    [(1, 1, 1), (5, 1, 3), (4, 16, 3), (9, 17, 5), (30, 100, 8), (1, 31, 2)],
+)
+def test_multinomial_nll_is_the_dense_formula(
+    n_users: int, n_items: int, dim: int, device: str
+) -> None:
     leaves, dense = likelihood_case(n_users, n_items, dim, seed=n_items)
     leaves, upstream = leaves_as(leaves, device=device), draw(1, n_users).to(device)
     x, rows = torch.from_numpy(dense).to(device), sparse(dense, device)
@@ -73,11 +86,15 @@ def test_multinomial_nll_is_the_dense_formula(n_users: int, n_items: int, dim: i
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 35), st.integers(0, 10_000), st.floats(0.01, 50))
-def test_multinomial_nll_is_the_dense_formula_at_any_size_and_scale(n_users: int, n_items: int, seed: int, scale: float) -> None:
+def test_multinomial_nll_is_the_dense_formula_at_any_size_and_scale(
+    n_users: int, n_items: int, seed: int, scale: float
+) -> None:
     leaves, dense = likelihood_case(n_users, n_items, 3, seed)
     leaves = leaves_as(leaves, scale=scale)
     fused = multinomial_nll(*leaves, sparse(dense))
-    torch.testing.assert_close(fused, dense_nll(*leaves, torch.from_numpy(dense)), rtol=1e-10, atol=1e-9)
+    torch.testing.assert_close(
+        fused, dense_nll(*leaves, torch.from_numpy(dense)), rtol=1e-10, atol=1e-9
+    )
     assert (fused >= -1e-9).all()
 
 
@@ -85,7 +102,9 @@ def test_multinomial_nll_of_an_empty_history_is_zero_and_teaches_nothing() -> No
     leaves, _ = likelihood_case(3, 10, 4, seed=0)
     rows = sparse(np.zeros((3, 10)))
     assert multinomial_nll(*leaves, rows).tolist() == [0.0, 0.0, 0.0]
-    for grad in gradients(lambda h, w, b: multinomial_nll(h, w, b, rows), leaves, torch.ones(3, dtype=torch.float64)):
+    for grad in gradients(
+        lambda h, w, b: multinomial_nll(h, w, b, rows), leaves, torch.ones(3, dtype=torch.float64)
+    ):
         assert (grad == 0).all()
 
 
@@ -111,9 +130,16 @@ def test_multinomial_nll_in_float32_is_that_in_float64(scale: float) -> None:
     rows, ones = sparse(dense), torch.ones(20)
     fused = multinomial_nll(*narrow, rows)
     assert fused.dtype == torch.float32
-    torch.testing.assert_close(fused.double(), dense_nll(*wide, torch.from_numpy(dense)), rtol=2e-5, atol=1e-3 * max(1, scale / 10))
+    torch.testing.assert_close(
+        fused.double(),
+        dense_nll(*wide, torch.from_numpy(dense)),
+        rtol=2e-5,
+        atol=1e-3 * max(1, scale / 10),
+    )
     found = gradients(lambda h, w, b: multinomial_nll(h, w, b, rows), narrow, ones)
-    expected = gradients(lambda h, w, b: dense_nll(h, w, b, torch.from_numpy(dense)), wide, ones.double())
+    expected = gradients(
+        lambda h, w, b: dense_nll(h, w, b, torch.from_numpy(dense)), wide, ones.double()
+    )
     for one, other in zip(found, expected, strict=True):
         assert one.isfinite().all()
         # A logit near scale has an error of scale · 2⁻²⁴, which the soft-max passes on.
@@ -122,13 +148,18 @@ def test_multinomial_nll_in_float32_is_that_in_float64(scale: float) -> None:
 
 def test_multinomial_nll_is_the_same_with_a_used_buffer() -> None:
     buffer = LogitBuffer()
-    # Shrinking, growing, then equal batches: what an earlier step left in the memory must not be seen.
+    # Shrinking, growing, then equal batches: what an earlier step left in the memory must not be
+    # seen.
     for number, n_users in enumerate([8, 3, 8, 11, 11]):
         leaves, dense = likelihood_case(n_users, 21, 4, seed=number)
         rows, ones = sparse(dense), torch.ones(n_users, dtype=torch.float64)
         fresh, used = multinomial_nll(*leaves, rows), multinomial_nll(*leaves, rows, buffer)
         assert torch.equal(fresh, used)
-        for one, other in zip(torch.autograd.grad(fresh, leaves, ones), torch.autograd.grad(used, leaves, ones), strict=True):
+        for one, other in zip(
+            torch.autograd.grad(fresh, leaves, ones),
+            torch.autograd.grad(used, leaves, ones),
+            strict=True,
+        ):
             assert torch.equal(one, other)
 
 
@@ -170,7 +201,11 @@ def test_multinomial_nll_under_autocast_stays_close_and_wide(device: str) -> Non
     assert narrow.dtype == torch.float32
     torch.testing.assert_close(narrow, full, rtol=2e-2, atol=0.5)
     assert not torch.equal(narrow, full), "autocast changed nothing"
-    for one, other in zip(torch.autograd.grad(narrow, leaves, ones), torch.autograd.grad(full, leaves, ones), strict=True):
+    for one, other in zip(
+        torch.autograd.grad(narrow, leaves, ones),
+        torch.autograd.grad(full, leaves, ones),
+        strict=True,
+    ):
         assert one.dtype == torch.float32
         assert (one - other).norm() < 0.02 * other.norm()
 
@@ -181,7 +216,10 @@ def test_multinomial_nll_under_autocast_runs_all_three_products_in_its_type() ->
     wide = leaves_as((narrow, leaves[1], leaves[2]), torch.float32)
     rows, ones = sparse(dense), torch.ones(40)
     with torch.autocast("cpu", torch.bfloat16):
-        from_wide, from_narrow = multinomial_nll(*wide, rows), multinomial_nll(narrow, wide[1], wide[2], rows)
+        from_wide, from_narrow = (
+            multinomial_nll(*wide, rows),
+            multinomial_nll(narrow, wide[1], wide[2], rows),
+        )
     # The backward pass is outside of autocast, as in a training step.
     of_wide = torch.autograd.grad(from_wide, wide, ones)
     of_narrow = torch.autograd.grad(from_narrow, [narrow, *wide[1:]], ones)
@@ -196,27 +234,45 @@ def test_multinomial_nll_in_chunks_is_the_dense_formula(chunk: int, device: str)
     leaves, dense = likelihood_case(9, 60, 4, seed=chunk)
     leaves, upstream = leaves_as(leaves, device=device), draw(1, 9).to(device)
     x, rows, buffer = torch.from_numpy(dense).to(device), sparse(dense, device), LogitBuffer()
-    torch.testing.assert_close(multinomial_nll(*leaves, rows, buffer, chunk), dense_nll(*leaves, x), rtol=1e-10, atol=1e-10)
-    found = gradients(lambda h, w, b: multinomial_nll(h, w, b, rows, buffer, chunk), leaves, upstream)
+    torch.testing.assert_close(
+        multinomial_nll(*leaves, rows, buffer, chunk), dense_nll(*leaves, x), rtol=1e-10, atol=1e-10
+    )
+    found = gradients(
+        lambda h, w, b: multinomial_nll(h, w, b, rows, buffer, chunk), leaves, upstream
+    )
     expected = gradients(lambda h, w, b: dense_nll(h, w, b, x), leaves, upstream)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 6), st.integers(1, 35), st.integers(1, 40), st.integers(0, 10_000), st.floats(0.01, 50))
-def test_multinomial_nll_in_chunks_is_the_whole_one(n_users: int, n_items: int, chunk: int, seed: int, scale: float) -> None:
+@given(
+    st.integers(0, 6),
+    st.integers(1, 35),
+    st.integers(1, 40),
+    st.integers(0, 10_000),
+    st.floats(0.01, 50),
+)
+def test_multinomial_nll_in_chunks_is_the_whole_one(
+    n_users: int, n_items: int, chunk: int, seed: int, scale: float
+) -> None:
     leaves, dense = likelihood_case(n_users, n_items, 3, seed)
     leaves, rows, upstream = leaves_as(leaves, scale=scale), sparse(dense), draw(seed, n_users)
     whole, chunked = multinomial_nll(*leaves, rows), multinomial_nll(*leaves, rows, None, chunk)
     torch.testing.assert_close(chunked, whole, rtol=1e-10, atol=1e-9)
-    for one, other in zip(torch.autograd.grad(chunked, leaves, upstream), torch.autograd.grad(whole, leaves, upstream), strict=True):
+    for one, other in zip(
+        torch.autograd.grad(chunked, leaves, upstream),
+        torch.autograd.grad(whole, leaves, upstream),
+        strict=True,
+    ):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("chunk", [None, 4])
 @pytest.mark.parametrize("frozen", range(3))
-def test_multinomial_nll_gives_the_same_gradients_with_a_part_frozen(frozen: int, chunk: int | None) -> None:
+def test_multinomial_nll_gives_the_same_gradients_with_a_part_frozen(
+    frozen: int, chunk: int | None
+) -> None:
     leaves, dense = likelihood_case(5, 9, 3, seed=1)
     upstream = draw(2, 5)
 
@@ -236,9 +292,12 @@ def test_multinomial_nll_in_chunks_holds_one_chunk_only() -> None:
     leaves, buffer, rows = leaves_as(leaves, torch.float32), LogitBuffer(), sparse(dense)
     torch.autograd.grad(multinomial_nll(*leaves, rows, buffer, 64).sum(), leaves)
     assert buffer.claim(1, 1, leaves[2]).untyped_storage().nbytes() == 6 * 64 * 4
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
         torch.autograd.grad(multinomial_nll(*leaves, rows, buffer, 64).sum(), leaves)
-    # The largest piece of memory asked for is the gradient of the weights, 1000 × 4; a batch × items array would be 6 × 1000.
+    # The largest piece of memory asked for is the gradient of the weights, 1000 × 4; a batch ×
+    # items array would be 6 × 1000.
     largest = max(event.cpu_memory_usage for event in profile.events())
     assert 16_000 <= largest < 24_000
 
@@ -252,7 +311,11 @@ def test_multinomial_nll_in_chunks_under_autocast_stays_close_and_wide(device: s
         whole, chunked = multinomial_nll(*leaves, rows), multinomial_nll(*leaves, rows, None, 16)
     assert chunked.dtype == torch.float32
     torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=1e-4)
-    for one, other in zip(torch.autograd.grad(chunked, leaves, ones), torch.autograd.grad(whole, leaves, ones), strict=True):
+    for one, other in zip(
+        torch.autograd.grad(chunked, leaves, ones),
+        torch.autograd.grad(whole, leaves, ones),
+        strict=True,
+    ):
         assert one.dtype == torch.float32
         assert (one - other).norm() < 0.01 * other.norm()
 
@@ -263,17 +326,33 @@ def test_multinomial_nll_in_chunks_under_autocast_stays_close_and_wide(device: s
 @pytest.mark.parametrize("sparse_gradient", [False, True])
 @pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=30, deadline=None)
-@given(n_users=st.integers(0, 6), n_items=st.integers(1, 35), seed=st.integers(0, 10_000), scale=st.floats(0.01, 50))
+@given(
+    n_users=st.integers(0, 6),
+    n_items=st.integers(1, 35),
+    seed=st.integers(0, 10_000),
+    scale=st.floats(0.01, 50),
+)
 def test_sampled_nll_of_every_item_once_is_the_exact_one(
     sparse_gradient: bool, device: str, n_users: int, n_items: int, seed: int, scale: float
 ) -> None:
     leaves, dense = likelihood_case(n_users, n_items, 3, seed)
-    leaves, rows, upstream = leaves_as(leaves, device=device, scale=scale), sparse(dense, device), draw(seed, n_users).to(device)
+    leaves, rows, upstream = (
+        leaves_as(leaves, device=device, scale=scale),
+        sparse(dense, device),
+        draw(seed, n_users).to(device),
+    )
     every = torch.randperm(n_items, generator=torch.Generator().manual_seed(seed)).to(device)
     once = torch.ones(n_items, dtype=torch.float64, device=device)
-    exact, sampled = multinomial_nll(*leaves, rows), sampled_nll(*leaves, rows, every, once, sparse_gradient=sparse_gradient)
+    exact, sampled = (
+        multinomial_nll(*leaves, rows),
+        sampled_nll(*leaves, rows, every, once, sparse_gradient=sparse_gradient),
+    )
     torch.testing.assert_close(sampled, exact, rtol=1e-10, atol=1e-9)
-    for one, other in zip(torch.autograd.grad(sampled, leaves, upstream), torch.autograd.grad(exact, leaves, upstream), strict=True):
+    for one, other in zip(
+        torch.autograd.grad(sampled, leaves, upstream),
+        torch.autograd.grad(exact, leaves, upstream),
+        strict=True,
+    ):
         torch.testing.assert_close(one.to_dense(), other, rtol=1e-9, atol=1e-9)
 
 
@@ -281,13 +360,23 @@ def test_sampled_normalizer_is_right_on_average_and_its_logarithm_nearly() -> No
     n_sampled, n_draws = 40, 5_000
     (hidden, weight, bias), dense = likelihood_case(4, 50, 3, seed=7)
     dense[:, :5] = 1  # nobody without items
-    # Small logits, for the logarithm's bias is minus half the variance only where the variance is small.
-    leaves, rows, generator = (hidden.detach() / 4, weight.detach(), bias.detach() / 4), sparse(dense), torch.Generator().manual_seed(0)
+    # Small logits, for the logarithm's bias is minus half the variance only where the variance is
+    # small.
+    leaves, rows, generator = (
+        (hidden.detach() / 4, weight.detach(), bias.detach() / 4),
+        sparse(dense),
+        torch.Generator().manual_seed(0),
+    )
     probability = torch.rand(50, dtype=torch.float64, generator=generator) + 0.1
     probability /= probability.sum()
     exact = multinomial_nll(*leaves, rows)
-    draws = [torch.multinomial(probability, n_sampled, replacement=True, generator=generator) for _ in range(n_draws)]
-    sampled = torch.stack([sampled_nll(*leaves, rows, drawn, n_sampled * probability[drawn]) for drawn in draws])
+    draws = [
+        torch.multinomial(probability, n_sampled, replacement=True, generator=generator)
+        for _ in range(n_draws)
+    ]
+    sampled = torch.stack(
+        [sampled_nll(*leaves, rows, drawn, n_sampled * probability[drawn]) for drawn in draws]
+    )
     gap = (sampled - exact) / rows.counts
     ratio = gap.exp()
     assert ((ratio.mean(dim=0) - 1).abs() < 4 * ratio.std(dim=0) / n_draws**0.5 + 1e-12).all()
@@ -296,9 +385,17 @@ def test_sampled_normalizer_is_right_on_average_and_its_logarithm_nearly() -> No
 
 def test_sampled_nll_of_an_empty_history_is_zero_and_teaches_nothing() -> None:
     leaves, _ = likelihood_case(3, 10, 4, seed=0)
-    rows, sample, expected = sparse(np.zeros((3, 10))), torch.tensor([1, 1, 4]), torch.ones(3, dtype=torch.float64)
+    rows, sample, expected = (
+        sparse(np.zeros((3, 10))),
+        torch.tensor([1, 1, 4]),
+        torch.ones(3, dtype=torch.float64),
+    )
     assert sampled_nll(*leaves, rows, sample, expected).tolist() == [0.0, 0.0, 0.0]
-    for grad in gradients(lambda h, w, b: sampled_nll(h, w, b, rows, sample, expected), leaves, torch.ones(3, dtype=torch.float64)):
+    for grad in gradients(
+        lambda h, w, b: sampled_nll(h, w, b, rows, sample, expected),
+        leaves,
+        torch.ones(3, dtype=torch.float64),
+    ):
         assert (grad == 0).all()
 
 
@@ -306,7 +403,12 @@ def test_sampled_nll_counts_a_users_own_items_once_however_often_they_are_drawn(
     leaves, _ = likelihood_case(2, 9, 3, seed=0)
     rows, one = sparse(np.eye(2, 9)), torch.ones(1, dtype=torch.float64)
     few = sampled_nll(*leaves, rows, torch.tensor([5]), one)
-    many = sampled_nll(*leaves, rows, torch.tensor([0, 5, 0, 0]), torch.tensor([0.3, 1, 0.3, 0.3], dtype=torch.float64))
+    many = sampled_nll(
+        *leaves,
+        rows,
+        torch.tensor([0, 5, 0, 0]),
+        torch.tensor([0.3, 1, 0.3, 0.3], dtype=torch.float64),
+    )
     torch.testing.assert_close(many[0], few[0])
     assert many[1] > few[1]
 
@@ -316,14 +418,19 @@ def test_sampled_nll_counts_a_users_own_items_once_however_often_they_are_drawn(
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 9), st.integers(0, 10_000))
-def test_gaussian_kl_is_that_of_torch_summed_over_dimensions(n_users: int, latent_dim: int, seed: int) -> None:
+def test_gaussian_kl_is_that_of_torch_summed_over_dimensions(
+    n_users: int, latent_dim: int, seed: int
+) -> None:
     mu, logvar = draw(seed, n_users, latent_dim), draw(seed + 1, n_users, latent_dim)
     expected = kl_divergence(Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0)).sum(dim=1)
     torch.testing.assert_close(gaussian_kl(mu, logvar), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_gaussian_kl_is_the_mean_log_ratio_of_samples() -> None:
-    mu, logvar = torch.tensor([[0.5, -1.0, 0.0]]).double(), torch.tensor([[-0.7, 0.3, 0.0]]).double()
+    mu, logvar = (
+        torch.tensor([[0.5, -1.0, 0.0]]).double(),
+        torch.tensor([[-0.7, 0.3, 0.0]]).double(),
+    )
     q, p = Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0)
     z = mu + (logvar / 2).exp() * draw(0, 200_000, 3)
     ratio = (q.log_prob(z) - p.log_prob(z)).sum(dim=1)  # type: ignore[no-untyped-call]
@@ -331,8 +438,13 @@ def test_gaussian_kl_is_the_mean_log_ratio_of_samples() -> None:
     assert float(gaussian_kl(mu, logvar)) == pytest.approx(float(ratio.mean()), abs=5 * error)
 
 
-@pytest.mark.parametrize(("logvar", "expected"), [(60.0, 0.5 * (math.expm1(60) - 60)), (-60.0, 0.5 * 59), (1e-3, 2.500833e-7), (0.0, 0.0)])
-def test_gaussian_kl_is_accurate_from_tiny_to_huge_variances(logvar: float, expected: float) -> None:
+@pytest.mark.parametrize(
+    ("logvar", "expected"),
+    [(60.0, 0.5 * (math.expm1(60) - 60)), (-60.0, 0.5 * 59), (1e-3, 2.500833e-7), (0.0, 0.0)],
+)
+def test_gaussian_kl_is_accurate_from_tiny_to_huge_variances(
+    logvar: float, expected: float
+) -> None:
     found = gaussian_kl(torch.zeros(1, 1), torch.tensor([[logvar]]))
     assert float(found) == pytest.approx(expected, rel=1e-3)
 
@@ -348,21 +460,32 @@ def test_gaussian_kl_has_the_textbooks_gradient() -> None:
 
 
 def double_sum(mu: Tensor, logvar: Tensor, anchors: Tensor, dense: np.ndarray) -> Tensor:
-    """The definition, item by item: mean over a user's items of E ‖z - e_i‖² = ‖mu - e_i‖² + Σ variance."""
+    """The definition, item by item: mean over a user's items of E ‖z - e_i‖² = ‖mu - e_i‖² + Σ
+    variance.
+    """
     values = []
     for user, row in enumerate(dense):
-        terms = [((mu[user] - anchors[item]) ** 2).sum() + logvar[user].exp().sum() for item in np.flatnonzero(row)]
-        values.append(torch.stack(terms).mean() if terms else 0 * (mu.sum() + logvar.sum() + anchors.sum()))
+        terms = [
+            ((mu[user] - anchors[item]) ** 2).sum() + logvar[user].exp().sum()
+            for item in np.flatnonzero(row)
+        ]
+        values.append(
+            torch.stack(terms).mean() if terms else 0 * (mu.sum() + logvar.sum() + anchors.sum())
+        )
     return torch.stack(values)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 9), st.integers(1, 5), st.integers(0, 10_000))
-def test_alignment_is_the_double_sum(n_users: int, n_items: int, latent_dim: int, seed: int) -> None:
+def test_alignment_is_the_double_sum(
+    n_users: int, n_items: int, latent_dim: int, seed: int
+) -> None:
     leaves = draw_leaves(seed, (n_users, latent_dim), (n_users, latent_dim), (n_items, latent_dim))
     dense, upstream = random_dense(n_users, n_items, seed), draw(seed + 1, n_users)
     rows = sparse(dense)
-    torch.testing.assert_close(alignment(*leaves, rows), double_sum(*leaves, dense), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        alignment(*leaves, rows), double_sum(*leaves, dense), rtol=1e-10, atol=1e-10
+    )
     found = gradients(lambda m, v, e: alignment(m, v, e, rows), leaves, upstream)
     expected = torch.autograd.grad(double_sum(*leaves, dense), leaves, upstream)
     for one, other in zip(found, expected, strict=True):
@@ -377,7 +500,9 @@ def test_alignment_is_the_mean_of_samples() -> None:
     dense = np.zeros((1, 6))
     dense[0, items] = 1
     error = float(sampled.std()) / math.sqrt(len(z))
-    assert float(alignment(mu, logvar, anchors, sparse(dense))) == pytest.approx(float(sampled.mean()), abs=5 * error)
+    assert float(alignment(mu, logvar, anchors, sparse(dense))) == pytest.approx(
+        float(sampled.mean()), abs=5 * error
+    )
 
 
 def test_alignment_of_an_empty_history_is_zero_and_pulls_nothing() -> None:
@@ -400,7 +525,9 @@ def test_alignment_gathers_the_anchors_of_items_consumed_together() -> None:
 
     def spread() -> tuple[float, float]:
         groups = anchors.detach().view(2, 4, 2)
-        return float(groups.var(dim=1).sum()), float((groups[0].mean(dim=0) - groups[1].mean(dim=0)).norm())
+        return float(groups.var(dim=1).sum()), float(
+            (groups[0].mean(dim=0) - groups[1].mean(dim=0)).norm()
+        )
 
     within_before, _ = spread()
     optimizer = torch.optim.SGD([anchors], lr=1.0)
@@ -437,9 +564,16 @@ def test_mask_items_over_keep_prob_is_the_clean_input_on_average() -> None:
     weight = torch.randn(12, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     generator = torch.Generator().manual_seed(1)
     scale = input_scale(rows.counts).unsqueeze(1)
-    masked = torch.stack([gather_sum(mask_items(rows, keep_prob, generator), weight) * scale / keep_prob for _ in range(n_masks)])
+    masked = torch.stack(
+        [
+            gather_sum(mask_items(rows, keep_prob, generator), weight) * scale / keep_prob
+            for _ in range(n_masks)
+        ]
+    )
     error = masked.std(dim=0) / math.sqrt(n_masks)
-    assert ((masked.mean(dim=0) - gather_sum(rows, weight) * scale).abs() <= 5 * error + 1e-12).all()
+    assert (
+        (masked.mean(dim=0) - gather_sum(rows, weight) * scale).abs() <= 5 * error + 1e-12
+    ).all()
 
 
 def test_mask_items_keeps_everything_at_one() -> None:
@@ -451,7 +585,9 @@ def test_mask_items_keeps_everything_at_one() -> None:
 
 def test_mask_items_is_reproducible_by_its_generator() -> None:
     rows = sparse(random_dense(30, 30, 0))
-    one, again, other = (mask_items(rows, 0.5, torch.Generator().manual_seed(seed)) for seed in (7, 7, 8))
+    one, again, other = (
+        mask_items(rows, 0.5, torch.Generator().manual_seed(seed)) for seed in (7, 7, 8)
+    )
     assert torch.equal(one.indices, again.indices)
     assert not np.array_equal(to_dense(one), to_dense(other))
 

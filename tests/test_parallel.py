@@ -1,4 +1,6 @@
-"""Several processes against one: the same draws, so the same history and weights but for the order of sums."""
+"""Several processes against one: the same draws, so the same history and weights but for the order
+of sums.
+"""
 
 import json
 import os
@@ -20,15 +22,15 @@ from torch import Tensor
 
 from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
-from coterie.data.simulate import simulate_dataset
 from coterie.errors import ConfigError
 from coterie.models.multdae import MultDAEConfig
 from coterie.models.multvae import MultVAEConfig
+from coterie.running.interrupt import StopRequest
+from coterie.running.world import ALONE, World, cuda_of_process, join_world, rank_of_process
+from coterie.simulation.service import simulate_dataset
 from coterie.training.checkpoint import load_checkpoint
-from coterie.training.parallel import ALONE, World, cuda_of_process, join_world, rank_of_process
 from coterie.training.run_folder import RunFolder, read_history
 from coterie.training.step import NOISE, TrainingStep, seeded
-from coterie.training.stop import StopRequest
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import Descent, train
 from test_sparse import random_dense, sparse
@@ -41,17 +43,32 @@ VALUES: dict[str, dict[str, Any]] = {
     "vae": {"model": VAE, "training": {**QUICK, "validate_every": 3}},
     "pia": {"model": {**VAE, "pia": 0.2}, "training": QUICK},
     # Its two large matrices have more than SMALL elements and travel alone.
-    "dae": {"model": {"name": "mult-dae", "latent_dim": 1500}, "training": {**QUICK, "epochs": 2, "weight_decay": 0.001}},
-    "recvae": {"model": {"name": "recvae", "hidden_dim": 12, "latent_dim": 6, "pia": 0.2}, "training": {**QUICK, "epochs": 2}},
-    "linear path": {"model": {**VAE, "name": "linear-path-vae", "pia_rarity": 0.5, "pia": 0.2}, "training": {**QUICK, "epochs": 2}},
+    "dae": {
+        "model": {"name": "mult-dae", "latent_dim": 1500},
+        "training": {**QUICK, "epochs": 2, "weight_decay": 0.001},
+    },
+    "recvae": {
+        "model": {"name": "recvae", "hidden_dim": 12, "latent_dim": 6, "pia": 0.2},
+        "training": {**QUICK, "epochs": 2},
+    },
+    "linear path": {
+        "model": {**VAE, "name": "linear-path-vae", "pia_rarity": 0.5, "pia": 0.2},
+        "training": {**QUICK, "epochs": 2},
+    },
     "resumed": {"model": {**VAE, "pia": 0.2}, "training": QUICK},
     "popularity": {"model": {"name": "popularity"}},
-    "long": {"model": {**VAE, "pia": 0.2}, "training": {**QUICK, "epochs": 60, "batch_size": 20, "patience": 60}},
+    "long": {
+        "model": {**VAE, "pia": 0.2},
+        "training": {**QUICK, "epochs": 60, "batch_size": 20, "patience": 60},
+    },
 }
 
 ROUNDING = 1e-5
-"""Relative in the terms, absolute in the weights. Sums over a batch are taken in another order: 6e-8 of a term, and as much
-of a gradient, which some dozens of steps of Adam add up. A user left out, drawn for otherwise or counted twice is 1e-3 and more."""
+"""Relative in the terms, absolute in the weights. Sums over a batch are taken in another order:
+6e-8 of a term, and as much
+of a gradient, which some dozens of steps of Adam add up. A user left out, drawn for otherwise or
+counted twice is 1e-3 and more.
+"""
 
 # A near tie may be broken otherwise, which moves one of 40 users' values.
 VALIDATION = 0.01
@@ -101,8 +118,16 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 
 
 def torchrun(n: int, *command: str) -> subprocess.Popen[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"]
-    return subprocess.Popen([*launcher, *command], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={n}",
+    ]
+    return subprocess.Popen(
+        [*launcher, *command], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
 
 
 def pair(*command: str) -> list[subprocess.Popen[str]]:
@@ -112,7 +137,12 @@ def pair(*command: str) -> list[subprocess.Popen[str]]:
         port = free.getsockname()[1]
     told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     return [
-        subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True, env={**ENVIRONMENT, **told, "RANK": str(rank)})
+        subprocess.Popen(
+            [sys.executable, *command],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**ENVIRONMENT, **told, "RANK": str(rank)},
+        )
         for rank in range(2)
     ]
 
@@ -120,7 +150,18 @@ def pair(*command: str) -> list[subprocess.Popen[str]]:
 def train_command(data: Path, out: Path, name: str) -> list[str]:
     config = out.with_suffix(".json")
     config.write_text(json.dumps(VALUES[name]), encoding="utf-8")
-    return ["-m", "coterie.cli", "train", str(data), "--out", str(out), "--config", str(config), "--checkpoint-seconds", "0.1"]
+    return [
+        "-m",
+        "coterie.cli",
+        "train",
+        str(data),
+        "--out",
+        str(out),
+        "--config",
+        str(config),
+        "--checkpoint-seconds",
+        "0.1",
+    ]
 
 
 def ends(*processes: subprocess.Popen[str]) -> tuple[list[int], str]:
@@ -160,14 +201,23 @@ def test_two_processes_train_the_model_of_one(data_folder: Path, tmp_path: Path)
     runs = {name: values for name, values in VALUES.items() if name != "long"}
     stop_alone_after(7, "resumed", together / "resumed")
     child.write_text(CHILD, encoding="utf-8")
-    codes, complaint = ends(torchrun(2, str(child), str(data_folder), str(together), json.dumps(runs)))
+    codes, complaint = ends(
+        torchrun(2, str(child), str(data_folder), str(together), json.dumps(runs))
+    )
     assert codes == [0], complaint
     for name in [*runs, "own group"]:
-        weights, of_other = (load_file(together / f"{name}.{rank}.safetensors") for rank in range(2))
-        assert all(torch.equal(value, of_other[key]) for key, value in weights.items()), "the processes have drifted apart"
+        weights, of_other = (
+            load_file(together / f"{name}.{rank}.safetensors") for rank in range(2)
+        )
+        assert all(torch.equal(value, of_other[key]) for key, value in weights.items()), (
+            "the processes have drifted apart"
+        )
         same = "vae" if name == "own group" else name
         assert_as_one(same, together / same, weights, tmp_path / f"one of {name}")
-    assert json.loads((together / "pia" / "environment.json").read_text(encoding="utf-8"))["processes"] == 2
+    assert (
+        json.loads((together / "pia" / "environment.json").read_text(encoding="utf-8"))["processes"]
+        == 2
+    )
     files = ["anchors.safetensors", "config.json", "environment.json", "history.jsonl", "model"]
     assert sorted(path.name for path in (together / "pia").iterdir()) == files
 
@@ -175,7 +225,14 @@ def test_two_processes_train_the_model_of_one(data_folder: Path, tmp_path: Path)
 def stop_alone_after(n_steps: int, name: str, out: Path) -> None:
     """Leaves a checkpoint of one process."""
     config = RunConfig.of(VALUES[name])
-    run = Descent(DATA, config, RunFolder(out, config, DATA, "cpu", "float32", resume=False), "cpu", "float32", 0)
+    run = Descent(
+        DATA,
+        config,
+        RunFolder(out, config, DATA, "cpu", "float32", resume=False),
+        "cpu",
+        "float32",
+        0,
+    )
     while True:
         for batch in run.batches():
             run.advance(*batch)
@@ -185,7 +242,9 @@ def stop_alone_after(n_steps: int, name: str, out: Path) -> None:
         run.close_epoch()
 
 
-def test_sigterm_to_the_launcher_leaves_a_checkpoint_for_one_process(data_folder: Path, tmp_path: Path) -> None:
+def test_sigterm_to_the_launcher_leaves_a_checkpoint_for_one_process(
+    data_folder: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     launcher = torchrun(2, *train_command(data_folder, out, "long"))
     wait_for(out / "checkpoint.safetensors", launcher)
@@ -225,7 +284,10 @@ def test_one_process_under_a_launcher_is_a_plain_run(data_folder: Path, tmp_path
     launched = TrainedModel.load(tmp_path / "run")
     for key, value in plain.network.state_dict().items():
         assert torch.equal(launched.network.state_dict()[key], value)
-    untimed = [[{**entry, "seconds": 0} for entry in read_history(tmp_path / run)] for run in ("run", "plain")]
+    untimed = [
+        [{**entry, "seconds": 0} for entry in read_history(tmp_path / run)]
+        for run in ("run", "plain")
+    ]
     assert untimed[0] == untimed[1]
 
 
@@ -246,7 +308,9 @@ def test_shares_are_contiguous_even_and_complete(n: int, size: int) -> None:
     [MultVAEConfig(hidden_dims=(12,), latent_dim=5, pia=0.4), MultDAEConfig(latent_dim=5)],
     ids=["vae+pia", "dae"],
 )
-def test_losses_and_gradients_of_all_shares_add_up(model: MultVAEConfig | MultDAEConfig, size: int) -> None:
+def test_losses_and_gradients_of_all_shares_add_up(
+    model: MultVAEConfig | MultDAEConfig, size: int
+) -> None:
     batch = sparse(random_dense(5, 40, 0))
 
     def part(world: World) -> tuple[dict[str, Tensor], list[Tensor]]:
@@ -262,7 +326,9 @@ def test_losses_and_gradients_of_all_shares_add_up(model: MultVAEConfig | MultDA
     for number, gradient in enumerate(gradients):
         torch.testing.assert_close(sum(one[number] for _, one in parts), gradient)
     if size > 5:
-        assert all(not one.any() for one in [*parts[0][0].values(), *parts[0][1]]), "a process without users has something to say"
+        assert all(not one.any() for one in [*parts[0][0].values(), *parts[0][1]]), (
+            "a process without users has something to say"
+        )
 
 
 @pytest.fixture
@@ -296,13 +362,21 @@ def test_a_process_takes_the_device_of_its_local_rank(launched_as: Any) -> None:
 @pytest.mark.parametrize(
     ("variables", "complaint"),
     [
-        ({"WORLD_SIZE": "2"}, "found WORLD_SIZE=2 without RANK, MASTER_ADDR, MASTER_PORT; launch with torchrun"),
-        ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "here"}, "found WORLD_SIZE=2 without MASTER_PORT"),
+        (
+            {"WORLD_SIZE": "2"},
+            "found WORLD_SIZE=2 without RANK, MASTER_ADDR, MASTER_PORT; launch with torchrun",
+        ),
+        (
+            {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "here"},
+            "found WORLD_SIZE=2 without MASTER_PORT",
+        ),
         ({"WORLD_SIZE": "two"}, "WORLD_SIZE must be a whole number, found 'two'"),
         ({"WORLD_SIZE": "2", "RANK": "-1"}, "RANK must be a whole number, found '-1'"),
     ],
 )
-def test_join_world_refuses_half_a_launch(variables: dict[str, str], complaint: str, launched_as: Any) -> None:
+def test_join_world_refuses_half_a_launch(
+    variables: dict[str, str], complaint: str, launched_as: Any
+) -> None:
     launched_as(**variables)
     with pytest.raises(ConfigError, match=complaint), join_world("cpu"):
         pass

@@ -32,7 +32,9 @@ Row = tuple[Any, ...]
 
 def real(name: str) -> Path:
     if not (REAL / name).exists():
-        pytest.skip(f"real data {name} is not on this machine; set COTERIE_DATA to a folder that holds it")
+        pytest.skip(
+            f"real data {name} is not on this machine; set COTERIE_DATA to a folder that holds it"
+        )
     return REAL / name
 
 
@@ -68,14 +70,27 @@ def parts(data: Dataset) -> dict[tuple[Any, Any], int]:
 def random_rows(seed: int, n_users: int = 60, n_items: int = 40, n: int = 900) -> list[Row]:
     draw = random.Random(seed)
     return [
-        (draw.randrange(n_users), int(n_items * draw.random() ** 2), draw.randrange(1, 11) / 2, draw.randrange(10**9)) for _ in range(n)
+        (
+            draw.randrange(n_users),
+            int(n_items * draw.random() ** 2),
+            draw.randrange(1, 11) / 2,
+            draw.randrange(10**9),
+        )
+        for _ in range(n)
     ]
 
 
 def published_procedure(
-    rows: list[Row], min_rating: float, min_items: int, min_users: int, held_out: int, share: float, seed: int
+    rows: list[Row],
+    min_rating: float,
+    min_items: int,
+    min_users: int,
+    held_out: int,
+    share: float,
+    seed: int,
 ) -> tuple[dict[Any, str], dict[tuple[Any, Any], int]]:
-    """Section 4.1 of Liang et al. and the steps of its companion notebook, told slowly, on dicts and lists.
+    """Section 4.1 of Liang et al. and the steps of its companion notebook, told slowly, on dicts
+    and lists.
 
     Returns the group of every user, and the part of every interaction that is left.
     """
@@ -88,7 +103,9 @@ def published_procedure(
     users = sorted({user for user, _ in pairs})
     shuffled = [users[place] for place in np.random.RandomState(seed).permutation(len(users))]
     group = dict.fromkeys(shuffled, "train")
-    group |= dict.fromkeys(shuffled[len(users) - 2 * held_out : len(users) - held_out], "validation")
+    group |= dict.fromkeys(
+        shuffled[len(users) - 2 * held_out : len(users) - held_out], "validation"
+    )
     group |= dict.fromkeys(shuffled[len(users) - held_out :], "test")
 
     known = {item for user, item in pairs if group[user] == "train"}
@@ -106,15 +123,26 @@ def published_procedure(
 
 @pytest.mark.parametrize("seed", [1, 2, 98765])
 @pytest.mark.parametrize(
-    ("min_rating", "min_items", "min_users", "share"), [(0.5, 0, 0, 0.2), (3.5, 5, 0, 0.2), (2.0, 6, 8, 0.5), (4.0, 3, 4, 0.0)]
+    ("min_rating", "min_items", "min_users", "share"),
+    [(0.5, 0, 0, 0.2), (3.5, 5, 0, 0.2), (2.0, 6, 8, 0.5), (4.0, 3, 4, 0.0)],
 )
-def test_prepare_follows_the_published_procedure(seed: int, min_rating: float, min_items: int, min_users: int, share: float) -> None:
+def test_prepare_follows_the_published_procedure(
+    seed: int, min_rating: float, min_items: int, min_users: int, share: float
+) -> None:
     rows = random_rows(seed)
-    rules = PrepareRules(min_rating, min_items, min_users, held_out_users=9, held_out_share=share, seed=seed)
+    rules = PrepareRules(
+        min_rating, min_items, min_users, held_out_users=9, held_out_share=share, seed=seed
+    )
     data = made(rows, rules)
     group, expected = published_procedure(rows, min_rating, min_items, min_users, 9, share, seed)
     assert parts(data) == expected
-    names = dict(zip(data.users.ids_of(range(data.n_users)), (Part(part).name.lower() for part in data.split.user_part), strict=True))
+    names = dict(
+        zip(
+            data.users.ids_of(range(data.n_users)),
+            (Part(part).name.lower() for part in data.split.user_part),
+            strict=True,
+        )
+    )
     assert names == group
 
 
@@ -136,21 +164,36 @@ def test_every_row_is_kept_or_counted_as_dropped() -> None:
     for seed in range(5):
         data = made(random_rows(seed), PrepareRules(3.0, 5, 6, held_out_users=8))
         counts = data.provenance["counts"]
-        dropped = [name for name in counts if name.startswith(("rows_below", "rows_without", "repeated", "interactions_of"))]
+        dropped = [
+            name
+            for name in counts
+            if name.startswith(("rows_below", "rows_without", "repeated", "interactions_of"))
+        ]
         assert counts["rows_read"] == counts["interactions"] + sum(counts[name] for name in dropped)
-        assert counts["users"] == counts["train_users"] + counts["validation_users"] + counts["test_users"]
-        assert counts["validation_users"] == counts["validation_cases"] + counts["validation_users_not_evaluated"]
+        assert (
+            counts["users"]
+            == counts["train_users"] + counts["validation_users"] + counts["test_users"]
+        )
+        assert (
+            counts["validation_users"]
+            == counts["validation_cases"] + counts["validation_users_not_evaluated"]
+        )
 
 
 def test_threshold_keeps_its_own_value() -> None:
-    rows = [(user, item, rating) for user in range(5) for item, rating in ((1, 3.5), (2, 4.0), (3, 4.5))]
+    rows = [
+        (user, item, rating) for user in range(5) for item, rating in ((1, 3.5), (2, 4.0), (3, 4.5))
+    ]
     data = made(rows, PrepareRules(min_rating=4.0, min_user_items=0, held_out_users=1))
     assert {item for _, item in kept(data)} == {2, 3}
     assert data.provenance["counts"]["rows_below_min_rating"] == 5
 
 
 def test_repeated_pairs_become_one_that_is_counted_with_the_latest_timestamp() -> None:
-    rows = [(user, item, 5.0, 100) for user in range(5) for item in (1, 2)] + [(2, 1, 5.0, 300), (2, 1, 5.0, 200)]
+    rows = [(user, item, 5.0, 100) for user in range(5) for item in (1, 2)] + [
+        (2, 1, 5.0, 300),
+        (2, 1, 5.0, 200),
+    ]
     data = made(rows)
     assert data.provenance["counts"]["repeated_rows"] == 2
     assert data.provenance["counts"]["interactions"] == 10
@@ -165,8 +208,12 @@ def test_repeated_pairs_become_one_that_is_counted_with_the_latest_timestamp() -
 
 
 def test_play_counts_are_counts(tmp_path: Path) -> None:
-    triplets = [(user, song, plays) for user in "abcde" for song, plays in (("x", 3), ("y", 1))] + [("c", "x", 4)]
-    (tmp_path / "train_triplets.txt").write_text("".join(f"{user}\t{song}\t{plays}\n" for user, song, plays in triplets))
+    triplets = [(user, song, plays) for user in "abcde" for song, plays in (("x", 3), ("y", 1))] + [
+        ("c", "x", 4)
+    ]
+    (tmp_path / "train_triplets.txt").write_text(
+        "".join(f"{user}\t{song}\t{plays}\n" for user, song, plays in triplets)
+    )
     with read_log(tmp_path / "train_triplets.txt") as log:
         counts = prepare(log, ALL).interactions.counts
     assert counts is not None
@@ -174,18 +221,28 @@ def test_play_counts_are_counts(tmp_path: Path) -> None:
 
 
 def test_items_are_dropped_before_users_and_only_once() -> None:
-    # Item 9 has one user; without it user 4 has one item left, and goes; then item 8 has only two users, and stays.
+    # Item 9 has one user; without it user 4 has one item left, and goes; then item 8 has only two
+    # users, and stays.
     rows = [(user, item) for user in range(4) for item in (1, 2)] + [(0, 8), (1, 8), (4, 8), (4, 9)]
     data = made(rows, PrepareRules(min_user_items=2, min_item_users=3, held_out_users=1, seed=3))
     counts = data.provenance["counts"]
-    assert (counts["items_below_min_users"], counts["interactions_of_items_below_min_users"]) == (1, 1)
-    assert (counts["users_below_min_items"], counts["interactions_of_users_below_min_items"]) == (1, 1)
+    assert (counts["items_below_min_users"], counts["interactions_of_items_below_min_users"]) == (
+        1,
+        1,
+    )
+    assert (counts["users_below_min_items"], counts["interactions_of_users_below_min_items"]) == (
+        1,
+        1,
+    )
     assert kept(data) == {(user, item) for user, item in rows if user < 4}
 
 
 def test_users_with_one_item_are_dropped_by_default_and_can_be_kept() -> None:
     rows = [(user, item) for user in range(8) for item in range(6)] + [(99, 0)]
-    assert made(rows, PrepareRules(held_out_users=1)).provenance["counts"]["users_below_min_items"] == 1
+    assert (
+        made(rows, PrepareRules(held_out_users=1)).provenance["counts"]["users_below_min_items"]
+        == 1
+    )
     assert (99, 0) in kept(made(rows, PrepareRules(min_user_items=1, held_out_users=1)))
 
 
@@ -194,8 +251,15 @@ def test_items_unseen_in_training_are_dropped_and_poor_held_out_users_not_evalua
     rows = [(user, item) for user in range(20) for item in (*range(4), 100 + user)]
     data = made(rows, PrepareRules(held_out_users=3))
     counts = data.provenance["counts"]
-    assert (counts["items_unseen_in_training"], counts["interactions_of_items_unseen_in_training"]) == (6, 6)
-    assert (counts["test_users"], counts["test_cases"], counts["test_users_not_evaluated"]) == (3, 0, 3)
+    assert (
+        counts["items_unseen_in_training"],
+        counts["interactions_of_items_unseen_in_training"],
+    ) == (6, 6)
+    assert (counts["test_users"], counts["test_cases"], counts["test_users_not_evaluated"]) == (
+        3,
+        0,
+        3,
+    )
     assert np.asarray(data.train.sum(axis=0)).min() >= 1
 
 
@@ -203,12 +267,20 @@ def test_held_out_users_default_to_a_tenth_and_are_recorded() -> None:
     rows = [(user, item) for user in range(47) for item in range(6)]
     data = made(rows, PrepareRules())
     assert data.provenance["rules"] == {
-        "min_rating": None, "min_user_items": 5, "min_item_users": 0, "held_out_users": 4, "held_out_share": 0.2, "seed": 98765,
-    }  # fmt: skip
+        "min_rating": None,
+        "min_user_items": 5,
+        "min_item_users": 0,
+        "held_out_users": 4,
+        "held_out_share": 0.2,
+        "seed": 98765,
+    }
     assert (data.split.user_part == Part.TEST).sum() == 4
 
 
-@pytest.mark.parametrize(("id_type", "ids"), [("BIGINT", [10, 9, -3, 2**40]), ("VARCHAR", ["é", "z", "Z", "007", "字", "10", "9"])])
+@pytest.mark.parametrize(
+    ("id_type", "ids"),
+    [("BIGINT", [10, 9, -3, 2**40]), ("VARCHAR", ["é", "z", "Z", "007", "字", "10", "9"])],
+)
 def test_vocabularies_are_sorted_by_value_or_by_bytes(id_type: str, ids: list[Any]) -> None:
     data = made([(user, item) for user in ids for item in ids], ALL, id_type)
     expected = sorted(ids) if id_type == "BIGINT" else sorted(ids, key=str.encode)
@@ -227,7 +299,13 @@ def test_titles_follow_their_items() -> None:
 
 # Given split
 
-GIVEN = [(0, 1, None, None, 0), (0, 2, None, None, 0), (0, 3, None, None, 2), (1, 1, None, None, 0), (1, 2, None, None, 2)]
+GIVEN = [
+    (0, 1, None, None, 0),
+    (0, 2, None, None, 0),
+    (0, 3, None, None, 2),
+    (1, 1, None, None, 0),
+    (1, 2, None, None, 2),
+]
 
 
 def test_given_split_is_kept() -> None:
@@ -238,17 +316,27 @@ def test_given_split_is_kept() -> None:
 
 def test_given_split_counts_what_cannot_be_used() -> None:
     # Item 3 is in the test alone, user 7 too; (0, 2) is in both files and so trains.
-    data = made([*GIVEN, (7, 1, None, None, 2), (0, 2, None, None, 2)], PrepareRules(validation_share=0))
+    data = made(
+        [*GIVEN, (7, 1, None, None, 2), (0, 2, None, None, 2)], PrepareRules(validation_share=0)
+    )
     assert parts(data) == {(0, 1): 0, (0, 2): 0, (1, 1): 0, (1, 2): 2}
     counts = data.provenance["counts"]
-    assert (counts["users_without_training"], counts["interactions_of_users_without_training"]) == (1, 1)
-    assert (counts["items_unseen_in_training"], counts["interactions_of_items_unseen_in_training"]) == (1, 1)
+    assert (counts["users_without_training"], counts["interactions_of_users_without_training"]) == (
+        1,
+        1,
+    )
+    assert (
+        counts["items_unseen_in_training"],
+        counts["interactions_of_items_unseen_in_training"],
+    ) == (1, 1)
     assert counts["repeated_rows"] == 1
     assert data.provenance["rules"]["min_user_items"] == 0
 
 
 def test_given_split_takes_validation_from_training_but_never_an_items_last() -> None:
-    rows = [(user, item, None, None, 0) for user in range(10) for item in range(20)] + [(0, 30 + n, None, None, 0) for n in range(20)]
+    rows = [(user, item, None, None, 0) for user in range(10) for item in range(20)] + [
+        (0, 30 + n, None, None, 0) for n in range(20)
+    ]
     data = made([*rows, (1, 30, None, None, 2)], PrepareRules(validation_share=0.5))
     found = parts(data)
     for user in range(1, 10):
@@ -262,7 +350,11 @@ def test_gowalla_is_prepared_as_given() -> None:
     with read_log(real("gowalla")) as log:
         data = prepare(log, PrepareRules())
     counts = data.provenance["counts"]
-    assert (counts["users"], counts["items"], counts["interactions"]) == (29_858, 40_981, 810_128 + 217_242)
+    assert (counts["users"], counts["items"], counts["interactions"]) == (
+        29_858,
+        40_981,
+        810_128 + 217_242,
+    )
     assert counts["test_cases"] == 29_858
     assert len(data.train.indices) + data.cases(Part.VALIDATION).held_out.nnz == 810_128
     assert data.cases(Part.TEST).held_out.nnz == 217_242
@@ -274,8 +366,9 @@ def test_gowalla_is_prepared_as_given() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        {"min_rating": float("nan")}, {"min_rating": float("inf")}, {"min_user_items": -1}, {"min_item_users": -1}, {"held_out_share": 1.0},
-        {"held_out_share": -0.1}, {"validation_share": float("nan")}, {"seed": -1}, {"seed": 2**32},
+        {"min_rating": float("nan")}, {"min_rating": float("inf")}, {"min_user_items": -1},
+        {"min_item_users": -1}, {"held_out_share": 1.0}, {"held_out_share": -0.1},
+        {"validation_share": float("nan")}, {"seed": -1}, {"seed": 2**32},
     ],
 )  # fmt: skip
 def test_rules_refuse_values_out_of_range(bad: dict[str, Any]) -> None:
@@ -316,19 +409,30 @@ def test_nothing_left_is_said_with_the_reasons() -> None:
 
 def test_same_log_rules_and_seed_give_the_same_bytes(tmp_path: Path) -> None:
     rows = random_rows(4)
-    for name, order in (("a", rows), ("b", rows), ("shuffled", random.Random(0).sample(rows, len(rows)))):
+    for name, order in (
+        ("a", rows),
+        ("b", rows),
+        ("shuffled", random.Random(0).sample(rows, len(rows))),
+    ):
         made(order, PrepareRules(held_out_users=5)).save(tmp_path / name)
     files = sorted(file.name for file in (tmp_path / "a").iterdir())
     assert len(files) == 4
     for other in ("b", "shuffled"):
-        assert [(tmp_path / other / name).read_bytes() for name in files] == [(tmp_path / "a" / name).read_bytes() for name in files]
+        assert [(tmp_path / other / name).read_bytes() for name in files] == [
+            (tmp_path / "a" / name).read_bytes() for name in files
+        ]
     made(rows, PrepareRules(held_out_users=5, seed=1)).save(tmp_path / "c")
-    assert (tmp_path / "c" / "interactions.safetensors").read_bytes() != (tmp_path / "a" / "interactions.safetensors").read_bytes()
+    assert (tmp_path / "c" / "interactions.safetensors").read_bytes() != (
+        tmp_path / "a" / "interactions.safetensors"
+    ).read_bytes()
 
 
 def test_manifest_tells_sources_rules_and_counts(tmp_path: Path) -> None:
     file = tmp_path / "ratings.csv"
-    file.write_text("userId,movieId,rating,timestamp\n" + "".join(f"{u},{i},4.0,1000\n" for u in range(9) for i in range(6)))
+    file.write_text(
+        "userId,movieId,rating,timestamp\n"
+        + "".join(f"{u},{i},4.0,1000\n" for u in range(9) for i in range(6))
+    )
     with read_log(file) as log:
         prepare(log, PrepareRules(held_out_users=1)).save(tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
@@ -357,7 +461,11 @@ def test_prepare_tells_its_stages_and_does_not_change_the_log() -> None:
 
 # The pure steps
 
-PAIRS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 99), st.sampled_from([0, 2])), min_size=1, max_size=60)
+PAIRS = st.lists(
+    st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 99), st.sampled_from([0, 2])),
+    min_size=1,
+    max_size=60,
+)
 
 
 @given(PAIRS)
@@ -376,22 +484,34 @@ def test_merge_repeated_agrees_with_a_dict(rows: list[tuple[int, int, int, int]]
     if merged.count is not None:
         assert merged.count.tolist() == [times[pair] for pair in sorted(times)]
     assert list(zip(merged.user.tolist(), merged.item.tolist(), strict=True)) == sorted(expected)
-    assert list(zip(merged.timestamp.tolist(), merged.part.tolist(), strict=True)) == [expected[pair] for pair in sorted(expected)]
+    assert list(zip(merged.timestamp.tolist(), merged.part.tolist(), strict=True)) == [
+        expected[pair] for pair in sorted(expected)
+    ]
 
 
 @given(PAIRS, st.integers(0, 4), st.integers(0, 4))
 @settings(max_examples=60, deadline=None)
-def test_drop_rare_keeps_users_of_enough_items(rows: list[tuple[int, int, int, int]], min_item_users: int, min_user_items: int) -> None:
+def test_drop_rare_keeps_users_of_enough_items(
+    rows: list[tuple[int, int, int, int]], min_item_users: int, min_user_items: int
+) -> None:
     pairs = sorted({(user, item) for user, item, *_ in rows})
-    left, counts = drop_rare(Pairs(*(np.array(column) for column in zip(*pairs, strict=True))), min_item_users, min_user_items)
+    left, counts = drop_rare(
+        Pairs(*(np.array(column) for column in zip(*pairs, strict=True))),
+        min_item_users,
+        min_user_items,
+    )
     common = [pair for pair in pairs if sum(item == pair[1] for _, item in pairs) >= min_item_users]
-    expected = [pair for pair in common if sum(user == pair[0] for user, _ in common) >= min_user_items]
+    expected = [
+        pair for pair in common if sum(user == pair[0] for user, _ in common) >= min_user_items
+    ]
     assert list(zip(left.user.tolist(), left.item.tolist(), strict=True)) == expected
     assert counts["items_below_min_users"] == len({i for _, i in pairs} - {i for _, i in common})
     assert counts["interactions_of_users_below_min_items"] == len(common) - len(expected)
 
 
-def test_preparing_leaves_no_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preparing_leaves_no_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(DataError):
         made(random_rows(1), PrepareRules(min_rating=6))

@@ -1,4 +1,6 @@
-"""The ranker against a sort of all scores: random shapes, ties, empty rows, everything seen, catalogues in pieces."""
+"""The ranker against a sort of all scores: random shapes, ties, empty rows, everything seen,
+catalogues in pieces.
+"""
 
 from dataclasses import dataclass
 
@@ -20,12 +22,19 @@ from coterie.recommend.topk import best_keys, decode_keys, merge_keys, top_k
 from coterie.sparse import SparseRows
 from scorer_contract import LinearScorer, random_histories
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))]
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+    ),
+]
 
 
 @dataclass(frozen=True, eq=False)
 class FactorModel:
-    """An inner product of factors; whole numbers, so that sums are exact in any order and ties are many."""
+    """An inner product of factors; whole numbers, so that sums are exact in any order and ties are
+    many.
+    """
 
     projection: Tensor
     items: Tensor
@@ -33,7 +42,10 @@ class FactorModel:
     @classmethod
     def random(cls, n_items: int, dim: int, seed: int, device: str = "cpu") -> "FactorModel":
         generator = torch.Generator().manual_seed(seed)
-        draw = [torch.randint(-2, 3, (n_items, dim), generator=generator).float().to(device) for _ in range(2)]
+        draw = [
+            torch.randint(-2, 3, (n_items, dim), generator=generator).float().to(device)
+            for _ in range(2)
+        ]
         return cls(draw[0], draw[1])
 
     @property
@@ -41,7 +53,10 @@ class FactorModel:
         return len(self.items)
 
     def user_factors(self, histories: csr_array) -> Tensor:
-        return torch.from_numpy(histories.toarray().astype(np.float32)).to(self.items.device) @ self.projection
+        return (
+            torch.from_numpy(histories.toarray().astype(np.float32)).to(self.items.device)
+            @ self.projection
+        )
 
     def item_factors(self) -> Tensor:
         return self.items
@@ -74,9 +89,16 @@ class NetworkScorer:
         return factors.detach()
 
 
-def sorted_scores(scores: np.ndarray, k: int, excluded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each row by (score descending, index ascending), excluded items dropped, -1 and -inf where none is left."""
-    items, values = np.full((len(scores), k), -1), np.full((len(scores), k), -np.inf, dtype=np.float32)
+def sorted_scores(
+    scores: np.ndarray, k: int, excluded: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each row by (score descending, index ascending), excluded items dropped, -1 and -inf where
+    none is left.
+    """
+    items, values = (
+        np.full((len(scores), k), -1),
+        np.full((len(scores), k), -np.inf, dtype=np.float32),
+    )
     for row, (line, out) in enumerate(zip(scores, excluded, strict=True)):
         order = [item for item in np.lexsort((np.arange(len(line)), -line)) if not out[item]][:k]
         items[row, : len(order)], values[row, : len(order)] = order, line[order]
@@ -102,23 +124,45 @@ def test_top_k_is_the_sorted_order(n: int, n_items: int, k: int, n_values: int, 
 
 
 @settings(max_examples=100, deadline=None)
-@given(n_items=st.integers(2, 200), k=st.integers(1, 30), cut=st.integers(1, 199), seed=st.integers(0, 10**6))
-def test_pieces_of_a_catalogue_merge_to_the_ranking_of_the_whole(n_items: int, k: int, cut: int, seed: int) -> None:
-    scores = torch.from_numpy(np.random.default_rng(seed).integers(-3, 3, (4, n_items)).astype(np.float32))
+@given(
+    n_items=st.integers(2, 200),
+    k=st.integers(1, 30),
+    cut=st.integers(1, 199),
+    seed=st.integers(0, 10**6),
+)
+def test_pieces_of_a_catalogue_merge_to_the_ranking_of_the_whole(
+    n_items: int, k: int, cut: int, seed: int
+) -> None:
+    scores = torch.from_numpy(
+        np.random.default_rng(seed).integers(-3, 3, (4, n_items)).astype(np.float32)
+    )
     cut = min(cut, n_items - 1)
     first = best_keys(scores[:, :cut], k)
-    whole = merge_keys(first, best_keys(scores[:, cut:], k, first_item=cut, floor=decode_keys(first).scores[:, -1]))
+    whole = merge_keys(
+        first, best_keys(scores[:, cut:], k, first_item=cut, floor=decode_keys(first).scores[:, -1])
+    )
     assert torch.equal(whole, best_keys(scores, k))
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=60, deadline=None)
-@given(n=st.integers(0, 6), n_items=st.integers(1, 120), k=st.integers(1, 150), at_once=st.integers(1, 400), seed=st.integers(0, 999))
-def test_ranker_of_factors_is_the_sorted_order(device: str, n: int, n_items: int, k: int, at_once: int, seed: int) -> None:
+@given(
+    n=st.integers(0, 6),
+    n_items=st.integers(1, 120),
+    k=st.integers(1, 150),
+    at_once=st.integers(1, 400),
+    seed=st.integers(0, 999),
+)
+def test_ranker_of_factors_is_the_sorted_order(
+    device: str, n: int, n_items: int, k: int, at_once: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     model = FactorModel.random(n_items, 3, seed, device)
     histories = csr_array((rng.random((n, n_items)) < rng.choice([0, 0.3, 1])).astype(np.float32))
-    allow, deny = torch.from_numpy(rng.random(n_items) < 0.9), torch.from_numpy(rng.random(n_items) < 0.1)
+    allow, deny = (
+        torch.from_numpy(rng.random(n_items) < 0.9),
+        torch.from_numpy(rng.random(n_items) < 0.1),
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranker_module, "_SCORES_AT_ONCE", at_once)
         ranker = Ranker(model, k, allow=allow, deny=deny)
@@ -156,19 +200,29 @@ def test_factors_of_a_network_multiply_to_its_scores(network: MultVAE | MultDAE)
 
 
 def test_ranker_with_an_index_that_reads_all_lists_is_exact() -> None:
-    network = MultVAE(200, MultVAEConfig(hidden_dims=(8,), latent_dim=4), torch.Generator().manual_seed(1))
+    network = MultVAE(
+        200, MultVAEConfig(hidden_dims=(8,), latent_dim=4), torch.Generator().manual_seed(1)
+    )
     scorer = NetworkScorer(network)
     histories = random_histories(20, 200, seed=2)
     index = ApproximateIndex.build(scorer, n_lists=8, n_probed=8)
-    exact, approximate = (Ranker(scorer, 30, index=one).rank(histories, seen=histories) for one in (None, index))
+    exact, approximate = (
+        Ranker(scorer, 30, index=one).rank(histories, seen=histories) for one in (None, index)
+    )
     assert torch.equal(approximate.items, exact.items)
     torch.testing.assert_close(approximate.scores, exact.scores)
 
 
 def test_ranker_refuses_an_index_for_a_scorer_without_factors() -> None:
-    network = MultVAE(200, MultVAEConfig(hidden_dims=(8,), latent_dim=4), torch.Generator().manual_seed(1))
+    network = MultVAE(
+        200, MultVAEConfig(hidden_dims=(8,), latent_dim=4), torch.Generator().manual_seed(1)
+    )
     with pytest.raises(ConfigError, match="needs a scorer with item factors"):
-        Ranker(LinearScorer.random(200, seed=1), 5, index=ApproximateIndex.build(NetworkScorer(network)))
+        Ranker(
+            LinearScorer.random(200, seed=1),
+            5,
+            index=ApproximateIndex.build(NetworkScorer(network)),
+        )
 
 
 def test_many_equal_scores_are_ranked_in_little_memory() -> None:

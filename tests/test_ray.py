@@ -18,9 +18,9 @@ from scipy.sparse import csr_array
 
 from coterie.config import RunConfig
 from coterie.data.ids import Id, IdMap
-from coterie.data.simulate import simulate_dataset
 from coterie.errors import ArtifactError, ConfigError, CoterieError, Interrupted, NumericalError
 from coterie.recommend.approximate import ApproximateIndex
+from coterie.simulation.service import simulate_dataset
 from coterie.stream.ray_engine import RayEngine
 from coterie.stream.to_folder import recommend_to_folder
 from coterie.training.trained_model import TrainedModel
@@ -44,7 +44,9 @@ def cluster() -> Iterator[None]:
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         # Workers import this file to load its models.
         environment.setenv("PYTHONPATH", str(Path(__file__).parent))
-        ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="error", **OPTIONS)
+        ray.init(
+            "local", include_dashboard=False, log_to_driver=False, logging_level="error", **OPTIONS
+        )
         yield
         ray.shutdown()
 
@@ -90,7 +92,12 @@ def test_ray_writes_the_same_bytes(tmp_path: Path) -> None:
     at: list[tuple[int, int]] = []
     here = recommend_to_folder(load(), tmp_path / "data", tmp_path / "here", **request)
     there = recommend_to_folder(
-        load(), tmp_path / "data", tmp_path / "there", **request, engine=RayEngine(load), progress=lambda *now: at.append(now)
+        load(),
+        tmp_path / "data",
+        tmp_path / "there",
+        **request,
+        engine=RayEngine(load),
+        progress=lambda *now: at.append(now),
     )
     assert bytes_of(tmp_path / "there") == bytes_of(tmp_path / "here")
     assert (there.n_users, there.n_rows) == (here.n_users, here.n_rows)
@@ -101,10 +108,28 @@ def test_ray_writes_the_same_bytes(tmp_path: Path) -> None:
     index.save(tmp_path / "index")
     load_index = partial(ApproximateIndex.load, tmp_path / "index")
     recommend_to_folder(load(), tmp_path / "data", tmp_path / "near", **request, index=index)
-    recommend_to_folder(load(), tmp_path / "data", tmp_path / "there near", **request, index=index, engine=RayEngine(load, load_index))
-    assert bytes_of(tmp_path / "there near") == bytes_of(tmp_path / "near") != bytes_of(tmp_path / "here")
+    recommend_to_folder(
+        load(),
+        tmp_path / "data",
+        tmp_path / "there near",
+        **request,
+        index=index,
+        engine=RayEngine(load, load_index),
+    )
+    assert (
+        bytes_of(tmp_path / "there near")
+        == bytes_of(tmp_path / "near")
+        != bytes_of(tmp_path / "here")
+    )
     with pytest.raises(ArtifactError, match="must load the request's index"):
-        recommend_to_folder(load(), tmp_path / "data", tmp_path / "without", **{**request, "k": 21}, index=index, engine=RayEngine(load))
+        recommend_to_folder(
+            load(),
+            tmp_path / "data",
+            tmp_path / "without",
+            **{**request, "k": 21},
+            index=index,
+            engine=RayEngine(load),
+        )
 
 
 @pytest.mark.usefixtures("cluster")
@@ -127,7 +152,9 @@ def test_killed_workers_lose_and_double_nothing(tmp_path: Path) -> None:
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     engine = RayEngine(partial(Marking.load, marks))
-    done = recommend_to_folder(model, lists(500), tmp_path / "there", **request, threads=1, engine=engine)
+    done = recommend_to_folder(
+        model, lists(500), tmp_path / "there", **request, threads=1, engine=engine
+    )
     killer.join(10)
     assert len(killed) == 2
     recommend_to_folder(model, lists(500), tmp_path / "here", **request, threads=1)
@@ -139,7 +166,12 @@ def test_killed_workers_lose_and_double_nothing(tmp_path: Path) -> None:
 def test_errors_cross_processes(tmp_path: Path) -> None:
     model = Marking.load(tmp_path)
     with pytest.raises(ArtifactError, match="must load the request's model"):
-        recommend_to_folder(model, lists(9), tmp_path / "a", engine=RayEngine(partial(Marking.load, tmp_path, value=2.0)))
+        recommend_to_folder(
+            model,
+            lists(9),
+            tmp_path / "a",
+            engine=RayEngine(partial(Marking.load, tmp_path, value=2.0)),
+        )
     broken = partial(Marking.load, tmp_path, value=float("nan"))
     with pytest.raises(NumericalError, match="scores must be finite"):
         recommend_to_folder(broken(), lists(9), tmp_path / "b", engine=RayEngine(broken))
@@ -169,9 +201,22 @@ def test_stopped_on_ray_it_goes_on_here(tmp_path: Path) -> None:
             raise Interrupted("enough", 15)
 
     with pytest.raises(Interrupted):
-        recommend_to_folder(load(), lists(200), tmp_path / "out", shard_users=20, engine=RayEngine(load), progress=stop)
+        recommend_to_folder(
+            load(),
+            lists(200),
+            tmp_path / "out",
+            shard_users=20,
+            engine=RayEngine(load),
+            progress=stop,
+        )
     at: list[int] = []
-    recommend_to_folder(load(), lists(200), tmp_path / "out", shard_users=20, progress=lambda done, _: at.append(done))
+    recommend_to_folder(
+        load(),
+        lists(200),
+        tmp_path / "out",
+        shard_users=20,
+        progress=lambda done, _: at.append(done),
+    )
     assert 20 <= at[0] < 200
     assert at[-1] == 200
 
@@ -181,24 +226,40 @@ def test_ray_that_cannot_be_reached(tmp_path: Path) -> None:
         ray.shutdown()
     load = partial(Marking.load, tmp_path)
     with pytest.raises(ConfigError, match="Ray must be reached or started"):
-        recommend_to_folder(load(), lists(9), tmp_path / "out", engine=RayEngine(load, address="no address"))
+        recommend_to_folder(
+            load(), lists(9), tmp_path / "out", engine=RayEngine(load, address="no address")
+        )
 
 
 def test_ray_of_its_own_is_ended(tmp_path: Path) -> None:
     load = partial(Marking.load, tmp_path)
-    with pytest.raises(ConfigError, match="at most the 2 threads that Ray has processors for, found 3"):
-        recommend_to_folder(load(), lists(9), tmp_path / "out", threads=3, engine=RayEngine(load, options=OPTIONS))
+    with pytest.raises(
+        ConfigError, match="at most the 2 threads that Ray has processors for, found 3"
+    ):
+        recommend_to_folder(
+            load(), lists(9), tmp_path / "out", threads=3, engine=RayEngine(load, options=OPTIONS)
+        )
     assert not ray.is_initialized()
 
 
 @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
 def train_as(rank: int, port: int, out: str) -> dict[str, Any]:
-    """One of two processes that train a model together, told of each other by the variables of an env:// launch."""
-    told = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    """One of two processes that train a model together, told of each other by the variables of an
+    env:// launch.
+    """
+    told = {
+        "RANK": rank,
+        "WORLD_SIZE": 2,
+        "LOCAL_RANK": rank,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
     with pytest.MonkeyPatch.context() as environment:
         for name, value in told.items():
             environment.setenv(name, str(value))
-        return train(TRAINED_ON, RunConfig.of(TRAINED_AS), out=out, resume=True).network.state_dict()
+        return train(
+            TRAINED_ON, RunConfig.of(TRAINED_AS), out=out, resume=True
+        ).network.state_dict()
 
 
 @pytest.mark.usefixtures("cluster")

@@ -32,7 +32,9 @@ Row = tuple[Any, ...]
 
 def real(name: str) -> Path:
     if not (REAL / name).exists():
-        pytest.skip(f"real data {name} is not on this machine; set COTERIE_DATA to a folder that holds it")
+        pytest.skip(
+            f"real data {name} is not on this machine; set COTERIE_DATA to a folder that holds it"
+        )
     return REAL / name
 
 
@@ -48,7 +50,9 @@ def write(path: Path, content: str | bytes) -> Path:
 
 
 def refused(path: str | Path, line: int | None, *words: str, **options: Any) -> None:
-    """Reading must fail at ``line`` in words that say what was found, and leave no temporary folder."""
+    """Reading must fail at ``line`` in words that say what was found, and leave no temporary
+    folder.
+    """
     before = set(Path(tempfile.gettempdir()).glob("coterie-*"))
     with pytest.raises(SourceError) as caught:
         read_log(path, **options)
@@ -76,7 +80,9 @@ MOVIELENS = {
 
 @pytest.mark.parametrize("name", MOVIELENS)
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
-def test_movielens_reads_every_release_by_file_or_folder(tmp_path: Path, name: str, ends: str) -> None:
+def test_movielens_reads_every_release_by_file_or_folder(
+    tmp_path: Path, name: str, ends: str
+) -> None:
     file = write(tmp_path / name, MOVIELENS[name].replace("\n", ends))
     expected = [(1, 31, 2.5, 1260759144, None), (2, 10, 4.0, 835355493, None)]
     assert rows(file) == rows(tmp_path) == rows(file, "movielens") == expected
@@ -90,7 +96,9 @@ def test_movielens_reads_gzip_and_skips_blank_lines(tmp_path: Path) -> None:
 def test_log_records_its_source_and_its_rows(tmp_path: Path) -> None:
     file = write(tmp_path / "u.data", MOVIELENS["u.data"])
     with read_log(file) as log:
-        assert log.sources == [{"file": "u.data", "bytes": file.stat().st_size, "sha256": sha256(file)}]
+        assert log.sources == [
+            {"file": "u.data", "bytes": file.stat().st_size, "sha256": sha256(file)}
+        ]
         assert (log.name, log.format, log.counts) == ("u.data", "movielens", {"rows_read": 2})
         assert log.has("timestamp")
         assert not log.has("part")
@@ -130,10 +138,19 @@ def test_log_closes_without_leaving_anything() -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["ratings.csv", "ratings.dat", "u.data"])
-def test_movielens_names_the_line_of_a_bad_rating(tmp_path: Path, name: str, bad: str, words: str) -> None:
+def test_movielens_names_the_line_of_a_bad_rating(
+    tmp_path: Path, name: str, bad: str, words: str
+) -> None:
     delimiter = {"ratings.csv": ",", "ratings.dat": "::", "u.data": "\t"}[name]
     # A blank line is no row: the line must be found in the file, not counted in the table.
-    lines = MOVIELENS[name] + "\n" + bad.replace(",", delimiter) + "\n" + MOVIELENS[name].splitlines()[-1] + "\n"
+    lines = (
+        MOVIELENS[name]
+        + "\n"
+        + bad.replace(",", delimiter)
+        + "\n"
+        + MOVIELENS[name].splitlines()[-1]
+        + "\n"
+    )
     line = lines.split("\n").index(bad.replace(",", delimiter)) + 1
     refused(write(tmp_path / name, lines), line, words, f"{name}:{line}: ", "found")
 
@@ -143,7 +160,13 @@ def test_a_bad_line_deep_in_a_large_file_is_found(tmp_path: Path) -> None:
     position = random.Random(3).randrange(300_000, 400_000)
     for bad in ("5,5,9.5,1000000000", "5,5,4.5"):
         broken = [*lines[:position], bad, *lines[position:]]
-        refused(write(tmp_path / "ratings.csv", "\n".join(["userId,movieId,rating,timestamp", *broken])), position + 2, bad)
+        refused(
+            write(
+                tmp_path / "ratings.csv", "\n".join(["userId,movieId,rating,timestamp", *broken])
+            ),
+            position + 2,
+            bad,
+        )
 
 
 def test_many_bad_lines_are_still_an_error(tmp_path: Path) -> None:
@@ -151,22 +174,39 @@ def test_many_bad_lines_are_still_an_error(tmp_path: Path) -> None:
 
 
 def test_movielens_lists_the_columns_it_found(tmp_path: Path) -> None:
-    refused(write(tmp_path / "ratings.csv", "user,movie,stars\n1,2,3\n"), 1, "userId,movieId,rating,timestamp", "user,movie,stars")
+    refused(
+        write(tmp_path / "ratings.csv", "user,movie,stars\n1,2,3\n"),
+        1,
+        "userId,movieId,rating,timestamp",
+        "user,movie,stars",
+    )
 
 
 def test_a_file_that_is_not_utf8_is_refused_by_line(tmp_path: Path) -> None:
-    refused(write(tmp_path / "u.data", MOVIELENS["u.data"].encode() + b"7\t\xff\xfe\t3\t1\n"), 3, "UTF-8")
+    refused(
+        write(tmp_path / "u.data", MOVIELENS["u.data"].encode() + b"7\t\xff\xfe\t3\t1\n"),
+        3,
+        "UTF-8",
+    )
     refused(write(tmp_path / "ratings.csv", MOVIELENS["ratings.csv"].encode("utf-16")), 1, "UTF-8")
 
 
 def test_lines_that_end_unlike_each_other_are_refused(tmp_path: Path) -> None:
-    refused(write(tmp_path / "ratings.csv", "userId,movieId,rating,timestamp\n1,2,3,4\r\n5,6,4,\r\n"), None, "end alike")
+    refused(
+        write(tmp_path / "ratings.csv", "userId,movieId,rating,timestamp\n1,2,3,4\r\n5,6,4,\r\n"),
+        None,
+        "end alike",
+    )
 
 
 def test_missing_and_empty_sources_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere.csv", None, "must exist")
     refused(write(tmp_path / "ratings.csv", ""), 1, "header")
-    refused(write(tmp_path / "ratings.csv", "userId,movieId,rating,timestamp\n"), None, "at least one interaction")
+    refused(
+        write(tmp_path / "ratings.csv", "userId,movieId,rating,timestamp\n"),
+        None,
+        "at least one interaction",
+    )
     refused(write(tmp_path / "u.data", ""), None, "at least one interaction")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", None, "ratings.csv", format="movielens")
@@ -177,13 +217,19 @@ def test_damaged_gzip_is_refused(tmp_path: Path) -> None:
     whole = gzip.compress(("1\t2\t3\t4\n" * 50_000).encode())
     refused(write(tmp_path / "cut" / "u.data.gz", whole[:-30]), None, "whole")
     refused(write(tmp_path / "no" / "u.data.gz", b"no gzip at all"), None, "whole")
-    refused(write(tmp_path / "crc" / "u.data.gz", whole[:-8] + bytes(4) + whole[-4:]), None, "whole")
+    refused(
+        write(tmp_path / "crc" / "u.data.gz", whole[:-8] + bytes(4) + whole[-4:]), None, "whole"
+    )
 
 
 # Netflix
 
 COMBINED = "1:\n1488844,3,2005-09-06\n822109,5,2005-05-13\n2:\n885013,4,2005-10-19\n"
-NETFLIX_ROWS = [(1488844, 1, 3.0, 1125964800, None), (822109, 1, 5.0, 1115942400, None), (885013, 2, 4.0, 1129680000, None)]
+NETFLIX_ROWS = [
+    (1488844, 1, 3.0, 1125964800, None),
+    (822109, 1, 5.0, 1115942400, None),
+    (885013, 2, 4.0, 1129680000, None),
+]
 
 
 def tar(path: Path, members: dict[str, str], mode: Literal["w", "w:gz"] = "w") -> Path:
@@ -203,11 +249,20 @@ def movie_files() -> dict[str, str]:
 def test_netflix_reads_combined_files_and_their_titles(tmp_path: Path) -> None:
     write(tmp_path / "combined_data_1.txt", COMBINED)
     write(tmp_path / "combined_data_2.txt", "3:\n1,1,2000-01-01")
-    write(tmp_path / "movie_titles.csv", "1,2003,Dinosaur Planet\n2,NULL,Caf\xe9, the Sequel\n".encode("latin-1"))
+    write(
+        tmp_path / "movie_titles.csv",
+        "1,2003,Dinosaur Planet\n2,NULL,Caf\xe9, the Sequel\n".encode("latin-1"),
+    )
     with read_log(tmp_path) as log:
-        assert log.connection.execute("SELECT * FROM log").fetchall() == [*NETFLIX_ROWS, (1, 3, 1.0, 946684800, None)]
+        assert log.connection.execute("SELECT * FROM log").fetchall() == [
+            *NETFLIX_ROWS,
+            (1, 3, 1.0, 946684800, None),
+        ]
         assert log.titles == {"1": "Dinosaur Planet", "2": "Café, the Sequel"}
-        assert [source["file"] for source in log.sources] == ["combined_data_1.txt", "combined_data_2.txt"]
+        assert [source["file"] for source in log.sources] == [
+            "combined_data_1.txt",
+            "combined_data_2.txt",
+        ]
     assert rows(tmp_path / "combined_data_1.txt") == NETFLIX_ROWS
 
 
@@ -228,7 +283,9 @@ def test_netflix_blocks_may_end_anywhere(monkeypatch: pytest.MonkeyPatch, block_
     monkeypatch.setattr("coterie.data.netflix._BLOCK_BYTES", block_bytes)
     tables = list(parse_ratings(io.BytesIO(COMBINED.replace("\n", "\r\n").encode()), "a.txt"))
     parsed = pa.concat_tables(tables).to_pydict()
-    assert list(zip(parsed["user_id"], parsed["item_id"], parsed["rating"], strict=True)) == [row[:3] for row in NETFLIX_ROWS]
+    assert list(zip(parsed["user_id"], parsed["item_id"], parsed["rating"], strict=True)) == [
+        row[:3] for row in NETFLIX_ROWS
+    ]
 
 
 @pytest.mark.parametrize(
@@ -253,9 +310,16 @@ def test_netflix_names_the_line_of_a_bad_rating(tmp_path: Path, content: str, li
     refused(write(tmp_path / "combined_data_1.txt", content), line, "found")
 
 
-@pytest.mark.parametrize("name", ["/etc/mv_0000001.txt", "../mv_0000001.txt", "a/../../mv_0000001.txt"])
+@pytest.mark.parametrize(
+    "name", ["/etc/mv_0000001.txt", "../mv_0000001.txt", "a/../../mv_0000001.txt"]
+)
 def test_netflix_refuses_a_tar_that_escapes(tmp_path: Path, name: str) -> None:
-    refused(tar(tmp_path / "training_set.tar", {**movie_files(), name: "3:\n1,1,2000-01-01\n"}), None, "inside it", name)
+    refused(
+        tar(tmp_path / "training_set.tar", {**movie_files(), name: "3:\n1,1,2000-01-01\n"}),
+        None,
+        "inside it",
+        name,
+    )
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
@@ -280,8 +344,15 @@ def test_netflix_refuses_a_damaged_tar(tmp_path: Path) -> None:
 
 # Taste Profile
 
-TRIPLETS = "b80344d063b5\tSOAKIMP12A8C130995\t1\nb80344d063b5\tSOBBMDR12A8C13253B\t2\n85c1f87fea95\tSOAKIMP12A8C130995\t1\n"
-TRIPLET_ROWS = [(*line.split("\t")[:2], float(line.split("\t")[2]), None, None) for line in TRIPLETS.splitlines()]
+TRIPLETS = (
+    "b80344d063b5\tSOAKIMP12A8C130995\t1\n"
+    "b80344d063b5\tSOBBMDR12A8C13253B\t2\n"
+    "85c1f87fea95\tSOAKIMP12A8C130995\t1\n"
+)
+TRIPLET_ROWS = [
+    (*line.split("\t")[:2], float(line.split("\t")[2]), None, None)
+    for line in TRIPLETS.splitlines()
+]
 
 
 def zipped(path: Path, members: dict[str, str]) -> Path:
@@ -294,18 +365,43 @@ def zipped(path: Path, members: dict[str, str]) -> Path:
 def test_taste_profile_reads_plain_gzip_and_zip(tmp_path: Path) -> None:
     plain = write(tmp_path / "train_triplets.txt", TRIPLETS)
     packed = write(tmp_path / "train_triplets.txt.gz", gzip.compress(TRIPLETS.encode()))
-    archive = zipped(tmp_path / "train_triplets.txt.zip", {"readme": "x", "data/train_triplets.txt": TRIPLETS})
+    archive = zipped(
+        tmp_path / "train_triplets.txt.zip", {"readme": "x", "data/train_triplets.txt": TRIPLETS}
+    )
     assert rows(plain) == rows(packed) == rows(archive) == TRIPLET_ROWS
 
 
 @pytest.mark.parametrize(
-    "bad", ["u\ts\t0", "u\ts\t-1", "u\ts\tnan", "u\ts\tinf", "u\ts\tmany", "u\ts\t", "u\t\t1", "\ts\t1", "u\ts", "u\ts\t1\t1", "u\t\xff\t1"]
+    "bad",
+    [
+        "u\ts\t0",
+        "u\ts\t-1",
+        "u\ts\tnan",
+        "u\ts\tinf",
+        "u\ts\tmany",
+        "u\ts\t",
+        "u\t\t1",
+        "\ts\t1",
+        "u\ts",
+        "u\ts\t1\t1",
+        "u\t\xff\t1",
+    ],
 )
 @pytest.mark.parametrize("packed", [False, True])
-def test_taste_profile_names_the_line_of_a_bad_triplet(tmp_path: Path, bad: str, packed: bool) -> None:
+def test_taste_profile_names_the_line_of_a_bad_triplet(
+    tmp_path: Path, bad: str, packed: bool
+) -> None:
     content = TRIPLETS + bad + "\n" + TRIPLETS
     path = tmp_path / ("train_triplets.zip" if packed else "train_triplets.txt")
-    refused(zipped(path, {"train_triplets.txt": content}) if packed else write(path, content.encode("latin-1")), 4, "found")
+    refused(
+        (
+            zipped(path, {"train_triplets.txt": content})
+            if packed
+            else write(path, content.encode("latin-1"))
+        ),
+        4,
+        "found",
+    )
 
 
 def test_taste_profile_refuses_bad_archives(tmp_path: Path) -> None:
@@ -334,13 +430,20 @@ def test_taste_profile_refuses_bad_archives(tmp_path: Path) -> None:
 def test_adjacency_keeps_the_given_split_and_counts_users_without_items(tmp_path: Path) -> None:
     write(tmp_path / "train.txt", "0 5 6\n1 7\n2\n3 \n")
     write(tmp_path / "test.txt", "0 8\n1 \n")
-    expected = [(0, 5, None, None, 0), (0, 6, None, None, 0), (1, 7, None, None, 0), (0, 8, None, None, 2)]
+    expected = [
+        (0, 5, None, None, 0),
+        (0, 6, None, None, 0),
+        (1, 7, None, None, 0),
+        (0, 8, None, None, 2),
+    ]
     assert rows(tmp_path) == rows(tmp_path / "train.txt") == expected
     with read_log(tmp_path, "adjacency") as log:
         assert log.counts == {"rows_read": 4, "users_without_items": 3}
 
 
-@pytest.mark.parametrize("bad", ["4 x", "x 4", "4 5.5", "4 -1", "4,5", "4 99999999999999999999", "4 nan", "4 \xff"])
+@pytest.mark.parametrize(
+    "bad", ["4 x", "x 4", "4 5.5", "4 -1", "4,5", "4 99999999999999999999", "4 nan", "4 \xff"]
+)
 def test_adjacency_names_the_line_of_a_bad_user(tmp_path: Path, bad: str) -> None:
     write(tmp_path / "test.txt", "0 1\n")
     write(tmp_path / "train.txt", f"0 1\n\n1 2\n{bad}\n".encode("latin-1"))
@@ -357,10 +460,19 @@ def test_adjacency_needs_both_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("delimiter", [",", "\t", ";", "|"])
 def test_table_finds_delimiter_and_columns(tmp_path: Path, delimiter: str) -> None:
-    text = 'when,item,score,user\n2020-01-01T02:00:00+02:00,"a,b",1.5,7\n1577836800,c,2,8\n2020-01-01,d,3,9\n'
+    text = (
+        "when,item,score,user\n"
+        '2020-01-01T02:00:00+02:00,"a,b",1.5,7\n'
+        "1577836800,c,2,8\n"
+        "2020-01-01,d,3,9\n"
+    )
     lines = text.replace(",", delimiter).replace(f'"a{delimiter}b"', f'"a{delimiter}b"')
     found = rows(write(tmp_path / "log.csv", lines), **SCORES, timestamp_column="when")
-    assert found == [(7, f"a{delimiter}b", 1.5, 1577836800, None), (8, "c", 2.0, 1577836800, None), (9, "d", 3.0, 1577836800, None)]
+    assert found == [
+        (7, f"a{delimiter}b", 1.5, 1577836800, None),
+        (8, "c", 2.0, 1577836800, None),
+        (9, "d", 3.0, 1577836800, None),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -378,8 +490,12 @@ def test_table_finds_delimiter_and_columns(tmp_path: Path, delimiter: str) -> No
         (["ä", "字"], ["ä", "字"]),
     ],
 )
-def test_table_ids_are_integers_only_if_all_are_written_so(tmp_path: Path, ids: list[str], expected: list[Any]) -> None:
-    file = write(tmp_path / "log.csv", "user_id,item_id\n" + "".join(f"{one},{one}\n" for one in ids))
+def test_table_ids_are_integers_only_if_all_are_written_so(
+    tmp_path: Path, ids: list[str], expected: list[Any]
+) -> None:
+    file = write(
+        tmp_path / "log.csv", "user_id,item_id\n" + "".join(f"{one},{one}\n" for one in ids)
+    )
     assert [row[:2] for row in rows(file)] == [(one, one) for one in expected]
 
 
@@ -390,23 +506,44 @@ def test_table_drops_and_counts_rows_without_an_id(tmp_path: Path) -> None:
         assert log.connection.execute("SELECT user_id FROM log").fetchall() == [(1,), (5,)]
 
 
-@pytest.mark.parametrize("bad", ["7,b,nan", "7,b,inf", "7,b,-1", "7,b,2e9", "7,b,", "7,b,good", "7,b", "7,b,1,1", "7,\xff,1"])
+@pytest.mark.parametrize(
+    "bad",
+    ["7,b,nan", "7,b,inf", "7,b,-1", "7,b,2e9", "7,b,", "7,b,good", "7,b", "7,b,1,1", "7,\xff,1"],
+)
 def test_table_names_the_line_of_a_bad_row(tmp_path: Path, bad: str) -> None:
     text = f'user,item,score\n1,"two\nlines",3\n\n{bad}\n2,c,4\n'
     refused(write(tmp_path / "log.csv", text.encode("latin-1")), 5, "found", **SCORES)
 
 
 def test_table_refuses_an_open_quote_and_bad_headers(tmp_path: Path) -> None:
-    refused(write(tmp_path / "log.csv", 'user,item,score\n1,a,3\n2,"b,4\n3,c,5\n'), 3, "found", **SCORES)
-    refused(write(tmp_path / "log.csv", "user,thing,score\n1,a,3\n"), 1, "'item'", "'user', 'thing', 'score'", **SCORES)
-    refused(write(tmp_path / "log.csv", "user,item,item,score\n1,a,b,3\n"), 1, "item again", **SCORES)
+    refused(
+        write(tmp_path / "log.csv", 'user,item,score\n1,a,3\n2,"b,4\n3,c,5\n'), 3, "found", **SCORES
+    )
+    refused(
+        write(tmp_path / "log.csv", "user,thing,score\n1,a,3\n"),
+        1,
+        "'item'",
+        "'user', 'thing', 'score'",
+        **SCORES,
+    )
+    refused(
+        write(tmp_path / "log.csv", "user,item,item,score\n1,a,b,3\n"), 1, "item again", **SCORES
+    )
 
 
 @pytest.mark.parametrize("kind", [pa.int32(), pa.int64(), pa.uint64(), pa.string()])
 def test_table_keeps_the_types_of_parquet(tmp_path: Path, kind: pa.DataType) -> None:
     when = pa.array([np.datetime64("2020-01-01", "s"), np.datetime64("1970-01-02", "s")])
     pq.write_table(
-        pa.table({"user": pa.array([1, 2]).cast(kind), "item": ["007", "8"], "score": [1.5, 2.0], "when": when}), tmp_path / "a.parquet"
+        pa.table(
+            {
+                "user": pa.array([1, 2]).cast(kind),
+                "item": ["007", "8"],
+                "score": [1.5, 2.0],
+                "when": when,
+            }
+        ),
+        tmp_path / "a.parquet",
     )
     first, second = ("1", "2") if kind == pa.string() else (1, 2)
     expected = [(first, "007", 1.5, 1577836800, None), (second, "8", 2.0, 86400, None)]
@@ -420,7 +557,9 @@ def test_table_refuses_bad_parquet(tmp_path: Path) -> None:
         refused(path, None, "row 2", **SCORES)
     pq.write_table(pa.table({"user": [1.5], "item": [1], "score": [1.0]}), path)
     refused(path, None, "DOUBLE", "'user'", **SCORES)
-    pq.write_table(pa.table({"user": pa.array([2**63], pa.uint64()), "item": [1], "score": [1.0]}), path)
+    pq.write_table(
+        pa.table({"user": pa.array([2**63], pa.uint64()), "item": [1], "score": [1.0]}), path
+    )
     refused(path, None, "64 bits", **SCORES)
     pq.write_table(pa.table({"user": [1], "thing": [1], "score": [1.0]}), path)
     refused(path, None, "'item'", "'thing'", **SCORES)
@@ -435,7 +574,9 @@ def test_table_is_read_through_fsspec(suffix: str) -> None:
         pq.write_table(pa.table({"user_id": ["ann", "bob"], "item_id": [1, 2]}), sink)
         content = sink.getvalue()
     memory = fsspec.filesystem("memory")
-    memory.pipe(f"/coterie/log{suffix}", gzip.compress(content) if suffix.endswith(".gz") else content)
+    memory.pipe(
+        f"/coterie/log{suffix}", gzip.compress(content) if suffix.endswith(".gz") else content
+    )
     assert [row[:2] for row in rows(f"memory://coterie/log{suffix}")] == [("ann", 1), ("bob", 2)]
     with pytest.raises(SourceError, match="must exist"):
         read_log("memory://coterie/nowhere.csv")
@@ -444,7 +585,10 @@ def test_table_is_read_through_fsspec(suffix: str) -> None:
 
 
 def test_table_paths_and_columns_may_hold_odd_characters(tmp_path: Path) -> None:
-    file = write(tmp_path / "it's [1] *" / "a'b.csv", 'the "user",item\'s\n1,2\n'.replace('the "user"', '"the ""user"""'))
+    file = write(
+        tmp_path / "it's [1] *" / "a'b.csv",
+        'the "user",item\'s\n1,2\n'.replace('the "user"', '"the ""user"""'),
+    )
     assert rows(file, user_column='the "user"', item_column="item's") == [(1, 2, None, None, None)]
 
 
@@ -459,10 +603,22 @@ TITLE_FILES: dict[str, tuple[bytes, dict[str, str]]] = {
         "1::Toy Story (1995)::Comedy\n2::Misérables, Les (1995)::Drama\n".encode("latin-1"),
         {"1": "Toy Story (1995)", "2": "Misérables, Les (1995)"},
     ),
-    "u.item": ("1|Toy Story (1995)|01-Jan-1995||x\n2|Misérables|y\n".encode("latin-1"), {"1": "Toy Story (1995)", "2": "Misérables"}),
-    "movie_titles.txt": (b"1,2003,Dinosaur Planet\n2,1999,One, Two, Three\n", {"1": "Dinosaur Planet", "2": "One, Two, Three"}),
-    "unique_tracks.txt": ("TR1<SEP>SO1<SEP>Björk<SEP>Jóga\nTR2<SEP>SO1<SEP>Other<SEP>Cut\n".encode(), {"SO1": "Björk – Jóga"}),
-    "names.tsv": (b"\xef\xbb\xbftitle\titem_id\nFirst\ta\n\nSecond\tb\n", {"a": "First", "b": "Second"}),
+    "u.item": (
+        "1|Toy Story (1995)|01-Jan-1995||x\n2|Misérables|y\n".encode("latin-1"),
+        {"1": "Toy Story (1995)", "2": "Misérables"},
+    ),
+    "movie_titles.txt": (
+        b"1,2003,Dinosaur Planet\n2,1999,One, Two, Three\n",
+        {"1": "Dinosaur Planet", "2": "One, Two, Three"},
+    ),
+    "unique_tracks.txt": (
+        "TR1<SEP>SO1<SEP>Björk<SEP>Jóga\nTR2<SEP>SO1<SEP>Other<SEP>Cut\n".encode(),
+        {"SO1": "Björk – Jóga"},
+    ),
+    "names.tsv": (
+        b"\xef\xbb\xbftitle\titem_id\nFirst\ta\n\nSecond\tb\n",
+        {"a": "First", "b": "Second"},
+    ),
 }
 
 
@@ -474,7 +630,10 @@ def test_titles_are_read_from_every_format(tmp_path: Path, name: str) -> None:
 
 
 def test_titles_are_read_from_parquet(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"item_id": [7, None, 8], "title": ["Seven", "none", None]}), tmp_path / "a.parquet")
+    pq.write_table(
+        pa.table({"item_id": [7, None, 8], "title": ["Seven", "none", None]}),
+        tmp_path / "a.parquet",
+    )
     assert read_titles(tmp_path / "a.parquet") == {"7": "Seven"}
 
 
@@ -491,13 +650,18 @@ def test_titles_are_read_from_parquet(tmp_path: Path) -> None:
         ("movies.csv", b"", 1),
     ],
 )
-def test_titles_name_the_line_of_a_fault(tmp_path: Path, name: str, content: bytes, line: int | None) -> None:
+def test_titles_name_the_line_of_a_fault(
+    tmp_path: Path, name: str, content: bytes, line: int | None
+) -> None:
     with pytest.raises(SourceError) as caught:
         read_titles(write(tmp_path / name, content))
     assert caught.value.line == line
 
 
-@pytest.mark.parametrize(("ratings", "titles"), [("ratings.csv", "movies.csv"), ("ratings.dat", "movies.dat"), ("u.data", "u.item")])
+@pytest.mark.parametrize(
+    ("ratings", "titles"),
+    [("ratings.csv", "movies.csv"), ("ratings.dat", "movies.dat"), ("u.data", "u.item")],
+)
 def test_movielens_finds_titles_beside_it(tmp_path: Path, ratings: str, titles: str) -> None:
     write(tmp_path / ratings, MOVIELENS[ratings])
     write(tmp_path / titles, TITLE_FILES[titles][0])
@@ -507,7 +671,9 @@ def test_movielens_finds_titles_beside_it(tmp_path: Path, ratings: str, titles: 
 
 def test_titles_option_goes_with_any_format(tmp_path: Path) -> None:
     titles = write(tmp_path / "movies.dat", TITLE_FILES["movies.dat"][0])
-    with read_log(write(tmp_path / "log.csv", "user_id,item_id\n1,2\n"), "table", titles=titles) as log:
+    with read_log(
+        write(tmp_path / "log.csv", "user_id,item_id\n1,2\n"), "table", titles=titles
+    ) as log:
         assert log.titles == TITLE_FILES["movies.dat"][1]
     refused(tmp_path / "log.csv", None, "must exist", titles=tmp_path / "nowhere.csv")
 
@@ -535,7 +701,11 @@ def test_format_is_told_by_names(tmp_path: Path) -> None:
         ("ml-1m_sample.dat", 10_000, (1, 1193, 5.0, 978300760, None)),
         ("ml-10m_sample.dat", 10_000, (1, 122, 5.0, 838985046, None)),
         ("ml-25m_sample.csv", 9_999, (1, 296, 5.0, 1147880044, None)),
-        ("msd_train_triplets_sample.csv", 10_000, ("b80344d063b5ccb3212f76538f3d9e43d87dca9e", "SOAKIMP12A8C130995", 1.0, None, None)),
+        (
+            "msd_train_triplets_sample.csv",
+            10_000,
+            ("b80344d063b5ccb3212f76538f3d9e43d87dca9e", "SOAKIMP12A8C130995", 1.0, None, None),
+        ),
     ],
 )
 def test_official_samples_are_read(name: str, n_rows: int, first: Row) -> None:
@@ -547,26 +717,41 @@ def test_official_samples_are_read(name: str, n_rows: int, first: Row) -> None:
 def test_ml_latest_small_is_read_whole() -> None:
     with read_log(real("ml-latest-small")) as log:
         assert log.counts["rows_read"] == 100_004
-        assert log.one("SELECT count(DISTINCT user_id), count(DISTINCT item_id) FROM log") == (671, 9_066)
+        assert log.one("SELECT count(DISTINCT user_id), count(DISTINCT item_id) FROM log") == (
+            671,
+            9_066,
+        )
         assert log.titles is not None
         assert log.titles["164979"] == "Women of '69, Unboxed"
 
 
 def test_gowalla_is_read_whole() -> None:
     with read_log(real("gowalla")) as log:
-        assert log.one("SELECT count(*) FILTER (part = 0), count(*) FILTER (part = 2) FROM log") == (810_128, 217_242)
-        assert log.one("SELECT count(DISTINCT user_id), count(DISTINCT item_id) FROM log") == (29_858, 40_981)
+        assert log.one(
+            "SELECT count(*) FILTER (part = 0), count(*) FILTER (part = 2) FROM log"
+        ) == (810_128, 217_242)
+        assert log.one("SELECT count(DISTINCT user_id), count(DISTINCT item_id) FROM log") == (
+            29_858,
+            40_981,
+        )
 
 
 def test_ml_1m_pairs_are_a_table_with_titles() -> None:
     folder = real("ml-1m")
-    with read_log(folder / "pairs.csv.gz", "table", rating_column="liked", titles=folder / "movies.dat") as log:
-        assert log.one("SELECT count(*), count(*) FILTER (rating = 1) FROM log") == (1_000_209, 575_281)
+    with read_log(
+        folder / "pairs.csv.gz", "table", rating_column="liked", titles=folder / "movies.dat"
+    ) as log:
+        assert log.one("SELECT count(*), count(*) FILTER (rating = 1) FROM log") == (
+            1_000_209,
+            575_281,
+        )
         assert log.titles is not None
         assert log.titles["3952"] == "Contender, The (2000)"
 
 
-def test_reading_stops_cleanly_when_asked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_stops_cleanly_when_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stop by Ctrl-C, too, must leave no temporary database."""
 
     def stop(path: Path) -> Callable[[], None]:

@@ -1,4 +1,6 @@
-"""The main job on real data, where it is there: official files in, recommendations out, through the command line."""
+"""The main job on real data, where it is there: official files in, recommendations out, through the
+command line.
+"""
 
 import csv
 import json
@@ -14,16 +16,26 @@ ROOT = Path(os.environ.get("COTERIE_DATA", Path(__file__).parent.parent.parent /
 
 # One validation: ranking Gowalla's 29,858 users takes longer than two epochs on them.
 SETTINGS = ["training.validate_every=2", "model.hidden_dims=[]", "model.latent_dim=16"]
-FEW = ["--epochs", "2", "--seed", "1", *(word for setting in SETTINGS for word in ("--set", setting))]
+FEW = [
+    "--epochs",
+    "2",
+    "--seed",
+    "1",
+    *(word for setting in SETTINGS for word in ("--set", setting)),
+]
 
 
 def coterie(*arguments: str | Path) -> None:
-    subprocess.run([sys.executable, "-m", "coterie.cli", *map(str, arguments)], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "coterie.cli", *map(str, arguments)], check=True, capture_output=True
+    )
 
 
 def data(name: str) -> Path:
     if not (ROOT / name).exists():
-        pytest.skip(f"{ROOT / name} is not on this machine; set COTERIE_DATA to the folder that holds it")
+        pytest.skip(
+            f"{ROOT / name} is not on this machine; set COTERIE_DATA to the folder that holds it"
+        )
     return ROOT / name
 
 
@@ -36,7 +48,10 @@ def first_user(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("ml-latest-small", ["--min-rating", "4", "--held-out-users", "60", "--seed", "1"]), ("gowalla", ["--seed", "1"])],
+    [
+        ("ml-latest-small", ["--min-rating", "4", "--held-out-users", "60", "--seed", "1"]),
+        ("gowalla", ["--seed", "1"]),
+    ],
 )
 def test_main_job_on_official_files(name: str, options: list[str], tmp_path: Path) -> None:
     source = data(name)
@@ -45,10 +60,26 @@ def test_main_job_on_official_files(name: str, options: list[str], tmp_path: Pat
     metrics = ["--metric", "recall_of_held_out@20", "--metric", "recall@20", "--metric", "ndcg@20"]
     coterie("evaluate", tmp_path / "run", *metrics, "--json", tmp_path / "report.json")
     report = json.loads((tmp_path / "report.json").read_text())
-    assert 0 < report["metrics"]["recall_of_held_out@20"]["mean"] <= report["metrics"]["recall@20"]["mean"] < 1
+    assert (
+        0
+        < report["metrics"]["recall_of_held_out@20"]["mean"]
+        <= report["metrics"]["recall@20"]["mean"]
+        < 1
+    )
     watched = first_user(source)
-    (tmp_path / "histories.csv").write_text("user_id,item_id\n" + "".join(f"me,{item}\n" for item in watched))
-    coterie("recommend", tmp_path / "run", "--histories", tmp_path / "histories.csv", "--k", "20", "--out", tmp_path / "recs.parquet")
+    (tmp_path / "histories.csv").write_text(
+        "user_id,item_id\n" + "".join(f"me,{item}\n" for item in watched)
+    )
+    coterie(
+        "recommend",
+        tmp_path / "run",
+        "--histories",
+        tmp_path / "histories.csv",
+        "--k",
+        "20",
+        "--out",
+        tmp_path / "recs.parquet",
+    )
     found = pq.read_table(tmp_path / "recs.parquet").to_pydict()
     assert found["source"] == ["model"] * 20
     assert not set(map(int, watched)) & set(found["item_id"])
@@ -60,7 +91,17 @@ def test_ml_1m_counts_are_those_known(tmp_path: Path) -> None:
     rules = ["--min-rating", "1", "--min-user-items", "5", "--held-out-users", "600", "--seed", "1"]
     titles: list[str | Path] = ["--titles", source / "movies.dat"]
     coterie(
-        "prepare", source / "pairs.csv.gz", "--format", "table", *columns, *rules, *titles, "--out", tmp_path, "--json", tmp_path / "p.json"
+        "prepare",
+        source / "pairs.csv.gz",
+        "--format",
+        "table",
+        *columns,
+        *rules,
+        *titles,
+        "--out",
+        tmp_path,
+        "--json",
+        tmp_path / "p.json",
     )
     counts = json.loads((tmp_path / "p.json").read_text())["counts"]
     assert counts["rows_read"] == 1_000_209

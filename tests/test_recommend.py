@@ -26,9 +26,16 @@ COLOURS = ["blue", "red", "teal", "pink", "grey"]
 
 
 def colour_model() -> LinearScorer:
-    """Each colour calls for the next; ``teal`` is the most popular, ``blue`` and ``grey`` tie behind it."""
+    """Each colour calls for the next; ``teal`` is the most popular, ``blue`` and ``grey`` tie
+    behind it.
+    """
     weights = np.roll(np.eye(5), 1, axis=1).astype(np.float32)
-    return LinearScorer(weights, IdMap.of(COLOURS), np.array([7, 1, 9, 2, 7]), ("Blue", None, "Teal", "Pink", "Grey"))
+    return LinearScorer(
+        weights,
+        IdMap.of(COLOURS),
+        np.array([7, 1, 9, 2, 7]),
+        ("Blue", None, "Teal", "Pink", "Grey"),
+    )
 
 
 def items_of(lists: Recommendations, user_id: Id) -> list[Id]:
@@ -38,14 +45,22 @@ def items_of(lists: Recommendations, user_id: Id) -> list[Id]:
 def test_recommend_ranks_unseen_items() -> None:
     lists = recommend(colour_model(), {"ann": ["red"], "bob": ["blue", "pink"]}, k=2)
     first = lists.for_user("ann")[0]
-    assert (first.rank, first.item_id, first.title, first.score, first.source) == (1, "teal", "Teal", 1.0, "model")
+    assert (first.rank, first.item_id, first.title, first.score, first.source) == (
+        1,
+        "teal",
+        "Teal",
+        1.0,
+        "model",
+    )
     assert items_of(lists, "ann") == ["teal", "blue"]
     assert items_of(lists, "bob") == ["red", "grey"]
     assert lists.for_user("bob")[0].title is None
 
 
 def test_recommend_merges_repetitions_and_reports_unknown_items() -> None:
-    lists = recommend(colour_model(), {"ann": ["red", "mauve", "red", "mauve", "beige"], "bob": ["red"]}, k=5)
+    lists = recommend(
+        colour_model(), {"ann": ["red", "mauve", "red", "mauve", "beige"], "bob": ["red"]}, k=5
+    )
     assert lists.unknown_items == {"ann": ["mauve", "beige"]}
     assert items_of(lists, "ann") == items_of(lists, "bob")
     assert lists.for_user("ann")[0].score == 1.0
@@ -65,16 +80,29 @@ def test_recommend_falls_back_to_popularity(history: list[str]) -> None:
 def test_recommend_keeps_seen_items_when_asked() -> None:
     histories = {"ann": ["grey", "blue"]}
     assert set(items_of(recommend(colour_model(), histories), "ann")) == {"red", "teal", "pink"}
-    assert items_of(recommend(colour_model(), histories, exclude_seen=False), "ann") == ["blue", "red", "teal", "pink", "grey"]
+    assert items_of(recommend(colour_model(), histories, exclude_seen=False), "ann") == [
+        "blue",
+        "red",
+        "teal",
+        "pink",
+        "grey",
+    ]
 
 
 def test_recommend_honours_allow_and_deny() -> None:
-    lists = recommend(colour_model(), {"ann": ["red"], "new": []}, allow={"blue", "grey", "red"}, deny=["blue", "mauve"])
+    lists = recommend(
+        colour_model(),
+        {"ann": ["red"], "new": []},
+        allow={"blue", "grey", "red"},
+        deny=["blue", "mauve"],
+    )
     assert items_of(lists, "ann") == ["grey"]
     assert items_of(lists, "new") == ["grey", "red"]
     assert (lists.unknown_allow, lists.unknown_deny) == ((), ("mauve",))
     assert "unknown items in deny: mauve" in str(lists)
-    with pytest.raises(DataError, match="allow must name an item of the model, found none among 1 ids"):
+    with pytest.raises(
+        DataError, match="allow must name an item of the model, found none among 1 ids"
+    ):
         recommend(colour_model(), {"ann": []}, allow=["mauve"])
 
 
@@ -105,11 +133,15 @@ def test_recommend_meets_integers_and_strings_alike() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.dictionaries(st.integers(-(2**40), 2**40), st.lists(st.integers(0, 25)), min_size=1, max_size=12),
+    st.dictionaries(
+        st.integers(-(2**40), 2**40), st.lists(st.integers(0, 25)), min_size=1, max_size=12
+    ),
     st.integers(1, 5),
     st.integers(1, 25),
 )
-def test_recommend_to_one_is_recommend_to_many(histories: dict[int, list[int]], block_size: int, k: int) -> None:
+def test_recommend_to_one_is_recommend_to_many(
+    histories: dict[int, list[int]], block_size: int, k: int
+) -> None:
     model = LinearScorer.random(20, 0, whole=True)
     together = recommend(model, histories, k, block_size=block_size)
     for user, items in histories.items():
@@ -121,7 +153,10 @@ def test_recommend_to_one_is_recommend_to_many(histories: dict[int, list[int]], 
 def test_lists_do_not_depend_on_the_block_size_beyond_rounding() -> None:
     model, rng = LinearScorer.random(700, 1), np.random.default_rng(0)
     histories: dict[Id, list[Id]] = {user: rng.integers(0, 700, 30).tolist() for user in range(130)}
-    big, small = recommend(model, histories, 20, block_size=128), recommend(model, histories, 20, block_size=3)
+    big, small = (
+        recommend(model, histories, 20, block_size=128),
+        recommend(model, histories, 20, block_size=3),
+    )
     for user in histories:
         for one, other in zip(big.for_user(user), small.for_user(user), strict=True):
             assert one.score == pytest.approx(other.score, rel=1e-5, abs=1e-5)
@@ -136,7 +171,10 @@ def test_recommend_refuses_what_it_cannot_honour() -> None:
     with pytest.raises(ConfigError, match="block_size must be at least 1, found 0"):
         recommend(model, {"ann": []}, block_size=0)
     with pytest.raises(NumericalError, match="in 3 of 3 rows"):
-        recommend(replace(model, weights=np.full((5, 5), np.nan, dtype=np.float32)), {"a": ["red"], "b": ["blue"], "c": ["teal"]})
+        recommend(
+            replace(model, weights=np.full((5, 5), np.nan, dtype=np.float32)),
+            {"a": ["red"], "b": ["blue"], "c": ["teal"]},
+        )
     with pytest.raises(DataError, match="found the string 'red' for 'ann'"):
         recommend(model, {"ann": "red"})
     with pytest.raises(DataError, match="allow must be a sequence"):
@@ -160,12 +198,16 @@ def test_similar_items_are_the_cosines() -> None:
     found = similar_items(model, 5, k=50)
     assert [one.item_id for one in found] == [item for item in np.argsort(-cosines) if item != 5]
     assert [one.rank for one in found] == list(range(1, 12))
-    np.testing.assert_allclose([one.cosine for one in found], np.sort(np.delete(cosines, 5))[::-1], atol=1e-6)
+    np.testing.assert_allclose(
+        [one.cosine for one in found], np.sort(np.delete(cosines, 5))[::-1], atol=1e-6
+    )
 
 
 def test_similar_items_stand_extreme_and_zero_vectors() -> None:
     weights = np.array([[1e-25, 3e25, 0], [1e-25, 3e25, 0], [0, 0, 0]], dtype=np.float32)
-    model = LinearScorer(weights, IdMap.of(["tiny", "huge", "none"]), np.ones(3), ("Tiny", "Huge", None))
+    model = LinearScorer(
+        weights, IdMap.of(["tiny", "huge", "none"]), np.ones(3), ("Tiny", "Huge", None)
+    )
     assert [(one.item_id, one.title, one.cosine) for one in similar_items(model, "tiny")] == [
         ("huge", "Huge", pytest.approx(1.0)),
         ("none", None, 0.0),
@@ -182,7 +224,10 @@ def test_similar_items_in_a_catalogue_of_one_are_none() -> None:
 
 def as_lists(histories: Histories) -> dict[Id, list[Id]]:
     items, offsets = histories.item_ids.to_pylist(), histories.offsets
-    return {user: items[offsets[i] : offsets[i + 1]] for i, user in enumerate(histories.users.ids_of(range(len(histories))))}
+    return {
+        user: items[offsets[i] : offsets[i + 1]]
+        for i, user in enumerate(histories.users.ids_of(range(len(histories))))
+    }
 
 
 def test_histories_keep_each_users_items_in_order() -> None:
@@ -215,20 +260,30 @@ def test_read_histories_from_csv(tmp_path: Path) -> None:
 @pytest.mark.parametrize("item_type", [pa.int32(), pa.int64(), pa.string(), pa.large_string()])
 def test_read_histories_from_parquet(tmp_path: Path, item_type: pa.DataType) -> None:
     items = pa.array([2, 1, 1, None]).cast(item_type)
-    pq.write_table(pa.table({"who": pa.array([20, 10, 20, 30], pa.int32()), "what": items}), tmp_path / "h.parquet")
+    pq.write_table(
+        pa.table({"who": pa.array([20, 10, 20, 30], pa.int32()), "what": items}),
+        tmp_path / "h.parquet",
+    )
     read = as_lists(read_histories(tmp_path / "h.parquet", "who", "what"))
     one, two = ("1", "2") if "string" in str(item_type) else (1, 2)
     assert read == {20: [two, one], 10: [one], 30: []}
 
 
 def test_read_histories_from_parquet_lists(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"user_id": ["a", "b", "c"], "item_ids": [[3, 1], [], None]}), tmp_path / "h.parquet")
+    pq.write_table(
+        pa.table({"user_id": ["a", "b", "c"], "item_ids": [[3, 1], [], None]}),
+        tmp_path / "h.parquet",
+    )
     assert as_lists(read_histories(tmp_path / "h.parquet")) == {"a": [3, 1], "b": [], "c": []}
 
 
 @pytest.mark.parametrize("name", ["h.jsonl", "h.ndjson", "h.jsonl.gz"])
 def test_read_histories_from_json_lines(tmp_path: Path, name: str) -> None:
-    rows: list[dict[str, Any]] = [{"user_id": "a", "item_ids": [3, 1]}, {"user_id": "b", "item_ids": []}, {"user_id": "7"}]
+    rows: list[dict[str, Any]] = [
+        {"user_id": "a", "item_ids": [3, 1]},
+        {"user_id": "b", "item_ids": []},
+        {"user_id": "7"},
+    ]
     _write_lines(tmp_path / name, rows)
     assert as_lists(read_histories(tmp_path / name)) == {"a": [3, 1], "b": [], "7": []}
     pairs: list[dict[str, Any]] = [
@@ -254,15 +309,25 @@ def test_read_histories_keeps_ids_that_are_no_plain_integers(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("h.csv", "user_id,thing\na,1\n", r"columns 'user_id' and either 'item_id' or 'item_ids', found \['thing', 'user_id'\]"),
+        (
+            "h.csv",
+            "user_id,thing\na,1\n",
+            r"columns 'user_id' and either 'item_id' or 'item_ids', found \['thing', 'user_id'\]",
+        ),
         ("h.csv", "user_id,item_id\n,1\n", "every row must name its user, found 1 without"),
         ("h.jsonl", '{"user_id": 1, "item_id": 2}\n{"user_id": \n', "readable by its ending"),
-        ("h.jsonl", '{"user_id": 1, "item_id": 2}\n{"user_id": 1, "item_ids": [3]}\n', "either 'item_id' or 'item_ids'"),
+        (
+            "h.jsonl",
+            '{"user_id": 1, "item_id": 2}\n{"user_id": 1, "item_ids": [3]}\n',
+            "either 'item_id' or 'item_ids'",
+        ),
         ("h.parquet", "PAR?", "readable by its ending"),
         ("h.txt", "user_id,item_id\n", "must end in one of"),
     ],
 )
-def test_read_histories_says_what_is_wrong(tmp_path: Path, name: str, content: str, problem: str) -> None:
+def test_read_histories_says_what_is_wrong(
+    tmp_path: Path, name: str, content: str, problem: str
+) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(SourceError, match=problem) as caught:
         read_histories(tmp_path / name)
@@ -283,14 +348,32 @@ def _read_back(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in data.decode().splitlines()]
 
 
-@pytest.mark.parametrize("name", ["r.parquet", "r.csv", "r.csv.gz", "r.jsonl", "r.jsonl.gz", "r.ndjson"])
+@pytest.mark.parametrize(
+    "name", ["r.parquet", "r.csv", "r.csv.gz", "r.jsonl", "r.jsonl.gz", "r.ndjson"]
+)
 def test_recommend_to_file_writes_what_recommend_returns(tmp_path: Path, name: str) -> None:
-    histories: dict[Id, list[Id]] = {'quo"te, é': ["red", "mauve"], "new": [], "all": [*COLOURS], "bob": ["mauve", "blue"]}
+    histories: dict[Id, list[Id]] = {
+        'quo"te, é': ["red", "mauve"],
+        "new": [],
+        "all": [*COLOURS],
+        "bob": ["mauve", "blue"],
+    }
     done: list[tuple[int, int]] = []
     written = recommend_to_file(
-        colour_model(), histories, tmp_path / name, 3, deny=["grey"], block_size=3, progress=lambda *at: done.append(at)
+        colour_model(),
+        histories,
+        tmp_path / name,
+        3,
+        deny=["grey"],
+        block_size=3,
+        progress=lambda *at: done.append(at),
     )
-    expected = recommend(colour_model(), histories, 3, deny=["grey"]).to_table().drop_columns(["title"]).to_pylist()
+    expected = (
+        recommend(colour_model(), histories, 3, deny=["grey"])
+        .to_table()
+        .drop_columns(["title"])
+        .to_pylist()
+    )
     assert _read_back(tmp_path / name) == expected
     assert done == [(3, 4), (4, 4)]
     assert (written.n_users, written.n_rows, written.n_popularity_users) == (4, len(expected), 1)
@@ -301,7 +384,8 @@ def test_recommend_to_file_writes_what_recommend_returns(tmp_path: Path, name: s
 @pytest.mark.parametrize("name", ["r.parquet", "r.csv", "r.jsonl"])
 def test_recommend_to_file_leaves_the_old_file_when_it_fails(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("old")
-    # The first block is written before the second fails: an empty history never meets the broken weights.
+    # The first block is written before the second fails: an empty history never meets the broken
+    # weights.
     broken = replace(colour_model(), weights=np.full((5, 5), np.nan, dtype=np.float32))
     with pytest.raises(NumericalError, match="1 of 1 rows"):
         recommend_to_file(broken, {"new": [], "ann": ["red"]}, tmp_path / name, block_size=1)

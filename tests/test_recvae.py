@@ -13,10 +13,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from coterie.config import RunConfig, TrainingConfig
-from coterie.data.simulate import simulate_dataset
 from coterie.models.autoencoder import input_scale
 from coterie.models.recvae import RecVAE, RecVAEConfig
-from coterie.objectives.divergence import composite_log_density, gaussian_kl, gaussian_log_density, sampled_kl
+from coterie.objectives.divergence import (
+    composite_log_density,
+    gaussian_kl,
+    gaussian_log_density,
+    sampled_kl,
+)
+from coterie.simulation.service import simulate_dataset
 from coterie.sparse import SparseRows
 from coterie.training.run_folder import read_history
 from coterie.training.step import TrainingStep
@@ -38,14 +43,19 @@ def recvae(n_items: int = 30, config: RecVAEConfig = SMALL, seed: int = 0) -> Re
 
 
 def dense_posterior(network: RecVAE, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Five layers, each with all outputs before it added, swish, then layer norm with 0.1; as published."""
+    """Five layers, each with all outputs before it added, swish, then layer norm with 0.1; as
+    published.
+    """
     w = network.state_dict()
 
     def swish_norm(number: int, h: Tensor) -> Tensor:
         h = h * torch.sigmoid(h)
         centred = h - h.mean(dim=1, keepdim=True)
         variance = centred.square().mean(dim=1, keepdim=True)
-        normed: Tensor = centred / (variance + 0.1).sqrt() * w[f"norms.{number}.weight"] + w[f"norms.{number}.bias"]
+        normed: Tensor = (
+            centred / (variance + 0.1).sqrt() * w[f"norms.{number}.weight"]
+            + w[f"norms.{number}.bias"]
+        )
         return normed
 
     def dense(number: int, h: Tensor) -> Tensor:
@@ -66,14 +76,26 @@ def dense_posterior(network: RecVAE, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 6), st.integers(1, 40), st.integers(1, 12), st.integers(1, 5), st.integers(0, 999))
-def test_posterior_is_the_published_encoders(n_users: int, n_items: int, width: int, latent_dim: int, seed: int) -> None:
+@given(
+    st.integers(1, 6),
+    st.integers(1, 40),
+    st.integers(1, 12),
+    st.integers(1, 5),
+    st.integers(0, 999),
+)
+def test_posterior_is_the_published_encoders(
+    n_users: int, n_items: int, width: int, latent_dim: int, seed: int
+) -> None:
     network = recvae(n_items, RecVAEConfig(hidden_dim=width, latent_dim=latent_dim), seed)
     for value in network.norms.parameters():
         value.data.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(seed))
     x = random_dense(n_users, n_items, seed)
     with torch.no_grad():
-        for found, expected in zip(network.posterior(sparse(x)), dense_posterior(network, torch.tensor(x).float()), strict=True):
+        for found, expected in zip(
+            network.posterior(sparse(x)),
+            dense_posterior(network, torch.tensor(x).float()),
+            strict=True,
+        ):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -81,11 +103,20 @@ def test_decoder_is_linear() -> None:
     network, x = recvae(), random_dense(6, 30, 1)
     with torch.no_grad():
         mu, _ = dense_posterior(network, torch.tensor(x).float())
-        torch.testing.assert_close(network.score(sparse(x)), mu @ network.output.weight.t() + network.output.bias, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            network.score(sparse(x)),
+            mu @ network.output.weight.t() + network.output.bias,
+            rtol=1e-4,
+            atol=1e-5,
+        )
 
 
 def test_default_recvae_is_the_papers() -> None:
-    shapes = [tuple(value.shape) for name, value in recvae(1000, RecVAEConfig()).named_parameters() if name.endswith("weight")]
+    shapes = [
+        tuple(value.shape)
+        for name, value in recvae(1000, RecVAEConfig()).named_parameters()
+        if name.endswith("weight")
+    ]
     assert shapes == [(1000, 600), (1000, 200), *[(600, 600)] * 4, (400, 600), *[(600,)] * 5]
     assert RecVAEConfig().passes == ("encoder", "encoder", "encoder", "decoder")
 
@@ -116,7 +147,9 @@ def test_recvae_keeps_the_scorers_contract_and_survives_an_empty_history(tmp_pat
 
 @settings(max_examples=50, deadline=None)
 @given(st.floats(-300, 300), st.floats(-20, 20), st.floats(-8, 8))
-def test_composite_density_is_the_mixture_of_scipys_normals(z: float, mu: float, logvar: float) -> None:
+def test_composite_density_is_the_mixture_of_scipys_normals(
+    z: float, mu: float, logvar: float
+) -> None:
     of_mixture = stats.Mixture if hasattr(stats, "Mixture") else None
     assert of_mixture is not None
     laws = [
@@ -125,7 +158,9 @@ def test_composite_density_is_the_mixture_of_scipys_normals(z: float, mu: float,
         stats.Normal(mu=0.0, sigma=float(np.exp(5))),
     ]
     expected = of_mixture(laws, weights=[3 / 20, 3 / 4, 1 / 10]).logpdf(z)
-    found = composite_log_density(*(torch.tensor(value, dtype=torch.float64) for value in (z, mu, logvar)))
+    found = composite_log_density(
+        *(torch.tensor(value, dtype=torch.float64) for value in (z, mu, logvar))
+    )
     assert found.item() == pytest.approx(float(expected), rel=1e-9, abs=1e-9)
 
 
@@ -144,17 +179,31 @@ def test_composite_density_stays_finite_far_away() -> None:
 
 
 def test_composite_density_has_the_numerical_gradient() -> None:
-    leaves = [torch.randn(3, 2, generator=torch.Generator().manual_seed(n), dtype=torch.float64, requires_grad=True) for n in range(3)]
+    leaves = [
+        torch.randn(
+            3,
+            2,
+            generator=torch.Generator().manual_seed(n),
+            dtype=torch.float64,
+            requires_grad=True,
+        )
+        for n in range(3)
+    ]
     assert torch.autograd.gradcheck(composite_log_density, leaves)
 
 
 def test_sampled_kl_is_the_closed_form_on_average() -> None:
     generator = torch.Generator().manual_seed(0)
-    mu, logvar = torch.tensor([[0.7, -1.2]], dtype=torch.float64), torch.tensor([[0.3, -1.0]], dtype=torch.float64)
+    mu, logvar = (
+        torch.tensor([[0.7, -1.2]], dtype=torch.float64),
+        torch.tensor([[0.3, -1.0]], dtype=torch.float64),
+    )
     z = mu + (logvar / 2).exp() * torch.randn(200_000, 2, generator=generator, dtype=torch.float64)
     zero = torch.zeros((), dtype=torch.float64)
     draws = sampled_kl(z, mu, logvar, gaussian_log_density(z, zero, zero))
-    assert float(draws.mean()) == pytest.approx(gaussian_kl(mu, logvar).item(), abs=5 * float(draws.std()) / 200_000**0.5)
+    assert float(draws.mean()) == pytest.approx(
+        gaussian_kl(mu, logvar).item(), abs=5 * float(draws.std()) / 200_000**0.5
+    )
 
 
 # The objective and its alternation.
@@ -189,11 +238,20 @@ def test_encoder_and_decoder_learn_in_turns_and_the_prior_follows() -> None:
     names = [name for name, _ in run.step.network.named_parameters()]
     per_pass, seen = -(-len(run.rows) // 60), []
     for users, part in run.batches():
-        before = {name: value.detach().clone() for name, value in run.step.network.named_parameters()}
+        before = {
+            name: value.detach().clone() for name, value in run.step.network.named_parameters()
+        }
         assert run.step.anchors is not None
-        anchors, prior = run.step.anchors.detach().clone(), {name: value.clone() for name, value in run.step.prior.items()}
+        anchors, prior = (
+            run.step.anchors.detach().clone(),
+            {name: value.clone() for name, value in run.step.prior.items()},
+        )
         run.advance(users, part)
-        moved = {name for name, value in run.step.network.named_parameters() if not torch.equal(value, before[name])}
+        moved = {
+            name
+            for name, value in run.step.network.named_parameters()
+            if not torch.equal(value, before[name])
+        }
         of_decoder = {"output.weight", "output.bias"}
         assert moved == (of_decoder if part == "decoder" else set(names) - of_decoder)
         assert torch.equal(run.step.anchors, anchors) == (part == "decoder")
@@ -214,7 +272,9 @@ def test_the_alternation_can_be_read_in_the_history(tmp_path: Path) -> None:
 
 def test_the_decoder_learns_from_clean_input() -> None:
     step, rows = TrainingStep(30, SMALL, TrainingConfig(seed=3)), sparse(random_dense(8, 30, 5))
-    twin = TrainingStep(30, RecVAEConfig(hidden_dim=9, latent_dim=4, keep_prob=0.01), TrainingConfig(seed=3))
+    twin = TrainingStep(
+        30, RecVAEConfig(hidden_dim=9, latent_dim=4, keep_prob=0.01), TrainingConfig(seed=3)
+    )
     assert float(step(rows, "decoder")["nll"]) == float(twin(rows, "decoder")["nll"])
     assert float(step(rows, "encoder")["nll"]) != float(twin(rows, "encoder")["nll"])
 
@@ -228,8 +288,12 @@ def test_sampling_noise_has_standard_deviation_one() -> None:
         logits = step.network.score(rows)
         at_mean = -(functional.log_softmax(logits, dim=1)[rows.row, rows.indices]).sum() / len(rows)
         mu, logvar = step.network.posterior(rows, input_scale(rows.counts))
-        z = mu + (logvar / 2).exp() * torch.randn(mu.shape, generator=torch.Generator().manual_seed(0))
-        expected = -(functional.log_softmax(step.network.decode(z), dim=1)[rows.row, rows.indices]).sum() / len(rows)
+        z = mu + (logvar / 2).exp() * torch.randn(
+            mu.shape, generator=torch.Generator().manual_seed(0)
+        )
+        expected = -(
+            functional.log_softmax(step.network.decode(z), dim=1)[rows.row, rows.indices]
+        ).sum() / len(rows)
     found = float(step(rows, "decoder")["nll"])
     assert abs(found - float(expected)) < 0.2 * abs(float(at_mean) - float(expected))
 
@@ -241,7 +305,10 @@ def test_resume_anywhere_in_the_alternation_changes_nothing(n_steps: int, tmp_pa
     resumed = train(DATA, RunConfig.of(VALUES), out=tmp_path / "run", resume=True)
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[name]), name
-    histories = ([{k: v for k, v in one.items() if k != "seconds"} for one in read_history(tmp_path / run)] for run in ("whole", "run"))
+    histories = (
+        [{k: v for k, v in one.items() if k != "seconds"} for one in read_history(tmp_path / run)]
+        for run in ("whole", "run")
+    )
     assert next(histories) == next(histories)
 
 

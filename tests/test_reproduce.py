@@ -1,4 +1,6 @@
-"""The results book: definitions that hold together, small official files run to their tables, and interruptions that lose nothing."""
+"""The results book: definitions that hold together, small official files run to their tables, and
+interruptions that lose nothing.
+"""
 
 import json
 import os
@@ -16,12 +18,19 @@ import pytest
 
 from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
-from coterie.data.simulate import Service
 from coterie.data.split import Part
 from coterie.errors import ConfigError
 from coterie.evaluation.evaluate import evaluate
-from coterie.reproduce.definition import CONFIGS, Curve, Definition, Row, read_definition, table_names
-from coterie.reproduce.pages import marks
+from coterie.lab.reproduce.definition import (
+    CONFIGS,
+    Curve,
+    Definition,
+    Row,
+    read_definition,
+    table_names,
+)
+from coterie.lab.reproduce.pages import marks
+from coterie.simulation.service import Service
 from coterie.training.trained_model import TrainedModel
 
 Run = Callable[..., int]
@@ -44,7 +53,11 @@ def ml_20m(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def columns(service: Service) -> list[tuple[int, int, float]]:
     return [
-        row for block in service.blocks() for row in zip(block.user_id.tolist(), block.item_id.tolist(), block.rating.tolist(), strict=True)
+        row
+        for block in service.blocks()
+        for row in zip(
+            block.user_id.tolist(), block.item_id.tolist(), block.rating.tolist(), strict=True
+        )
     ]
 
 
@@ -53,29 +66,46 @@ def write_netflix(folder: Path) -> None:
     rows = columns(SERVICE)
     lines = []
     for movie in sorted({item for _, item, _ in rows}):
-        lines += [f"{movie}:", *(f"{user},{int(rating + 0.5)},2005-09-06" for user, item, rating in rows if item == movie)]
+        lines += [
+            f"{movie}:",
+            *(
+                f"{user},{int(rating + 0.5)},2005-09-06"
+                for user, item, rating in rows
+                if item == movie
+            ),
+        ]
     (folder / "combined_data_1.txt").write_text("\n".join(lines) + "\n")
 
 
 def write_taste_profile(folder: Path) -> None:
     """``train_triplets.txt``, of many users with many songs each, as the protocol wants."""
     rows = columns(Service(n_users=900, n_items=60, seed=2, mean_items=27, min_items=24))
-    (folder / "train_triplets.txt").write_text("".join(f"{user:040x}\tSO{item:05}\t{int(2 * rating)}\n" for user, item, rating in rows))
+    (folder / "train_triplets.txt").write_text(
+        "".join(f"{user:040x}\tSO{item:05}\t{int(2 * rating)}\n" for user, item, rating in rows)
+    )
 
 
 def write_ml_1m(folder: Path) -> None:
     """``ratings.dat`` with whole stars."""
-    (folder / "ratings.dat").write_text("".join(f"{u}::{i}::{int(r + 0.5)}::978300760\n" for u, i, r in columns(SERVICE)))
+    (folder / "ratings.dat").write_text(
+        "".join(f"{u}::{i}::{int(r + 0.5)}::978300760\n" for u, i, r in columns(SERVICE))
+    )
 
 
 def write_gowalla(folder: Path) -> None:
-    """``train.txt`` and ``test.txt``: of every user the last fifth of the items is the test part."""
+    """``train.txt`` and ``test.txt``: of every user the last fifth of the items is the test
+    part.
+    """
     of_user: dict[int, list[int]] = {}
     for user, item, _ in columns(SERVICE):
         of_user.setdefault(user, []).append(item)
     parts = {"train.txt": slice(None, -2), "test.txt": slice(-2, None)}
     for name, part in parts.items():
-        (folder / name).write_text("".join(f"{user} {' '.join(map(str, items[part]))}\n" for user, items in of_user.items()))
+        (folder / name).write_text(
+            "".join(
+                f"{user} {' '.join(map(str, items[part]))}\n" for user, items in of_user.items()
+            )
+        )
 
 
 def figures(out: Path, table: str) -> dict[str, Any]:
@@ -89,7 +119,9 @@ def test_definitions_name_configurations_that_parse(name: str) -> None:
     for row in definition.all_rows:
         config = row.configuration(seed=7, epochs=3)
         assert config.network_free() or (config.training.seed, config.training.epochs) == (7, 3)
-    assert {pair.reference for pair in definition.pairs} <= {row.name for row in definition.all_rows}
+    assert {pair.reference for pair in definition.pairs} <= {
+        row.name for row in definition.all_rows
+    }
 
 
 def test_every_configuration_parses_and_is_used() -> None:
@@ -111,33 +143,64 @@ def test_a_wrong_definition_says_what_is_wrong() -> None:
         with pytest.raises(ConfigError, match=message):
             Definition.model_validate({**values, **change})
     with pytest.raises(ConfigError, match="must be one of its values"):
-        Curve(name="pia", label="λ_A", config="ml-1m/masked.toml", field="model.pia", values=(0.1, 1), reference=0)
+        Curve(
+            name="pia",
+            label="λ_A",
+            config="ml-1m/masked.toml",
+            field="model.pia",
+            values=(0.1, 1),
+            reference=0,
+        )
     with pytest.raises(ConfigError, match=r"SECTION\.FIELD"):
         Row(name="pia", label="", config="ml-1m/masked.toml", set={"pia": 1}).configuration()
 
 
 @pytest.mark.parametrize(
     ("table", "write"),
-    [("ml-20m", SERVICE.write_ratings_csv), ("netflix", write_netflix), ("taste-profile", write_taste_profile)],
+    [
+        ("ml-20m", SERVICE.write_ratings_csv),
+        ("netflix", write_netflix),
+        ("taste-profile", write_taste_profile),
+    ],
 )
 def test_small_official_files_run_to_the_published_table(
-    table: str, write: Callable[[Path], None], run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    table: str,
+    write: Callable[[Path], None],
+    run: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     write(tmp_path)
-    options: list[str | Path] = ["--data", tmp_path, "--out", tmp_path / "out", *SMALL, "--rows", "popularity,ease,masked,pia"]
+    options: list[str | Path] = [
+        "--data",
+        tmp_path,
+        "--out",
+        tmp_path / "out",
+        *SMALL,
+        "--rows",
+        "popularity,ease,masked,pia",
+    ]
     assert run(table, *options, "--json", tmp_path / "again.json") == 0
     printed = capsys.readouterr().out
     found = figures(tmp_path / "out", table)
     assert found == json.loads((tmp_path / "again.json").read_text())
-    (here,) = [one for one in found["published"] if one["label"] == "Mult-VAE masked" and one["metric"] == "ndcg@100"]
+    (here,) = [
+        one
+        for one in found["published"]
+        if one["label"] == "Mult-VAE masked" and one["metric"] == "ndcg@100"
+    ]
     pooled = found["rows"]["masked"]["pooled"]["test"]["metrics"]["ndcg@100"]
-    assert here["difference"] == here["here"] - here["published"] == pooled["mean"] - here["published"]
+    assert (
+        here["difference"] == here["here"] - here["published"] == pooled["mean"] - here["published"]
+    )
     assert f"({here['difference']:+.4f})" in printed
     assert "not to be held against published values: 40 held-out users in place of" in printed
     (trained,) = found["rows"]["masked"]["runs"]
     assert trained["data"] == found["data"]["1"]["fingerprint"]
     assert (trained["seed"], trained["epochs"], trained["config"]["training"]["seed"]) == (1, 2, 1)
-    assert trained["best_validation"] == pytest.approx(trained["validation"]["ndcg@100"]["mean"], abs=1e-12)
+    assert trained["best_validation"] == pytest.approx(
+        trained["validation"]["ndcg@100"]["mean"], abs=1e-12
+    )
     assert trained["seconds"] > 0
     assert found["data"]["1"]["counts"]["test_users"] == 40
     gain = found["comparisons"]["pia over masked"]["metrics"]["ndcg@100"]
@@ -151,18 +214,43 @@ def test_small_official_files_run_to_the_published_table(
 
 def test_given_split_runs_to_its_table(run: Run, tmp_path: Path) -> None:
     write_gowalla(tmp_path)
-    assert run("gowalla", "--data", tmp_path, "--out", tmp_path / "out", "--epochs", "1", "--rows", "popularity,pia") == 0
+    assert (
+        run(
+            "gowalla",
+            "--data",
+            tmp_path,
+            "--out",
+            tmp_path / "out",
+            "--epochs",
+            "1",
+            "--rows",
+            "popularity,pia",
+        )
+        == 0
+    )
     found = figures(tmp_path / "out", "gowalla")
-    assert list(found["rows"]["pia"]["pooled"]["test"]["metrics"]) == ["ndcg@20", "recall@20", "recall_of_held_out@20"]
+    assert list(found["rows"]["pia"]["pooled"]["test"]["metrics"]) == [
+        "ndcg@20",
+        "recall@20",
+        "recall_of_held_out@20",
+    ]
     assert all(run["seconds"] > 0 for row in found["rows"].values() for run in row["runs"])
-    assert run("gowalla", "--data", tmp_path, "--out", tmp_path / "out", "--held-out-users", "5") == 2
+    assert (
+        run("gowalla", "--data", tmp_path, "--out", tmp_path / "out", "--held-out-users", "5") == 2
+    )
 
 
-def test_what_is_tested_of_a_given_split_was_trained_on_validation_items_too(run: Run, tmp_path: Path) -> None:
+def test_what_is_tested_of_a_given_split_was_trained_on_validation_items_too(
+    run: Run, tmp_path: Path
+) -> None:
     write_gowalla(tmp_path)
     out = tmp_path / "out"
     assert run("gowalla", "--data", tmp_path, "--out", out, "--epochs", "4", "--rows", "pia") == 0
-    dataset, chosen, last = Dataset.load(out / "data-1"), TrainedModel.load(out / "pia-1"), TrainedModel.load(out / "pia-1-refit")
+    dataset, chosen, last = (
+        Dataset.load(out / "data-1"),
+        TrainedModel.load(out / "pia-1"),
+        TrainedModel.load(out / "pia-1-refit"),
+    )
     assert last.provenance["dataset"] == dataset.without_validation().fingerprint
     assert last.config.training.epochs == chosen.provenance["best_epoch"]
     by_hand = {
@@ -171,7 +259,9 @@ def test_what_is_tested_of_a_given_split_was_trained_on_validation_items_too(run
     }
     pooled = figures(out, "gowalla")["rows"]["pia"]["pooled"]
     for part, report in by_hand.items():
-        assert pooled[part]["metrics"]["ndcg@20"]["mean"] == pytest.approx(report.mean("ndcg@20"), abs=1e-6)
+        assert pooled[part]["metrics"]["ndcg@20"]["mean"] == pytest.approx(
+            report.mean("ndcg@20"), abs=1e-6
+        )
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     assert run("gowalla", "--data", tmp_path, "--out", out, "--epochs", "4", "--rows", "pia") == 0
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
@@ -182,7 +272,18 @@ def test_curves_are_numbers_and_a_figure_beside_the_page(run: Run, tmp_path: Pat
     page = tmp_path / "docs" / "results.md"
     page.parent.mkdir()
     page.write_text("# Results\n\n" + "\n".join(marks("curves")) + "\n\nThe end.\n")
-    options: list[str | Path] = ["--data", tmp_path, "--out", tmp_path / "out", "--held-out-users", "40", "--epochs", "2", "--seeds", "1,2"]
+    options: list[str | Path] = [
+        "--data",
+        tmp_path,
+        "--out",
+        tmp_path / "out",
+        "--held-out-users",
+        "40",
+        "--epochs",
+        "2",
+        "--seeds",
+        "1,2",
+    ]
     assert run("curves", *options, "--rows", "pia-0,pia-1", "--page", page) == 0
     written = page.read_text()
     assert "| λ_A | validation ndcg@100 | test ndcg@100 | gain over 0 |" in written
@@ -207,13 +308,24 @@ def test_a_page_without_its_marks_is_refused_before_anything_runs(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_honoured_is_said(ml_20m: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_honoured_is_said(
+    ml_20m: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def refused(code: int, message: str, *arguments: str | Path) -> None:
         assert run(*arguments) == code
         assert message in capsys.readouterr().err.replace("\n", " ")
 
     out: list[str | Path] = ["--out", tmp_path / "out"]
-    asked: list[str | Path] = ["ml-20m", "--data", ml_20m, *out, "--seeds", "1", "--rows", "popularity,mult-dae"]
+    asked: list[str | Path] = [
+        "ml-20m",
+        "--data",
+        ml_20m,
+        *out,
+        "--seeds",
+        "1",
+        "--rows",
+        "popularity,mult-dae",
+    ]
     refused(2, "the table must be one of", "ml-30m", *out)
     refused(2, "found pai", "ml-20m", *out, "--rows", "pai")
     refused(2, "seeds must be", "ml-20m", *out, "--seeds", "one")
@@ -227,18 +339,26 @@ def test_what_cannot_be_honoured_is_said(ml_20m: Path, run: Run, tmp_path: Path,
 
 def start(*arguments: str | Path) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "coterie.cli", "reproduce", *map(str, arguments)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
 
 
 def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
     # Not for the file alone: a history is there, empty, before training takes the signals over.
     until = time.monotonic() + 60
-    while not (path.exists() and path.stat().st_size) and time.monotonic() < until and process.poll() is None:
+    while (
+        not (path.exists() and path.stat().st_size)
+        and time.monotonic() < until
+        and process.poll() is None
+    ):
         time.sleep(0.01)
     assert path.stat().st_size, process.communicate()[1] if process.poll() is not None else path
 
 
-def test_killed_and_interrupted_it_goes_on_and_ends_as_if_nothing_had_happened(ml_20m: Path, run: Run, tmp_path: Path) -> None:
+def test_killed_and_interrupted_it_goes_on_and_ends_as_if_nothing_had_happened(
+    ml_20m: Path, run: Run, tmp_path: Path
+) -> None:
     def asked(out: Path) -> list[str | Path]:
         rows = ["--rows", "popularity,masked,pia"]
         return [
@@ -290,8 +410,22 @@ def test_killed_and_interrupted_it_goes_on_and_ends_as_if_nothing_had_happened(m
         assert row["pooled"] == other["rows"][name]["pooled"]
 
 
-def test_estimate_tells_hours_and_memory_of_a_row(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("ml-latest-small", "--estimate", "--rows", "masked", "--epochs", "3", "--json", tmp_path / "cost.json") == 0
+def test_estimate_tells_hours_and_memory_of_a_row(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        run(
+            "ml-latest-small",
+            "--estimate",
+            "--rows",
+            "masked",
+            "--epochs",
+            "3",
+            "--json",
+            tmp_path / "cost.json",
+        )
+        == 0
+    )
     cost = json.loads((tmp_path / "cost.json").read_text())
     assert cost["rows"]["masked"]["epochs"] == 3
     assert 0 < cost["rows"]["masked"]["hours"] < 1

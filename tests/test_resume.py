@@ -18,42 +18,96 @@ import torch
 from torch import Tensor
 
 from coterie.config import RunConfig
-from coterie.data.simulate import simulate_dataset
 from coterie.errors import ArtifactError, Interrupted
+from coterie.running.interrupt import StopRequest
+from coterie.simulation.service import simulate_dataset
 from coterie.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from coterie.training.run_folder import RunFolder, read_history
-from coterie.training.stop import StopRequest
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import Descent, train
 
 DATA = simulate_dataset(n_users=260, n_items=50, held_out_users=40, seed=2)
 VALUES: dict[str, dict[str, Any]] = {
     "vae": {
-        "model": {"name": "mult-vae", "hidden_dims": [16], "latent_dim": 6, "anneal_steps": 9, "pia": 0.2},
-        "training": {"epochs": 4, "batch_size": 60, "learning_rate": 0.01, "metric": "ndcg@10", "validate_every": 2},
+        "model": {
+            "name": "mult-vae",
+            "hidden_dims": [16],
+            "latent_dim": 6,
+            "anneal_steps": 9,
+            "pia": 0.2,
+        },
+        "training": {
+            "epochs": 4,
+            "batch_size": 60,
+            "learning_rate": 0.01,
+            "metric": "ndcg@10",
+            "validate_every": 2,
+        },
     },
     "sampled": {
-        "model": {"name": "mult-vae", "hidden_dims": [16], "latent_dim": 6, "anneal_steps": 9, "pia": 0.2},
-        "training": {"epochs": 3, "batch_size": 60, "metric": "ndcg@10", "sampled_items": 9, "sparse_updates": True},
+        "model": {
+            "name": "mult-vae",
+            "hidden_dims": [16],
+            "latent_dim": 6,
+            "anneal_steps": 9,
+            "pia": 0.2,
+        },
+        "training": {
+            "epochs": 3,
+            "batch_size": 60,
+            "metric": "ndcg@10",
+            "sampled_items": 9,
+            "sparse_updates": True,
+        },
     },
     "dae": {
         "model": {"name": "mult-dae", "latent_dim": 6},
-        "training": {"epochs": 4, "batch_size": 60, "learning_rate": 0.05, "weight_decay": 0.001, "metric": "ndcg@10"},
+        "training": {
+            "epochs": 4,
+            "batch_size": 60,
+            "learning_rate": 0.05,
+            "weight_decay": 0.001,
+            "metric": "ndcg@10",
+        },
     },
     "out of patience": {
-        "model": {"name": "mult-vae", "hidden_dims": [16], "latent_dim": 6, "keep_prob": 1.0, "beta": 0.0},
-        "training": {"epochs": 40, "batch_size": 60, "learning_rate": 0.08, "metric": "ndcg@10", "patience": 1},
+        "model": {
+            "name": "mult-vae",
+            "hidden_dims": [16],
+            "latent_dim": 6,
+            "keep_prob": 1.0,
+            "beta": 0.0,
+        },
+        "training": {
+            "epochs": 40,
+            "batch_size": 60,
+            "learning_rate": 0.08,
+            "metric": "ndcg@10",
+            "patience": 1,
+        },
     },
     "long": {
-        "model": {"name": "mult-vae", "hidden_dims": [64], "latent_dim": 16, "anneal_steps": 50, "pia": 0.2},
-        "training": {"epochs": 60, "batch_size": 20, "learning_rate": 0.002, "metric": "ndcg@10", "patience": 60},
+        "model": {
+            "name": "mult-vae",
+            "hidden_dims": [64],
+            "latent_dim": 16,
+            "anneal_steps": 50,
+            "pia": 0.2,
+        },
+        "training": {
+            "epochs": 60,
+            "batch_size": 20,
+            "learning_rate": 0.002,
+            "metric": "ndcg@10",
+            "patience": 60,
+        },
     },
 }
 
 CHILD = """
 import json, sys
 from coterie.config import RunConfig
-from coterie.data.simulate import simulate_dataset
+from coterie.simulation.service import simulate_dataset
 from coterie.errors import CoterieError
 from coterie.training.trainer import train
 
@@ -69,7 +123,9 @@ except CoterieError as error:
 
 @functools.cache
 def uninterrupted(name: str) -> tuple[dict[str, Tensor], list[dict[str, Any]], dict[str, Any]]:
-    """Weights, history and provenance of a run nothing happened to, without a folder to resume from."""
+    """Weights, history and provenance of a run nothing happened to, without a folder to resume
+    from.
+    """
     run = Descent(DATA, RunConfig.of(VALUES[name]), None, "cpu", "float32", 0)
     history = []
     while not run.finished():
@@ -93,17 +149,30 @@ def assert_as_uninterrupted(name: str, model: TrainedModel, out: Path) -> None:
 
 
 def untimed(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in entry.items() if name != "seconds"} for entry in history]
+    return [
+        {name: value for name, value in entry.items() if name != "seconds"} for entry in history
+    ]
 
 
 def resume(name: str, out: Path) -> TrainedModel:
     return train(DATA, RunConfig.of(VALUES[name]), out=out, resume=True)
 
 
-def crash_after(name: str, out: Path, n_steps: int, *, checkpoint: bool, epoch_closed: bool = False) -> bool:
-    """Runs ``n_steps`` steps more as `train` does and leaves the folder as a SIGKILL would; False if the run ended before."""
+def crash_after(
+    name: str, out: Path, n_steps: int, *, checkpoint: bool, epoch_closed: bool = False
+) -> bool:
+    """Runs ``n_steps`` steps more as `train` does and leaves the folder as a SIGKILL would; False
+    if the run ended before.
+    """
     config = RunConfig.of(VALUES[name])
-    run = Descent(DATA, config, RunFolder(out, config, DATA, "cpu", "float32", resume=True), "cpu", "float32", 0 if checkpoint else 1e9)
+    run = Descent(
+        DATA,
+        config,
+        RunFolder(out, config, DATA, "cpu", "float32", resume=True),
+        "cpu",
+        "float32",
+        0 if checkpoint else 1e9,
+    )
     still = StopRequest(active=False)
     while not run.finished():
         for batch in run.batches():
@@ -147,7 +216,9 @@ def test_resume_after_a_crash_at_every_step_changes_nothing(name: str, tmp_path:
 
 
 @pytest.mark.parametrize("n_steps", [1, 4, 9])
-def test_resume_after_a_crash_between_history_and_checkpoint_changes_nothing(n_steps: int, tmp_path: Path) -> None:
+def test_resume_after_a_crash_between_history_and_checkpoint_changes_nothing(
+    n_steps: int, tmp_path: Path
+) -> None:
     assert crash_after("vae", tmp_path, n_steps, checkpoint=True, epoch_closed=True)
     assert_as_uninterrupted("vae", resume("vae", tmp_path), tmp_path)
 
@@ -186,17 +257,23 @@ def test_resume_is_not_disturbed_by_what_a_kill_left_half_written(tmp_path: Path
 def harmless_signals() -> Iterator[list[int]]:
     """Signals that come after the run gave its handlers back are noted and do no harm."""
     late: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: late.append(number)) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {
+        number: signal.signal(number, lambda number, _: late.append(number))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
     yield late
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_at_random_moments_change_nothing(number: signal.Signals, tmp_path: Path, harmless_signals: list[int]) -> None:
+def test_signals_at_random_moments_change_nothing(
+    number: signal.Signals, tmp_path: Path, harmless_signals: list[int]
+) -> None:
     delays = random.Random(int(number))
     stops: list[tuple[int, int, bool, bool]] = []
-    # A fast machine may finish before the signal, a slow one may not have begun: runs are begun until two were cut.
+    # A fast machine may finish before the signal, a slow one may not have begun: runs are begun
+    # until two were cut.
     for attempt in range(50):
         folder = tmp_path / str(attempt)
         model = run_under_signals(folder, number, delays, stops)
@@ -208,9 +285,14 @@ def test_signals_at_random_moments_change_nothing(number: signal.Signals, tmp_pa
 
 
 def run_under_signals(
-    folder: Path, number: signal.Signals, delays: random.Random, stops: list[tuple[int, int, bool, bool]]
+    folder: Path,
+    number: signal.Signals,
+    delays: random.Random,
+    stops: list[tuple[int, int, bool, bool]],
 ) -> TrainedModel:
-    """Resumes a run until it ends, with a signal on its way each time; notes what every stop looked like."""
+    """Resumes a run until it ends, with a signal on its way each time; notes what every stop looked
+    like.
+    """
     while True:
         timer = threading.Timer(delays.uniform(0.01, 0.15), os.kill, (os.getpid(), number))
         timer.start()
@@ -218,14 +300,21 @@ def run_under_signals(
             return resume("long", folder)
         except Interrupted as stopped:
             stops.append(
-                (stopped.signal_number, stopped.exit_code, "--resume" in str(stopped), (folder / "checkpoint.safetensors").exists())
+                (
+                    stopped.signal_number,
+                    stopped.exit_code,
+                    "--resume" in str(stopped),
+                    (folder / "checkpoint.safetensors").exists(),
+                )
             )
         finally:
             timer.cancel()
             timer.join()
 
 
-def test_stop_request_notes_the_first_signal_and_lets_the_second_through(harmless_signals: list[int]) -> None:
+def test_stop_request_notes_the_first_signal_and_lets_the_second_through(
+    harmless_signals: list[int],
+) -> None:
     with StopRequest(active=True) as stop:
         signal.raise_signal(signal.SIGTERM)
         assert (stop.signal_number, harmless_signals) == (signal.SIGTERM, [])
@@ -255,12 +344,25 @@ def test_train_in_another_thread_needs_no_signals(tmp_path: Path) -> None:
 
 
 def start(out: Path, checkpoint_seconds: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", CHILD, str(out), json.dumps(VALUES["long"]), str(checkpoint_seconds)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    command = [
+        sys.executable,
+        "-c",
+        CHILD,
+        str(out),
+        json.dumps(VALUES["long"]),
+        str(checkpoint_seconds),
+    ]
+    return subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
 
 
-def signal_after_change(child: subprocess.Popen[str], watched: Path, number: signal.Signals, delay: float) -> tuple[int, str]:
-    """Waits until the child has changed a file, then a moment, and signals; returns exit code and standard error."""
+def signal_after_change(
+    child: subprocess.Popen[str], watched: Path, number: signal.Signals, delay: float
+) -> tuple[int, str]:
+    """Waits until the child has changed a file, then a moment, and signals; returns exit code and
+    standard error.
+    """
     before = _state(watched)
     deadline = time.monotonic() + 60
     while _state(watched) == before and child.poll() is None and time.monotonic() < deadline:
@@ -276,7 +378,9 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def test_sigterm_ends_a_process_with_its_own_code_and_a_checkpoint(tmp_path: Path) -> None:
-    code, complaint = signal_after_change(start(tmp_path, 0.05), tmp_path / "checkpoint.safetensors", signal.SIGTERM, 0.05)
+    code, complaint = signal_after_change(
+        start(tmp_path, 0.05), tmp_path / "checkpoint.safetensors", signal.SIGTERM, 0.05
+    )
     assert code == 143, complaint
     assert complaint.startswith("Interrupted stopped in epoch ")
     assert (tmp_path / "checkpoint.safetensors").exists()
@@ -303,7 +407,14 @@ def test_sigkill_again_and_again_changes_nothing(tmp_path: Path) -> None:
 
 STATE = {"network.a": torch.arange(6.0).view(2, 3), "adam.0.step": torch.tensor(4.0)}
 BEST = {"a": torch.full((2, 3), 0.1)}
-AT = Position(epoch=3, batch=2, n_steps=11, sums={"nll": 0.1 + 0.2, "loss": 1e300}, best_epoch=2, best_value=1 / 3)
+AT = Position(
+    epoch=3,
+    batch=2,
+    n_steps=11,
+    sums={"nll": 0.1 + 0.2, "loss": 1e300},
+    best_epoch=2,
+    best_value=1 / 3,
+)
 
 
 def test_checkpoint_comes_back_exactly(tmp_path: Path) -> None:
@@ -312,7 +423,10 @@ def test_checkpoint_comes_back_exactly(tmp_path: Path) -> None:
     assert position == AT
     for found, expected in ((state, STATE), (best, BEST)):
         assert found.keys() == expected.keys()
-        assert all(torch.equal(found[name], value) and found[name].shape == value.shape for name, value in expected.items())
+        assert all(
+            torch.equal(found[name], value) and found[name].shape == value.shape
+            for name, value in expected.items()
+        )
 
 
 def test_checkpoint_with_any_byte_flipped_is_refused(tmp_path: Path) -> None:

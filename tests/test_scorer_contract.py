@@ -16,7 +16,9 @@ def test_linear_scorer_keeps_the_contract() -> None:
 
 
 class Breaking(LinearScorer):
-    """A linear scorer with one promise broken on purpose, so that the contract is seen to notice."""
+    """A linear scorer with one promise broken on purpose, so that the contract is seen to
+    notice.
+    """
 
     broken: Callable[[csr_array, Tensor], Tensor]
 
@@ -55,9 +57,21 @@ def _inference(histories: csr_array, scores: Tensor) -> Tensor:
         (_change_input, "changed histories"),
         (_cached, "overwriting"),
     ],
-    ids=["batch statistics", "empty row", "mixed rows", "dtype", "shape", "gradients", "inference", "input changed", "cached"],
+    ids=[
+        "batch statistics",
+        "empty row",
+        "mixed rows",
+        "dtype",
+        "shape",
+        "gradients",
+        "inference",
+        "input changed",
+        "cached",
+    ],
 )
-def test_check_scorer_notices_a_broken_promise(broken: Callable[[csr_array, Tensor], Tensor], complaint: str) -> None:
+def test_check_scorer_notices_a_broken_promise(
+    broken: Callable[[csr_array, Tensor], Tensor], complaint: str
+) -> None:
     kind = type("Broken", (Breaking,), {"broken": staticmethod(broken)})
     linear = LinearScorer.random(30, seed=0)
     scorer = kind(linear.weights, linear.items, linear.popularity)

@@ -12,18 +12,30 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from coterie.data.catalogue import make_catalogue
 from coterie.data.dataset import Dataset
-from coterie.data.draws import choose, draw_items, flat_cumulative
-from coterie.data.simulate import BLOCK_USERS, START_SECONDS, WEEK_SECONDS, Block, Service, simulate_dataset
 from coterie.data.split import Cases, Part
 from coterie.errors import ConfigError
+from coterie.simulation.draws import choose, draw_items, flat_cumulative
+from coterie.simulation.service import (
+    BLOCK_USERS,
+    START_SECONDS,
+    WEEK_SECONDS,
+    Block,
+    Service,
+    simulate_dataset,
+)
+from coterie.simulation.titles import make_catalogue
 
 SERVICE = Service(n_users=5000, n_items=300, seed=7)
 
 
 def whole(service: Service) -> Block:
-    return Block(*(np.concatenate(columns) for columns in zip(*(vars(b).values() for b in service.blocks()), strict=True)))
+    return Block(
+        *(
+            np.concatenate(columns)
+            for columns in zip(*(vars(b).values() for b in service.blocks()), strict=True)
+        )
+    )
 
 
 LOG = whole(SERVICE)
@@ -90,7 +102,10 @@ def test_titles_are_unique_and_readable() -> None:
 
 def test_genres_tell_the_niche() -> None:
     catalogue = SERVICE.catalogue
-    pairs = {(genre, niche) for genre, niche in zip(catalogue.genres, catalogue.niche.tolist(), strict=True)}
+    pairs = {
+        (genre, niche)
+        for genre, niche in zip(catalogue.genres, catalogue.niche.tolist(), strict=True)
+    }
     assert len(pairs) == SERVICE.n_niches == len({genre for genre, _ in pairs})
 
 
@@ -146,7 +161,13 @@ def order_probability(order: tuple[int, ...], law: np.ndarray) -> float:
 
 def test_draw_items_follows_the_law_of_successive_draws_without_replacement() -> None:
     n, law = 20_000, np.array([0.4, 0.3, 0.2, 0.1])
-    row, item = draw_items(np.ones((n, 1)), np.full(n, 3), law[None], flat_cumulative(law[None]), np.random.default_rng(1))
+    row, item = draw_items(
+        np.ones((n, 1)),
+        np.full(n, 3),
+        law[None],
+        flat_cumulative(law[None]),
+        np.random.default_rng(1),
+    )
     assert np.array_equal(row, np.repeat(np.arange(n), 3))
     drawn = item.reshape(n, 3) @ [16, 4, 1]
     orders = list(itertools.permutations(range(4), 3))
@@ -158,21 +179,30 @@ def test_draw_items_follows_the_law_of_successive_draws_without_replacement() ->
 def test_draw_items_follows_the_law_where_repeats_leave_users_short() -> None:
     # Rounds of draws find the first item again and again; most users need completing.
     n, law = 20_000, np.array([0.994, 0.003, 0.002, 0.001])
-    row, item = draw_items(np.ones((n, 1)), np.full(n, 4), law[None], flat_cumulative(law[None]), np.random.default_rng(2))
+    row, item = draw_items(
+        np.ones((n, 1)),
+        np.full(n, 4),
+        law[None],
+        flat_cumulative(law[None]),
+        np.random.default_rng(2),
+    )
     assert np.array_equal(row, np.repeat(np.arange(n), 4))
     items = item.reshape(n, 4)
     assert np.array_equal(np.sort(items, axis=1), np.tile(np.arange(4), (n, 1)))
     after_first = items[items[:, 0] == 0][:, 1:]
     orders = list(itertools.permutations((1, 2, 3)))
     observed = [int((after_first == order).all(axis=1).sum()) for order in orders]
-    expected = [len(after_first) * order_probability(order, law / law[1:].sum()) for order in orders]
+    expected = [
+        len(after_first) * order_probability(order, law / law[1:].sum()) for order in orders
+    ]
     assert stats.chisquare(observed, expected).pvalue > 1e-4
 
 
 def test_blocks_draw_a_users_first_item_from_probabilities() -> None:
     first = LOG.item_id[np.flatnonzero(np.diff(LOG.user_id, prepend=0))] - 1
     law = SERVICE.probabilities(np.arange(SERVICE.n_users))
-    # Each user against the others' law too: the fit must be to this user and not to the average one.
+    # Each user against the others' law too: the fit must be to this user and not to the average
+    # one.
     own = np.log(law[np.arange(len(first)), first]).mean()
     expected = (law * np.log(law)).sum(axis=1)
     spread = np.sqrt(((law * np.log(law) ** 2).sum(axis=1) - expected**2).sum()) / len(first)
@@ -213,7 +243,9 @@ def test_users_light_tastes_are_subsets_of_the_profile_that_heavy_users_take_who
     assert set(users.profile[users.is_light]) <= set(users.profile[heavy])
 
 
-def test_light_users_are_far_from_heavy_users_of_their_profile_and_yet_share_items_with_them() -> None:
+def test_light_users_are_far_from_heavy_users_of_their_profile_and_yet_share_items_with_them() -> (
+    None
+):
     users = SERVICE.users(np.arange(500))
     rows = np.zeros((500, SERVICE.n_items))
     mine = LOG.user_id <= 500
@@ -222,7 +254,9 @@ def test_light_users_are_far_from_heavy_users_of_their_profile_and_yet_share_ite
     light_heavy = users.is_light[:, None] & ~users.is_light[None]
     related = users.profile[:, None] == users.profile[None]
     light_size = np.repeat(rows.sum(axis=1)[:, None], 500, axis=1)
-    assert (shared / light_size)[light_heavy & related].mean() > 1.4 * (shared / light_size)[light_heavy & ~related].mean()
+    assert (shared / light_size)[light_heavy & related].mean() > 1.4 * (shared / light_size)[
+        light_heavy & ~related
+    ].mean()
 
 
 def slow_ndcg(scores: np.ndarray, cases: Cases, k: int = 50) -> float:
@@ -236,8 +270,12 @@ def slow_ndcg(scores: np.ndarray, cases: Cases, k: int = 50) -> float:
     return float(np.mean(values))
 
 
-@pytest.mark.parametrize(("n_users", "n_items", "held_out_users"), [(300, 60, 40), (3000, 600, 300)])
-def test_best_scores_beat_a_model_that_beats_popularity(n_users: int, n_items: int, held_out_users: int) -> None:
+@pytest.mark.parametrize(
+    ("n_users", "n_items", "held_out_users"), [(300, 60, 40), (3000, 600, 300)]
+)
+def test_best_scores_beat_a_model_that_beats_popularity(
+    n_users: int, n_items: int, held_out_users: int
+) -> None:
     service = Service(n_users, n_items, seed=1)
     data = service.dataset(held_out_users)
     cases = data.cases(Part.TEST)
@@ -247,7 +285,10 @@ def test_best_scores_beat_a_model_that_beats_popularity(n_users: int, n_items: i
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0)
     popularity = np.tile(np.asarray(data.train.sum(axis=0)).ravel(), (len(users), 1))
-    worst, model, best = (slow_ndcg(s, cases) for s in (popularity, cases.fold_in @ weights, service.best_scores(users, items)))
+    worst, model, best = (
+        slow_ndcg(s, cases)
+        for s in (popularity, cases.fold_in @ weights, service.best_scores(users, items))
+    )
     assert worst + 0.1 < model
     assert model + 0.02 < best
 
@@ -272,13 +313,22 @@ def test_write_ratings_csv_and_parquet_agree_with_the_blocks(tmp_path: Path) -> 
     service.write_ratings_csv(tmp_path / "made" / "here", progress=told.append)
     service.write_parquet(tmp_path / "log.parquet")
     assert told == [1024, 1500]
-    from_csv, from_parquet = pa_csv.read_csv(tmp_path / "made" / "here" / "ratings.csv"), pq.read_table(tmp_path / "log.parquet")
+    from_csv, from_parquet = (
+        pa_csv.read_csv(tmp_path / "made" / "here" / "ratings.csv"),
+        pq.read_table(tmp_path / "log.parquet"),
+    )
     assert from_csv.column_names == ["userId", "movieId", "rating", "timestamp"]
     assert from_parquet.column_names == ["user_id", "item_id", "rating", "timestamp"]
-    for csv_column, parquet_column, expected in zip(from_csv.columns, from_parquet.columns, vars(whole(service)).values(), strict=True):
+    for csv_column, parquet_column, expected in zip(
+        from_csv.columns, from_parquet.columns, vars(whole(service)).values(), strict=True
+    ):
         assert np.array_equal(csv_column.to_numpy(), expected)
         assert np.array_equal(parquet_column.to_numpy(), expected)
-    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["log.parquet", "movies.csv", "ratings.csv"]
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [
+        "log.parquet",
+        "movies.csv",
+        "ratings.csv",
+    ]
 
 
 def test_write_ratings_csv_has_the_official_form(tmp_path: Path) -> None:
@@ -320,19 +370,37 @@ def test_simulate_dataset_holds_the_log_its_titles_and_its_times() -> None:
     assert data.n_items < service.n_items  # Some of the long tail is unseen in training.
     assert data.train.sum(axis=0).min() > 0
     rows = np.repeat(np.arange(data.n_users), np.diff(x.indptr))
-    found = dict(zip(zip(data.users.ids_of(rows), data.items.ids_of(x.indices), strict=True), np.asarray(x.timestamps), strict=True))
-    logged = dict(zip(zip(log.user_id.tolist(), log.item_id.tolist(), strict=True), log.timestamp, strict=True))
+    found = dict(
+        zip(
+            zip(data.users.ids_of(rows), data.items.ids_of(x.indices), strict=True),
+            np.asarray(x.timestamps),
+            strict=True,
+        )
+    )
+    logged = dict(
+        zip(
+            zip(log.user_id.tolist(), log.item_id.tolist(), strict=True), log.timestamp, strict=True
+        )
+    )
     kept = set(data.items.ids_of(range(data.n_items)))
     assert found == {pair: second for pair, second in logged.items() if pair[1] in kept}
-    assert data.titles == tuple(service.catalogue.titles[int(i) - 1] for i in data.items.ids_of(range(data.n_items)))
+    assert data.titles == tuple(
+        service.catalogue.titles[int(i) - 1] for i in data.items.ids_of(range(data.n_items))
+    )
 
 
 def test_simulate_dataset_is_reproducible_and_survives_its_folder(tmp_path: Path) -> None:
     data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
     data.save(tmp_path / "data")
     assert Dataset.load(tmp_path / "data").fingerprint == data.fingerprint
-    assert simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1).fingerprint == data.fingerprint
-    assert simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=2).fingerprint != data.fingerprint
+    assert (
+        simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1).fingerprint
+        == data.fingerprint
+    )
+    assert (
+        simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=2).fingerprint
+        != data.fingerprint
+    )
 
 
 def test_dataset_split_seed_changes_the_split_alone() -> None:
@@ -360,7 +428,9 @@ def test_dataset_split_seed_changes_the_split_alone() -> None:
         ({"mean_items": math.nan}, "mean_items must be above min_items"),
     ],
 )
-def test_service_refuses_numbers_that_do_not_fit_together(fields: dict[str, int], message: str) -> None:
+def test_service_refuses_numbers_that_do_not_fit_together(
+    fields: dict[str, int], message: str
+) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         Service(**{"n_users": 300, "n_items": 60, **fields})
 
@@ -371,7 +441,16 @@ def test_service_takes_the_smallest_catalogue_it_allows() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"seed": 8}, {"n_niches": 11}, {"mean_items": 20.0}, {"min_items": 6}, {"weeks": 25}, {"n_items": 301}], ids=str
+    "fields",
+    [
+        {"seed": 8},
+        {"n_niches": 11},
+        {"mean_items": 20.0},
+        {"min_items": 6},
+        {"weeks": 25},
+        {"n_items": 301},
+    ],
+    ids=str,
 )
 def test_service_every_field_changes_the_log(fields: dict[str, int]) -> None:
     other = next(Service(**{"n_users": 5000, "n_items": 300, "seed": 7, **fields}).blocks())

@@ -9,11 +9,18 @@ from scipy.sparse import csr_array
 
 from coterie.sparse import SparseRows, gather_sum
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+    ),
+]
 
 
 def random_dense(n_rows: int, n_items: int, seed: int, density: float = 0.3) -> np.ndarray:
-    """A binary matrix; where there is more than one row, the first is empty and the last is full."""
+    """A binary matrix; where there is more than one row, the first is empty and the last is
+    full.
+    """
     dense = np.random.default_rng(seed).random((n_rows, n_items)) < density
     if n_rows > 1:
         dense[0], dense[-1] = False, True
@@ -74,8 +81,14 @@ def test_where_drops_entries_and_keeps_rows(n_rows: int, n_items: int, seed: int
 @pytest.mark.parametrize(("n_rows", "n_items", "dim"), [(1, 1, 1), (7, 20, 3), (40, 33, 8)])
 def test_gather_sum_is_the_dense_product(n_rows: int, n_items: int, dim: int, device: str) -> None:
     dense = random_dense(n_rows, n_items, n_rows)
-    weight = torch.randn(n_items, dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(device).requires_grad_()
-    upstream = torch.randn(n_rows, dim, generator=torch.Generator().manual_seed(2), dtype=torch.float64).to(device)
+    weight = (
+        torch.randn(n_items, dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        .to(device)
+        .requires_grad_()
+    )
+    upstream = torch.randn(
+        n_rows, dim, generator=torch.Generator().manual_seed(2), dtype=torch.float64
+    ).to(device)
     summed = gather_sum(sparse(dense, device), weight)
     (grad,) = torch.autograd.grad(summed, weight, upstream)
     binary = torch.from_numpy(dense).to(device)
@@ -87,7 +100,9 @@ def test_gather_sum_is_the_dense_product(n_rows: int, n_items: int, dim: int, de
 @given(*SHAPES)
 def test_gather_sum_has_the_numerical_gradient(n_rows: int, n_items: int, seed: int) -> None:
     rows = sparse(random_dense(n_rows, n_items, seed))
-    weight = torch.randn(n_items, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).requires_grad_()
+    weight = torch.randn(
+        n_items, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).requires_grad_()
     assert torch.autograd.gradcheck(lambda w: gather_sum(rows, w), (weight,))
 
 
@@ -103,7 +118,10 @@ def test_gather_sum_of_rows_without_ones_is_zero(n_rows: int) -> None:
 def test_gather_sum_gives_equal_bits_every_time() -> None:
     rows = sparse(random_dense(300, 200, 5))
     generator = torch.Generator().manual_seed(3)
-    weight, upstream = torch.randn(200, 48, generator=generator).requires_grad_(), torch.randn(300, 48, generator=generator)
+    weight, upstream = (
+        torch.randn(200, 48, generator=generator).requires_grad_(),
+        torch.randn(300, 48, generator=generator),
+    )
     summed = gather_sum(rows, weight)
     (grad,) = torch.autograd.grad(summed, weight, upstream)
     for _ in range(5):

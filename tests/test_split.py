@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from coterie.data.split import Part, Split, cases_of, check_split, choose_users, hide_items, hide_validation_items, select
+from coterie.data.split import (
+    Part,
+    Split,
+    cases_of,
+    check_split,
+    choose_users,
+    hide_items,
+    hide_validation_items,
+    select,
+)
 from coterie.errors import ConfigError, DataError
 
 ROW_SIZES = st.lists(st.integers(0, 12), min_size=3, max_size=30)
@@ -18,11 +27,15 @@ N_ITEMS = 15
 def matrix(sizes: list[int], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng(seed)
     rows = [np.sort(draw.choice(N_ITEMS, size, replace=False)) for size in sizes]
-    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), np.concatenate(rows).astype(np.int32)
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), np.concatenate(rows).astype(
+        np.int32
+    )
 
 
 @given(st.integers(3, 200), st.integers(1, 99), st.integers(0, 2**32 - 1))
-def test_choose_users_takes_the_two_last_stretches_of_the_permutation(n_users: int, held_out: int, seed: int) -> None:
+def test_choose_users_takes_the_two_last_stretches_of_the_permutation(
+    n_users: int, held_out: int, seed: int
+) -> None:
     held_out = min(held_out, (n_users - 1) // 2)
     parts = choose_users(n_users, held_out, seed)
     order = np.random.RandomState(seed).permutation(n_users).tolist()
@@ -38,7 +51,9 @@ def test_choose_users_must_leave_someone(n_users: int, held_out: int) -> None:
 
 @given(ROW_SIZES, st.integers(0, 100), st.floats(0, 0.99), st.integers(0, 7))
 @settings(deadline=None)
-def test_hide_items_hides_the_share_of_held_out_users_alone(sizes: list[int], seed: int, share: float, min_items: int) -> None:
+def test_hide_items_hides_the_share_of_held_out_users_alone(
+    sizes: list[int], seed: int, share: float, min_items: int
+) -> None:
     indptr, _ = matrix(sizes)
     user_part = choose_users(len(sizes), 1, seed)
     parts = hide_items(indptr, user_part, seed, share, min_items)
@@ -51,9 +66,13 @@ def test_hide_items_hides_the_share_of_held_out_users_alone(sizes: list[int], se
 
 @given(ROW_SIZES, st.integers(0, 100), st.floats(0, 0.99))
 @settings(deadline=None)
-def test_hide_validation_items_takes_the_share_of_training_alone(sizes: list[int], seed: int, share: float) -> None:
+def test_hide_validation_items_takes_the_share_of_training_alone(
+    sizes: list[int], seed: int, share: float
+) -> None:
     indptr, indices = matrix(sizes)
-    given_part = np.where(np.random.default_rng(seed).random(len(indices)) < 0.3, Part.TEST, Part.TRAIN).astype(np.uint8)
+    given_part = np.where(
+        np.random.default_rng(seed).random(len(indices)) < 0.3, Part.TEST, Part.TRAIN
+    ).astype(np.uint8)
     parts = hide_validation_items(indptr, given_part, seed, share)
     np.testing.assert_array_equal(parts == Part.TEST, given_part == Part.TEST)
     for start, end in pairwise(indptr):
@@ -76,10 +95,14 @@ def test_cases_fold_in_and_held_out_are_disjoint_and_whole(sizes: list[int], see
     indptr, indices = matrix(sizes, seed)
     user_part = choose_users(len(sizes), 1, seed)
     split = Split(user_part, hide_items(indptr, user_part, seed, 0.5, 2))
-    whole = csr_array((np.ones(len(indices)), indices, indptr), shape=(len(sizes), N_ITEMS)).toarray()
+    whole = csr_array(
+        (np.ones(len(indices)), indices, indptr), shape=(len(sizes), N_ITEMS)
+    ).toarray()
     for part in (Part.VALIDATION, Part.TEST):
         cases = cases_of(part, indptr, indices, N_ITEMS, split)
-        np.testing.assert_array_equal(cases.fold_in.toarray() + cases.held_out.toarray(), whole[cases.user_index])
+        np.testing.assert_array_equal(
+            cases.fold_in.toarray() + cases.held_out.toarray(), whole[cases.user_index]
+        )
         assert (np.diff(cases.held_out.indptr) >= 1).all()
         assert (user_part[cases.user_index] == part).all()
 
@@ -87,7 +110,9 @@ def test_cases_fold_in_and_held_out_are_disjoint_and_whole(sizes: list[int], see
 def test_validation_items_are_input_of_the_test_and_not_the_other_way() -> None:
     indptr, indices = np.array([0, 4]), np.array([1, 4, 6, 9], np.int32)
     split = Split(np.zeros(1, np.uint8), np.array([0, 1, 2, 0], np.uint8))
-    validation, test = (cases_of(part, indptr, indices, 10, split) for part in (Part.VALIDATION, Part.TEST))
+    validation, test = (
+        cases_of(part, indptr, indices, 10, split) for part in (Part.VALIDATION, Part.TEST)
+    )
     assert validation.fold_in.indices.tolist() == [1, 9]
     assert validation.held_out.indices.tolist() == [4]
     assert test.fold_in.indices.tolist() == [1, 4, 9]
@@ -107,7 +132,12 @@ def test_check_split_refuses_what_cannot_be_one() -> None:
     indptr = np.array([0, 2, 3])
     users, parts = np.array([0, 1], np.uint8), np.array([0, 0, 1], np.uint8)
     check_split(Split(users, parts), indptr)
-    for bad in (Split(users[:1], parts), Split(users, parts[:2]), Split(np.array([0, 3], np.uint8), parts), Split(users, parts + 5)):
+    for bad in (
+        Split(users[:1], parts),
+        Split(users, parts[:2]),
+        Split(np.array([0, 3], np.uint8), parts),
+        Split(users, parts + 5),
+    ):
         with pytest.raises(DataError, match="_part must hold"):
             check_split(bad, indptr)
     with pytest.raises(DataError, match="no interaction is left"):

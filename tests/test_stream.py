@@ -1,4 +1,6 @@
-"""A stream of recommendations is what `recommend` gives, whatever interrupts it and wherever it comes from and goes."""
+"""A stream of recommendations is what `recommend` gives, whatever interrupts it and wherever it
+comes from and goes.
+"""
 
 import json
 import os
@@ -23,11 +25,18 @@ from hypothesis import strategies as st
 
 from coterie.config import RunConfig
 from coterie.data.ids import Id, IdMap
-from coterie.data.simulate import simulate_dataset
-from coterie.errors import ArtifactError, ConfigError, DataError, Interrupted, NumericalError, SourceError
+from coterie.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    Interrupted,
+    NumericalError,
+    SourceError,
+)
 from coterie.files import read_manifest
 from coterie.recommend.engine import recommend, recommend_to_file
 from coterie.recommend.histories import Histories
+from coterie.simulation.service import simulate_dataset
 from coterie.stream.history_source import open_histories
 from coterie.stream.storage import Folder
 from coterie.stream.to_folder import SCHEMA, recommend_to_folder
@@ -50,19 +59,27 @@ class Slow(LinearScorer):
         return super().score(histories)
 
 histories, out = sys.argv[1:]
-recommend_to_folder(Slow.random(40, 0, whole=True), histories, out, 5, block_size=10, shard_users=50)
+slow = Slow.random(40, 0, whole=True)
+recommend_to_folder(slow, histories, out, 5, block_size=10, shard_users=50)
 """
 
 
 def random_lists(n_users: int, seed: int = 0) -> dict[Id, list[Id]]:
     """Histories of up to 8 items, some unknown to the model, some empty."""
     rng = np.random.default_rng(seed)
-    return {user: rng.integers(0, 44, rng.integers(0, 9)).tolist() for user in rng.permutation(n_users).tolist()}
+    return {
+        user: rng.integers(0, 44, rng.integers(0, 9)).tolist()
+        for user in rng.permutation(n_users).tolist()
+    }
 
 
 def write_lists(path: Path, lists: dict[Id, list[Id]], rows_a_group: int = 64) -> Path:
     items = pa.array(list(lists.values()), pa.list_(pa.int64()))
-    pq.write_table(pa.table({"user_id": pa.array(list(lists)), "item_ids": items}), path, row_group_size=rows_a_group)
+    pq.write_table(
+        pa.table({"user_id": pa.array(list(lists)), "item_ids": items}),
+        path,
+        row_group_size=rows_a_group,
+    )
     return path
 
 
@@ -85,22 +102,32 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 def by_user(rows: list[dict[str, Any]]) -> dict[Id, list[tuple[Any, ...]]]:
     found: dict[Id, list[tuple[Any, ...]]] = {}
     for row in rows:
-        found.setdefault(row["user_id"], []).append((row["rank"], row["item_id"], row["score"], row["source"]))
+        found.setdefault(row["user_id"], []).append(
+            (row["rank"], row["item_id"], row["score"], row["source"])
+        )
     return found
 
 
 @settings(max_examples=25, deadline=None)
 @given(
-    lists=st.dictionaries(st.integers(-5, 10**12), st.lists(st.integers(0, 45), max_size=6), max_size=20),
+    lists=st.dictionaries(
+        st.integers(-5, 10**12), st.lists(st.integers(0, 45), max_size=6), max_size=20
+    ),
     k=st.integers(1, 45),
     shard_users=st.integers(1, 25),
     block_size=st.integers(1, 25),
 )
 def test_stream_is_recommend(
-    lists: dict[int, list[int]], k: int, shard_users: int, block_size: int, tmp_path_factory: pytest.TempPathFactory
+    lists: dict[int, list[int]],
+    k: int,
+    shard_users: int,
+    block_size: int,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder = tmp_path_factory.mktemp("stream") / "out"
-    done = recommend_to_folder(MODEL, lists, folder, k, block_size=block_size, shard_users=shard_users)
+    done = recommend_to_folder(
+        MODEL, lists, folder, k, block_size=block_size, shard_users=shard_users
+    )
     expected = recommend(MODEL, lists, k)
     assert rows_of(folder) == expected.to_table().to_pylist()
     assert done.n_users == len(lists)
@@ -113,27 +140,51 @@ def test_stream_is_recommend(
 
 def test_stream_honours_every_option(tmp_path: Path) -> None:
     lists = random_lists(30)
-    options: dict[str, Any] = {"exclude_seen": False, "allow": [*range(20), 99], "deny": [3, "4", 77]}
+    options: dict[str, Any] = {
+        "exclude_seen": False,
+        "allow": [*range(20), 99],
+        "deny": [3, "4", 77],
+    }
     done = recommend_to_folder(MODEL, lists, tmp_path / "out", 7, shard_users=8, **options)
     assert rows_of(tmp_path / "out") == recommend(MODEL, lists, 7, **options).to_table().to_pylist()
     assert (done.unknown_allow, done.unknown_deny) == ((99,), (77,))
-    assert done.n_popularity_users == sum(not set(items) & set(range(40)) for items in lists.values())
+    assert done.n_popularity_users == sum(
+        not set(items) & set(range(40)) for items in lists.values()
+    )
 
 
 def test_folder_is_complete_and_describes_itself(tmp_path: Path) -> None:
     at: list[tuple[int, int]] = []
     done = recommend_to_folder(
-        MODEL, random_lists(25), tmp_path / "out", 3, shard_users=10, block_size=6, threads=1, progress=lambda *now: at.append(now)
+        MODEL,
+        random_lists(25),
+        tmp_path / "out",
+        3,
+        shard_users=10,
+        block_size=6,
+        threads=1,
+        progress=lambda *now: at.append(now),
     )
     assert at == [(0, 25), (6, 25), (10, 25), (16, 25), (20, 25), (25, 25)]
-    assert sorted(bytes_of(tmp_path / "out")) == ["manifest.json", *(f"part-0000{i}.parquet" for i in range(3)), "request.json"]
+    assert sorted(bytes_of(tmp_path / "out")) == [
+        "manifest.json",
+        *(f"part-0000{i}.parquet" for i in range(3)),
+        "request.json",
+    ]
     manifest = read_manifest(tmp_path / "out", SCHEMA)
     assert [shard["n_users"] for shard in manifest["shards"]] == [10, 10, 5]
     assert sum(shard["n_rows"] for shard in manifest["shards"]) == manifest["n_rows"] == done.n_rows
     request = json.loads((tmp_path / "out" / "request.json").read_text())
-    assert (request["k"], request["threads"], request["allow"], request["schema"]) == (3, 1, None, SCHEMA)
+    assert (request["k"], request["threads"], request["allow"], request["schema"]) == (
+        3,
+        1,
+        None,
+        SCHEMA,
+    )
     with duckdb.connect() as database:
-        counts = database.sql(f"SELECT count(*), count(DISTINCT user_id) FROM '{tmp_path}/out/*.parquet'").fetchall()
+        counts = database.sql(
+            f"SELECT count(*), count(DISTINCT user_id) FROM '{tmp_path}/out/*.parquet'"
+        ).fetchall()
     assert counts == [(done.n_rows, 25)]
 
 
@@ -144,7 +195,10 @@ def test_complete_folder_is_left_as_it_is(tmp_path: Path) -> None:
     def refuse(done: int, total: int) -> None:
         raise AssertionError("scored again")
 
-    assert recommend_to_folder(MODEL, random_lists(25), tmp_path, shard_users=10, progress=refuse) == first
+    assert (
+        recommend_to_folder(MODEL, random_lists(25), tmp_path, shard_users=10, progress=refuse)
+        == first
+    )
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
@@ -161,9 +215,12 @@ def test_every_form_of_histories_gives_the_same_lists(tmp_path: Path) -> None:
     pairs = pa.table({"user_id": users[order], "item_id": items[order]})
     pq.write_table(pairs, tmp_path / "pairs.parquet")
     (tmp_path / "pairs.csv").write_text(
-        "user_id,item_id\n" + "".join(f"{u},{i}\n" for u, i in zip(*pairs.to_pydict().values(), strict=True))
+        "user_id,item_id\n"
+        + "".join(f"{u},{i}\n" for u, i in zip(*pairs.to_pydict().values(), strict=True))
     )
-    (tmp_path / "lists.jsonl").write_text("".join(json.dumps({"user_id": u, "item_ids": i}) + "\n" for u, i in lists.items()))
+    (tmp_path / "lists.jsonl").write_text(
+        "".join(json.dumps({"user_id": u, "item_ids": i}) + "\n" for u, i in lists.items())
+    )
     (tmp_path / "parts" / "_log").mkdir(parents=True)
     (tmp_path / "parts" / "_log" / "0.txt").touch()
     half = len(lists) // 2
@@ -183,7 +240,11 @@ def test_stream_of_a_data_set_with_text_ids(tmp_path: Path) -> None:
     (tmp_path / "h.csv").write_text("user_id,item_id\nbob,x7\nann,x1\nann,\nbob,nowhere\neve,\n")
     model = replace(MODEL, items=IdMap.of([f"x{item}" for item in range(40)]))
     recommend_to_folder(model, tmp_path / "h.csv", tmp_path / "out", 2, shard_users=2)
-    expected = recommend(model, {"ann": ["x1"], "bob": ["x7", "nowhere"], "eve": []}, 2).to_table().to_pylist()
+    expected = (
+        recommend(model, {"ann": ["x1"], "bob": ["x7", "nowhere"], "eve": []}, 2)
+        .to_table()
+        .to_pylist()
+    )
     assert rows_of(tmp_path / "out") == expected
 
 
@@ -204,7 +265,11 @@ def test_any_range_of_users_is_read_from_any_row_groups(
         with pq.ParquetWriter(folder / f"{number}.parquet", kind) as file:
             for size in sizes:
                 chosen = [next(users) for _ in range(size)]
-                file.write_table(pa.table({"user_id": chosen, "item_ids": [lists[user] for user in chosen]}, kind))
+                file.write_table(
+                    pa.table(
+                        {"user_id": chosen, "item_ids": [lists[user] for user in chosen]}, kind
+                    )
+                )
     start, stop = sorted(min(cut, total) for cut in cuts)
     source = open_histories(folder).source(Folder(str(folder)))
     found = source.read(start, stop)
@@ -214,26 +279,39 @@ def test_any_range_of_users_is_read_from_any_row_groups(
 
 def as_lists(histories: Histories) -> dict[Id, list[Id]]:
     items, offsets = histories.item_ids.to_pylist(), histories.offsets
-    return {user: items[offsets[i] : offsets[i + 1]] for i, user in enumerate(histories.users.ids_of(range(len(histories))))}
+    return {
+        user: items[offsets[i] : offsets[i + 1]]
+        for i, user in enumerate(histories.users.ids_of(range(len(histories))))
+    }
 
 
 @pytest.mark.parametrize(
     ("users", "items"),
     [
-        (pa.array([1, 2, 3, 4], pa.int32()), pa.array([[1, None, 2], None, [], [3]], pa.large_list(pa.int16()))),
-        (pa.array(["1", "2", "3", "4"]).dictionary_encode(), pa.array([["1", None, "2"], None, [], ["3"]], pa.list_(pa.large_string()))),
+        (
+            pa.array([1, 2, 3, 4], pa.int32()),
+            pa.array([[1, None, 2], None, [], [3]], pa.large_list(pa.int16())),
+        ),
+        (
+            pa.array(["1", "2", "3", "4"]).dictionary_encode(),
+            pa.array([["1", None, "2"], None, [], ["3"]], pa.list_(pa.large_string())),
+        ),
     ],
 )
 def test_lists_of_any_type_with_gaps(tmp_path: Path, users: pa.Array, items: pa.Array) -> None:
     pq.write_table(pa.table({"user_id": users, "item_ids": items}), tmp_path / "h.parquet")
-    found = as_lists(open_histories(tmp_path / "h.parquet").source(Folder(str(tmp_path))).read(0, 4))
+    found = as_lists(
+        open_histories(tmp_path / "h.parquet").source(Folder(str(tmp_path))).read(0, 4)
+    )
     assert [[int(item) for item in row] for row in found.values()] == [[1, 2], [], [], [3]]
     assert [int(user) for user in found] == [1, 2, 3, 4]
 
 
 def test_pairs_of_one_user_may_fill_several_batches(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    users = np.concatenate([rng.integers(0, 5000, 200_000), np.full(600_000, 4990), rng.integers(0, 5000, 200_000)])
+    users = np.concatenate(
+        [rng.integers(0, 5000, 200_000), np.full(600_000, 4990), rng.integers(0, 5000, 200_000)]
+    )
     items = rng.integers(0, 30, len(users))
     pq.write_table(pa.table({"user_id": users, "item_id": items}), tmp_path / "h.parquet")
     source = open_histories(tmp_path / "h.parquet").source(Folder(str(tmp_path / "out")))
@@ -241,7 +319,8 @@ def test_pairs_of_one_user_may_fill_several_batches(tmp_path: Path) -> None:
     for start in (0, 4980):
         read = as_lists(source.read(start, start + 20))
         assert {user: sorted(row) for user, row in read.items()} == {
-            user: sorted(items[users == user].tolist()) for user in np.unique(users)[start : start + 20].tolist()
+            user: sorted(items[users == user].tolist())
+            for user in np.unique(users)[start : start + 20].tolist()
         }
 
 
@@ -268,7 +347,15 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(tmp_path: Path) -> None
         assert code == -signal.SIGKILL
         assert not (out / "manifest.json").exists()
     at: list[int] = []
-    recommend_to_folder(MODEL, histories, out, 5, block_size=10, shard_users=50, progress=lambda done, _: at.append(done))
+    recommend_to_folder(
+        MODEL,
+        histories,
+        out,
+        5,
+        block_size=10,
+        shard_users=50,
+        progress=lambda done, _: at.append(done),
+    )
     assert at[0] >= 350
     assert bytes_of(out) == bytes_of(tmp_path / "whole")
     assert sorted(by_user(rows_of(out))) == list(range(600))
@@ -276,10 +363,14 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(tmp_path: Path) -> None
 
 def test_killed_while_sorting_pairs_it_goes_on(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
-    pairs = pa.table({"user_id": rng.integers(0, 100_000, 10**6), "item_id": rng.integers(0, 40, 10**6)})
+    pairs = pa.table(
+        {"user_id": rng.integers(0, 100_000, 10**6), "item_id": rng.integers(0, 40, 10**6)}
+    )
     pq.write_table(pairs, tmp_path / "h.parquet")
     work = tmp_path / "out" / ".work"
-    code = kill_when(lambda: any(work.glob(".histories*")), tmp_path / "h.parquet", tmp_path / "out")
+    code = kill_when(
+        lambda: any(work.glob(".histories*")), tmp_path / "h.parquet", tmp_path / "out"
+    )
     assert code == -signal.SIGKILL
     source = open_histories(tmp_path / "h.parquet").source(Folder(str(tmp_path / "out")))
     assert source.n_users == len(np.unique(pairs["user_id"].to_numpy()))
@@ -293,10 +384,23 @@ def test_progress_may_stop_and_the_shards_stay(tmp_path: Path) -> None:
             raise Interrupted("enough", 15)
 
     with pytest.raises(Interrupted):
-        recommend_to_folder(MODEL, lists, tmp_path / "out", shard_users=20, block_size=4, progress=stop)
-    assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == ["part-00000.parquet", "part-00001.parquet", "request.json"]
+        recommend_to_folder(
+            MODEL, lists, tmp_path / "out", shard_users=20, block_size=4, progress=stop
+        )
+    assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == [
+        "part-00000.parquet",
+        "part-00001.parquet",
+        "request.json",
+    ]
     at: list[int] = []
-    recommend_to_folder(MODEL, lists, tmp_path / "out", shard_users=20, block_size=4, progress=lambda done, _: at.append(done))
+    recommend_to_folder(
+        MODEL,
+        lists,
+        tmp_path / "out",
+        shard_users=20,
+        block_size=4,
+        progress=lambda done, _: at.append(done),
+    )
     assert at[:2] == [40, 44]
     recommend_to_folder(MODEL, lists, tmp_path / "whole", shard_users=20, block_size=4)
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
@@ -329,11 +433,15 @@ def test_damaged_shard_is_made_anew(tmp_path: Path, damage: Callable[[Path], Non
 
 
 @pytest.mark.parametrize("damage", [cut_off, Path.unlink])
-def test_complete_folder_that_lost_a_shard_is_mended(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_complete_folder_that_lost_a_shard_is_mended(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
     recommend_to_folder(MODEL, random_lists(60), tmp_path, shard_users=20)
     before, at = bytes_of(tmp_path), list[int]()
     damage(tmp_path / "part-00002.parquet")
-    recommend_to_folder(MODEL, random_lists(60), tmp_path, shard_users=20, progress=lambda done, _: at.append(done))
+    recommend_to_folder(
+        MODEL, random_lists(60), tmp_path, shard_users=20, progress=lambda done, _: at.append(done)
+    )
     assert at == [40, 60]
     assert bytes_of(tmp_path) == before
 
@@ -355,15 +463,26 @@ def test_damaged_tallies_cost_only_their_shard(tmp_path: Path) -> None:
     [
         ({"k": 3}, "k 2, now 3"),
         ({"shard_users": 6}, "shard_users 5, now 6"),
-        ({"block_size": 2, "exclude_seen": False}, "exclude_seen True, now False; block_size 1024, now 2"),
+        (
+            {"block_size": 2, "exclude_seen": False},
+            "exclude_seen True, now False; block_size 1024, now 2",
+        ),
         ({"allow": [1, 2]}, "allow None, now 2 ids"),
         ({"threads": 3}, "threads 1, now 3"),
         ({"model": LinearScorer.random(40, 1)}, "model [0-9a-f]{12}…, now"),
         ({"histories": random_lists(8, seed=2)}, "histories [0-9a-f]{12}…, now"),
     ],
 )
-def test_folder_of_another_request_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
-    request: dict[str, Any] = {"model": MODEL, "histories": random_lists(8), "k": 2, "shard_users": 5, "threads": 1}
+def test_folder_of_another_request_is_refused(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    request: dict[str, Any] = {
+        "model": MODEL,
+        "histories": random_lists(8),
+        "k": 2,
+        "shard_users": 5,
+        "threads": 1,
+    }
     recommend_to_folder(path=tmp_path / "out", **request)
     before = bytes_of(tmp_path / "out")
     with pytest.raises(ConfigError, match=words):
@@ -422,23 +541,60 @@ def write_other_type(folder: Path) -> None:
         (lambda folder: folder.rmdir(), "must exist here, none were found"),
         (lambda folder: None, r"files of one ending, found \[\]"),
         (lambda folder: (folder / "h.txt").touch(), "must end in one of"),
-        (lambda folder: [write_lists(folder / "a.parquet", {1: []}), (folder / "b.csv").touch()], "files of one ending"),
-        (lambda folder: (folder / "h.parquet").write_bytes(b"PAR1"), "must be readable by its ending"),
-        (lambda folder: pq.write_table(pa.table({"user": [1]}), folder / "h.parquet"), "must have the columns"),
-        (write_other_type, "every file must have the same types"),
-        (lambda folder: [write_lists(folder / f"{i}.parquet", {7: [i], i: []}) for i in (1, 2)], "one row, found 7 in several"),
-        (lambda folder: pq.write_table(pa.table({"user_id": [1, None], "item_ids": [[1], [2]]}), folder / "h.parquet"), "found 1 without"),
-        (lambda folder: pq.write_table(pa.table({"user_id": [1, None], "item_id": [1, 2]}), folder / "h.parquet"), "found 1 without"),
         (
-            lambda folder: pq.write_table(pa.table({"user_id": [1.5], "item_id": [1]}), folder / "h.parquet"),
+            lambda folder: [write_lists(folder / "a.parquet", {1: []}), (folder / "b.csv").touch()],
+            "files of one ending",
+        ),
+        (
+            lambda folder: (folder / "h.parquet").write_bytes(b"PAR1"),
+            "must be readable by its ending",
+        ),
+        (
+            lambda folder: pq.write_table(pa.table({"user": [1]}), folder / "h.parquet"),
+            "must have the columns",
+        ),
+        (write_other_type, "every file must have the same types"),
+        (
+            lambda folder: [write_lists(folder / f"{i}.parquet", {7: [i], i: []}) for i in (1, 2)],
+            "one row, found 7 in several",
+        ),
+        (
+            lambda folder: pq.write_table(
+                pa.table({"user_id": [1, None], "item_ids": [[1], [2]]}), folder / "h.parquet"
+            ),
+            "found 1 without",
+        ),
+        (
+            lambda folder: pq.write_table(
+                pa.table({"user_id": [1, None], "item_id": [1, 2]}), folder / "h.parquet"
+            ),
+            "found 1 without",
+        ),
+        (
+            lambda folder: pq.write_table(
+                pa.table({"user_id": [1.5], "item_id": [1]}), folder / "h.parquet"
+            ),
             "integers or text, found double",
         ),
-        (lambda folder: pq.write_table(pa.table({"user_id": [1.5], "item_ids": [[1]]}), folder / "h.parquet"), "int64 or string"),
-        (lambda folder: (folder / "h.csv").write_text("user_id,thing\n1,2\n"), "must have the columns"),
-        (lambda folder: (folder / "h.jsonl").write_text('{"user_id": '), "must be readable by its ending"),
+        (
+            lambda folder: pq.write_table(
+                pa.table({"user_id": [1.5], "item_ids": [[1]]}), folder / "h.parquet"
+            ),
+            "int64 or string",
+        ),
+        (
+            lambda folder: (folder / "h.csv").write_text("user_id,thing\n1,2\n"),
+            "must have the columns",
+        ),
+        (
+            lambda folder: (folder / "h.jsonl").write_text('{"user_id": '),
+            "must be readable by its ending",
+        ),
     ],
 )
-def test_histories_that_cannot_be_read(tmp_path: Path, write: Callable[[Path], Any], words: str) -> None:
+def test_histories_that_cannot_be_read(
+    tmp_path: Path, write: Callable[[Path], Any], words: str
+) -> None:
     histories = tmp_path / "histories"
     histories.mkdir()
     write(histories)
@@ -469,7 +625,11 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An empty bucket of an S3 server on this machine."""
     server = pytest.importorskip("moto.server")
     pytest.importorskip("s3fs")
-    for name, value in {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}.items():
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
         monkeypatch.setenv(name, value)
     running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()
@@ -495,8 +655,15 @@ def test_histories_and_results_on_s3(bucket: str, tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        recommend_to_folder(MODEL, f"{bucket}/lists", f"{bucket}/out", 5, shard_users=60, progress=stop)
-    assert sorted(Folder(f"{bucket}/out").sizes()) == [".work", "part-00000.parquet", "part-00001.parquet", "request.json"]
+        recommend_to_folder(
+            MODEL, f"{bucket}/lists", f"{bucket}/out", 5, shard_users=60, progress=stop
+        )
+    assert sorted(Folder(f"{bucket}/out").sizes()) == [
+        ".work",
+        "part-00000.parquet",
+        "part-00001.parquet",
+        "request.json",
+    ]
     for name in ("lists", "pairs"):
         out = f"{bucket}/out" if name == "lists" else f"{bucket}/{name}-out"
         done = recommend_to_folder(MODEL, f"{bucket}/{name}", out, 5, shard_users=60)
@@ -513,15 +680,27 @@ def test_command_is_stopped_and_goes_on(tmp_path: Path) -> None:
     data = simulate_dataset(n_users=400, n_items=60, held_out_users=40, seed=1)
     data.save(tmp_path / "data")
     train(data, RunConfig.of({"model": {"name": "ease"}})).save(tmp_path / "model")
-    command: list[str | Path] = [sys.executable, "-m", "coterie.cli", "recommend", tmp_path / "model", "--histories", tmp_path / "data"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "coterie.cli",
+        "recommend",
+        tmp_path / "model",
+        "--histories",
+        tmp_path / "data",
+    ]
     command += ["--shard-users", "1"]
-    running = subprocess.Popen([*command, "--out", tmp_path / "out"], stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        [*command, "--out", tmp_path / "out"], stderr=subprocess.PIPE, text=True
+    )
     while running.poll() is None and not (tmp_path / "out" / "part-00003.parquet").exists():
         time.sleep(0.005)
     running.terminate()
     told = running.communicate()[1]
     assert running.returncode == 128 + signal.SIGTERM, told
     assert "the same command goes on" in " ".join(told.split())
-    subprocess.run([*command, "--out", tmp_path / "out", "--json", tmp_path / "done.json"], check=True)
+    subprocess.run(
+        [*command, "--out", tmp_path / "out", "--json", tmp_path / "done.json"], check=True
+    )
     assert json.loads((tmp_path / "done.json").read_text())["n_shards"] == data.n_users
     assert len(by_user(rows_of(tmp_path / "out"))) == data.n_users

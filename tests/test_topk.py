@@ -10,12 +10,20 @@ from coterie.errors import ConfigError, DataError, NumericalError
 from coterie.recommend.topk import top_k
 from coterie.sparse import SparseRows
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))]
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+    ),
+]
 
 
 def brute_force(scores: np.ndarray, k: int, excluded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sorts each row by (score descending, index ascending), excluded items dropped."""
-    items, values = np.full((len(scores), k), -1), np.full((len(scores), k), -np.inf, dtype=np.float32)
+    items, values = (
+        np.full((len(scores), k), -1),
+        np.full((len(scores), k), -np.inf, dtype=np.float32),
+    )
     for row, (line, out) in enumerate(zip(scores, excluded, strict=True)):
         order = [item for item in np.lexsort((np.arange(len(line)), -line)) if not out[item]][:k]
         items[row, : len(order)], values[row, : len(order)] = order, line[order]
@@ -37,10 +45,18 @@ def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
 
 @settings(max_examples=150, deadline=None)
 @given(problems())
-def test_top_k_is_the_brute_force_order(problem: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]) -> None:
+def test_top_k_is_the_brute_force_order(
+    problem: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int],
+) -> None:
     scores, seen, allow, deny, k = problem
     items, values = brute_force(scores, k, seen | ~allow | deny)
-    best = top_k(torch.from_numpy(scores.copy()), k, seen=csr_array(seen), allow=torch.from_numpy(allow), deny=torch.from_numpy(deny))
+    best = top_k(
+        torch.from_numpy(scores.copy()),
+        k,
+        seen=csr_array(seen),
+        allow=torch.from_numpy(allow),
+        deny=torch.from_numpy(deny),
+    )
     assert best.items.dtype == torch.int64
     assert best.scores.dtype == torch.float32
     np.testing.assert_array_equal(best.items.numpy(), items)
@@ -54,7 +70,9 @@ def test_top_k_of_large_rows_is_the_brute_force_order(device: str, n_values: int
     scores = rng.integers(0, n_values, (20, 3000)).astype(np.float32)
     scores[:, ::3] *= -1  # some zeros become -0.0, which ranks as 0.0
     seen = rng.random(scores.shape) < 0.02
-    best = top_k(torch.tensor(scores, device=device), 100, seen=SparseRows.from_csr(csr_array(seen), device))
+    best = top_k(
+        torch.tensor(scores, device=device), 100, seen=SparseRows.from_csr(csr_array(seen), device)
+    )
     items, values = brute_force(scores, 100, seen)
     np.testing.assert_array_equal(best.items.cpu().numpy(), items)
     np.testing.assert_array_equal(best.scores.cpu().numpy(), values)

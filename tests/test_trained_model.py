@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from coterie.config import RunConfig
 from coterie.data.dataset import Dataset, Interactions
 from coterie.data.ids import IdMap
-from coterie.data.simulate import simulate_dataset
 from coterie.errors import ArtifactError, ConfigError, DataError
 from coterie.files import sha256
+from coterie.simulation.service import simulate_dataset
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
 from scorer_contract import check_recommender, check_scorer, random_histories
@@ -64,7 +64,9 @@ def change_manifest(folder: Path, **fields: Any) -> None:
 
 def renew_checksums(folder: Path) -> None:
     """As a careless hand might: the files are other ones, and the manifest agrees with them."""
-    change_manifest(folder, files={name: sha256(folder / name) for name in FILES if name != "manifest.json"})
+    change_manifest(
+        folder, files={name: sha256(folder / name) for name in FILES if name != "manifest.json"}
+    )
 
 
 @pytest.mark.parametrize("name", list(VALUES))
@@ -79,7 +81,9 @@ def test_load_gives_back_what_was_saved(name: str, tmp_path: Path) -> None:
     assert loaded.provenance == model.provenance
     assert loaded.provenance["dataset"] == DATA.fingerprint
     assert loaded.popularity.dtype == model.popularity.dtype == np.int64
-    assert loaded.popularity.tolist() == model.popularity.tolist() == DATA.train.sum(axis=0).tolist()
+    assert (
+        loaded.popularity.tolist() == model.popularity.tolist() == DATA.train.sum(axis=0).tolist()
+    )
     check_scorer(loaded, histories)
     if name != "popularity":
         check_recommender(loaded)
@@ -90,7 +94,11 @@ def test_load_gives_back_what_was_saved(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("titled", [True, False])
 def test_ids_and_titles_survive(kind: str, titled: bool, tmp_path: Path) -> None:
     n_items = DATA.n_items
-    ids = IdMap.of([f"film {i} é中" for i in range(n_items)] if kind == "strings" else [2**53 + 7 * i for i in range(n_items)])
+    ids = IdMap.of(
+        [f"film {i} é中" for i in range(n_items)]
+        if kind == "strings"
+        else [2**53 + 7 * i for i in range(n_items)]
+    )
     x = DATA.interactions
     titles = tuple(None if i == 3 else f"Title “{i}”" for i in range(n_items)) if titled else None
     data = Dataset(Interactions(x.users, ids, x.indptr, x.indices), DATA.split, titles)
@@ -119,14 +127,23 @@ def test_encode_is_refused_without_a_posterior(name: str) -> None:
 def test_load_finds_the_artifact_of_a_run_folder(tmp_path: Path) -> None:
     model = train(DATA, RunConfig.of(VALUES["mult-vae"]), out=tmp_path / "run")
     histories = random_histories(5, DATA.n_items, 0)
-    assert torch.equal(TrainedModel.load(str(tmp_path / "run")).score(histories), model.score(histories))
+    assert torch.equal(
+        TrainedModel.load(str(tmp_path / "run")).score(histories), model.score(histories)
+    )
 
 
 def test_load_needs_no_data_set(tmp_path: Path) -> None:
     DATA.save(tmp_path / "data")
-    train(Dataset.load(tmp_path / "data"), RunConfig.of(VALUES["mult-vae"])).save(tmp_path / "model")
+    train(Dataset.load(tmp_path / "data"), RunConfig.of(VALUES["mult-vae"])).save(
+        tmp_path / "model"
+    )
     shutil.rmtree(tmp_path / "data")
-    assert TrainedModel.load(tmp_path / "model").score(random_histories(3, DATA.n_items, 0)).isfinite().all()
+    assert (
+        TrainedModel.load(tmp_path / "model")
+        .score(random_histories(3, DATA.n_items, 0))
+        .isfinite()
+        .all()
+    )
     # And knows no place on the machine that made it.
     for file in (tmp_path / "model").iterdir():
         assert str(tmp_path).encode() not in file.read_bytes()
@@ -163,10 +180,17 @@ def test_artifact_is_three_files_and_none_is_a_pickle(name: str, tmp_path: Path)
 def test_anchors_are_not_in_the_artifact(tmp_path: Path) -> None:
     for name in ("mult-vae", "mult-vae+pia"):
         trained(name).save(tmp_path / name)
-    without, weights = (load_file(tmp_path / name / "weights.safetensors") for name in ("mult-vae", "mult-vae+pia"))
-    assert {name: value.shape for name, value in weights.items()} == {name: value.shape for name, value in without.items()}
+    without, weights = (
+        load_file(tmp_path / name / "weights.safetensors") for name in ("mult-vae", "mult-vae+pia")
+    )
+    assert {name: value.shape for name, value in weights.items()} == {
+        name: value.shape for name, value in without.items()
+    }
     assert not any("anchor" in name for name in weights)
-    sizes = [(tmp_path / name / "weights.safetensors").stat().st_size for name in ("mult-vae", "mult-vae+pia")]
+    sizes = [
+        (tmp_path / name / "weights.safetensors").stat().st_size
+        for name in ("mult-vae", "mult-vae+pia")
+    ]
     assert sizes[0] == sizes[1]
 
 
@@ -190,7 +214,8 @@ def test_a_flipped_byte_of_the_manifest_is_refused_or_changes_no_score(copy: Pat
     whole = file.read_bytes()
     for place in range(0, len(whole), 3):
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x01]) + whole[place + 1 :])
-        # What is only told, such as the data set's fingerprint, has no second copy to be compared with.
+        # What is only told, such as the data set's fingerprint, has no second copy to be compared
+        # with.
         try:
             loaded = TrainedModel.load(copy)
         except ArtifactError:
@@ -215,7 +240,9 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("schema", ["coterie.model/2", "coterie.dataset/1", 1, None])
 def test_another_schema_is_refused(schema: Any, copy: Path) -> None:
     change_manifest(copy, schema=schema)
-    with pytest.raises(ArtifactError, match=r"schema must be 'coterie.model/1', found .*; use the Coterie version"):
+    with pytest.raises(
+        ArtifactError, match=r"schema must be 'coterie.model/1', found .*; use the Coterie version"
+    ):
         TrainedModel.load(copy)
 
 
@@ -236,7 +263,15 @@ def test_a_data_set_is_no_model(tmp_path: Path) -> None:
         {"files": []},
         {"files": {"weights.safetensors": "0"}},
     ],
-    ids=["another width", "another model", "unknown model", "no configuration", "no checksums", "a list of files", "one checksum"],
+    ids=[
+        "another width",
+        "another model",
+        "unknown model",
+        "no configuration",
+        "no checksums",
+        "a list of files",
+        "one checksum",
+    ],
 )
 def test_a_manifest_that_does_not_fit_is_refused(fields: dict[str, Any], copy: Path) -> None:
     change_manifest(copy, **fields)
@@ -260,6 +295,9 @@ def test_files_of_two_models_are_refused(copy: Path) -> None:
 @pytest.mark.parametrize("field", ["items", "popularity", "titles"])
 def test_a_model_refuses_a_catalogue_of_another_size(field: str, artifact: Path) -> None:
     model = TrainedModel.load(artifact)
-    parts = {**vars(model), field: {"items": IdMap.of([1, 2]), "popularity": np.ones(2), "titles": ("a", "b")}[field]}
+    parts = {
+        **vars(model),
+        field: {"items": IdMap.of([1, 2]), "popularity": np.ones(2), "titles": ("a", "b")}[field],
+    }
     with pytest.raises(DataError, match=r"one entry for each of the network's 50 items, found 2"):
         TrainedModel(**parts)

@@ -1,4 +1,6 @@
-"""A training step against a plain dense one written here, every known mistake by itself, and the loop around steps."""
+"""A training step against a plain dense one written here, every known mistake by itself, and the
+loop around steps.
+"""
 
 import json
 import math
@@ -16,7 +18,6 @@ from torch import Tensor, nn
 
 from coterie.config import ClosedFormConfig, RunConfig, TrainingConfig
 from coterie.data.dataset import Dataset
-from coterie.data.simulate import Service, simulate_dataset
 from coterie.data.split import Part, Split
 from coterie.errors import ArtifactError, ConfigError, NumericalError
 from coterie.evaluation.evaluate import evaluate
@@ -30,6 +31,7 @@ from coterie.models.multvae import MultVAE, MultVAEConfig
 from coterie.models.popularity import PopularityConfig
 from coterie.models.recvae import RecVAEConfig
 from coterie.objectives.likelihood import multinomial_nll
+from coterie.simulation.service import Service, simulate_dataset
 from coterie.sparse import SparseRows
 from coterie.training import step as step_module
 from coterie.training.run_folder import read_anchors, read_history
@@ -41,7 +43,9 @@ from test_models import DenseLayers, normalized
 from test_sparse import DEVICES, random_dense, sparse
 
 N_ITEMS = 40
-VAE = MultVAEConfig(hidden_dims=(12,), latent_dim=5, keep_prob=0.6, beta=0.7, anneal_steps=3, pia=0.4)
+VAE = MultVAEConfig(
+    hidden_dims=(12,), latent_dim=5, keep_prob=0.6, beta=0.7, anneal_steps=3, pia=0.4
+)
 DAE = MultDAEConfig(hidden_dims=(12,), latent_dim=5, keep_prob=0.6)
 
 
@@ -49,20 +53,29 @@ DAE = MultDAEConfig(hidden_dims=(12,), latent_dim=5, keep_prob=0.6)
 
 
 class NaiveTraining:
-    """Mult-VAE with PIA, or Mult-DAE, on dense rows, from the initial weights and with the random draws of a `TrainingStep`."""
+    """Mult-VAE with PIA, or Mult-DAE, on dense rows, from the initial weights and with the random
+    draws of a `TrainingStep`.
+    """
 
     def __init__(self, step: TrainingStep) -> None:
         self.model, self.training = step.model, step.training
         self.layers = DenseLayers(step.network)
-        self.anchors = None if step.anchors is None else step.anchors.detach().clone().requires_grad_()
-        self.parameters = [*self.layers.parameters(), *([] if self.anchors is None else [self.anchors])]
+        self.anchors = (
+            None if step.anchors is None else step.anchors.detach().clone().requires_grad_()
+        )
+        self.parameters = [
+            *self.layers.parameters(),
+            *([] if self.anchors is None else [self.anchors]),
+        ]
         self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
         self.n_steps = 0
 
     def __call__(self, x: Tensor) -> dict[str, Tensor]:
         terms = self.terms(x)
         matrices = [p for p in self.layers.parameters() if p.ndim == 2]
-        penalty = sum((0.5 * self.training.weight_decay * p.square().sum() for p in matrices), torch.zeros(()))
+        penalty = sum(
+            (0.5 * self.training.weight_decay * p.square().sum() for p in matrices), torch.zeros(())
+        )
         self._adam(torch.autograd.grad(terms["loss"] + penalty, self.parameters))
         self.n_steps += 1
         return terms
@@ -70,7 +83,9 @@ class NaiveTraining:
     def terms(self, x: Tensor) -> dict[str, Tensor]:
         generator = seeded(self.training.seed, NOISE, self.n_steps)
         mask = torch.zeros_like(x)
-        mask[x == 1] = (torch.rand(int(x.sum()), generator=generator) < self.model.keep_prob).float()
+        mask[x == 1] = (
+            torch.rand(int(x.sum()), generator=generator) < self.model.keep_prob
+        ).float()
         code = self.layers.encoder(normalized(x) * mask / self.model.keep_prob)
         if isinstance(self.model, MultDAEConfig):
             nll = self._nll(torch.tanh(code), x)
@@ -83,7 +98,9 @@ class NaiveTraining:
         beta = self.model.beta * min(1.0, self.n_steps / self.model.anneal_steps)
         if self.anchors is None:
             return {"loss": nll + beta * kl, "nll": nll, "kl": kl}
-        pia = torch.stack([_alignment(*user, self.anchors) for user in zip(x, mu, logvar, strict=True)]).mean()
+        pia = torch.stack(
+            [_alignment(*user, self.anchors) for user in zip(x, mu, logvar, strict=True)]
+        ).mean()
         return {"loss": nll + beta * kl + self.model.pia * pia, "nll": nll, "kl": kl, "pia": pia}
 
     def _nll(self, z: Tensor, x: Tensor) -> Tensor:
@@ -109,7 +126,9 @@ def batch(seed: int, n_users: int = 25) -> Tensor:
 
 
 def assert_same_weights(naive: NaiveTraining, step: TrainingStep, atol: float) -> None:
-    for one, other in zip(naive.layers.parameters(), DenseLayers(step.network).parameters(), strict=True):
+    for one, other in zip(
+        naive.layers.parameters(), DenseLayers(step.network).parameters(), strict=True
+    ):
         torch.testing.assert_close(one.detach(), other.detach(), rtol=0, atol=atol)
     if naive.anchors is not None:
         assert step.anchors is not None
@@ -117,7 +136,9 @@ def assert_same_weights(naive: NaiveTraining, step: TrainingStep, atol: float) -
 
 
 @pytest.mark.parametrize("hidden_dims", [(), (12,), (12, 7)])
-@pytest.mark.parametrize("model", [VAE, VAE.model_copy(update={"pia": 0.0}), DAE], ids=["vae+pia", "vae", "dae"])
+@pytest.mark.parametrize(
+    "model", [VAE, VAE.model_copy(update={"pia": 0.0}), DAE], ids=["vae+pia", "vae", "dae"]
+)
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])
 def test_training_step_is_the_naive_dense_one(
     model: MultVAEConfig | MultDAEConfig, hidden_dims: tuple[int, ...], weight_decay: float
@@ -130,7 +151,10 @@ def test_training_step_is_the_naive_dense_one(
         expected, found = naive(x), step(sparse(x.numpy()))
         assert found.keys() == expected.keys()
         for name, value in expected.items():
-            assert float(found[name]) == pytest.approx(float(value.detach()), rel=1e-5), (number, name)
+            assert float(found[name]) == pytest.approx(float(value.detach()), rel=1e-5), (
+                number,
+                name,
+            )
     assert_same_weights(naive, step, atol=2e-5)
 
 
@@ -149,14 +173,18 @@ def test_naive_oracle_is_sharp_enough() -> None:
 @pytest.mark.parametrize("device", DEVICES)
 def test_training_step_in_bf16_stays_close_and_keeps_wide_weights(device: str) -> None:
     rows = sparse(batch(0, 60).numpy(), device)
-    wide, narrow = (TrainingStep(N_ITEMS, VAE, device=device, precision=p) for p in ("float32", "bf16"))
+    wide, narrow = (
+        TrainingStep(N_ITEMS, VAE, device=device, precision=p) for p in ("float32", "bf16")
+    )
     for _ in range(4):
         expected, found = wide(rows), narrow(rows)
         for name, value in found.items():
             assert value.dtype == torch.float32
             assert float(value) == pytest.approx(float(expected[name]), rel=0.03), name
     assert all(value.dtype == torch.float32 for value in narrow.state().values())
-    assert any(not torch.equal(value, wide.state()[name]) for name, value in narrow.state().items()), "autocast changed nothing"
+    assert any(
+        not torch.equal(value, wide.state()[name]) for name, value in narrow.state().items()
+    ), "autocast changed nothing"
 
 
 def test_training_step_refuses_an_unknown_precision() -> None:
@@ -179,7 +207,10 @@ def test_seeded_streams_and_numbers_are_independent() -> None:
 
 
 def descend(step: TrainingStep, n_steps: int = 5) -> list[dict[str, float]]:
-    return [{name: float(term) for name, term in step(sparse(batch(seed).numpy())).items()} for seed in range(n_steps)]
+    return [
+        {name: float(term) for name, term in step(sparse(batch(seed).numpy())).items()}
+        for seed in range(n_steps)
+    ]
 
 
 def assert_close_steps(one: TrainingStep, other: TrainingStep, n_steps: int = 5) -> None:
@@ -193,10 +224,14 @@ def assert_close_steps(one: TrainingStep, other: TrainingStep, n_steps: int = 5)
 
 @pytest.mark.parametrize("model", [VAE, DAE], ids=["mult-vae", "mult-dae"])
 def test_step_in_chunks_is_the_whole_step(model: MultVAEConfig | MultDAEConfig) -> None:
-    assert_close_steps(TrainingStep(N_ITEMS, model, TrainingConfig(chunk_items=7)), TrainingStep(N_ITEMS, model))
+    assert_close_steps(
+        TrainingStep(N_ITEMS, model, TrainingConfig(chunk_items=7)), TrainingStep(N_ITEMS, model)
+    )
 
 
-def test_step_goes_over_to_chunks_when_its_logits_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_goes_over_to_chunks_when_its_logits_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     chunks: list[int | None] = []
 
     def spy(*args: Any) -> Tensor:
@@ -219,19 +254,25 @@ def test_compiled_step_is_the_eager_one() -> None:
 def test_sparse_updates_are_dense_ones_where_every_row_is_met() -> None:
     everything = sparse(np.ones((25, N_ITEMS)))
     clean = VAE.model_copy(update={"keep_prob": 1.0})
-    steps = [TrainingStep(N_ITEMS, clean, TrainingConfig(sparse_updates=lazy)) for lazy in (True, False)]
+    steps = [
+        TrainingStep(N_ITEMS, clean, TrainingConfig(sparse_updates=lazy)) for lazy in (True, False)
+    ]
     for _ in range(5):
         for step in steps:
             step(everything)
     lazy_state, dense_state = (step.state() for step in steps)
     for name in [name for name in lazy_state if name.startswith(("network", "anchors"))]:
         # The two differ in where ε stands: 1e-8 beside a root of a mean square that is far larger.
-        torch.testing.assert_close(lazy_state[name], dense_state[name], rtol=1e-3, atol=2e-5, msg=name)
+        torch.testing.assert_close(
+            lazy_state[name], dense_state[name], rtol=1e-3, atol=2e-5, msg=name
+        )
 
 
 @pytest.mark.parametrize("sampled_items", [0, 3])
 def test_sparse_updates_leave_rows_that_were_not_met_alone(sampled_items: int) -> None:
-    step = TrainingStep(N_ITEMS, VAE, TrainingConfig(sparse_updates=True, sampled_items=sampled_items))
+    step = TrainingStep(
+        N_ITEMS, VAE, TrainingConfig(sparse_updates=True, sampled_items=sampled_items)
+    )
     x = batch(0)
     x[:, N_ITEMS // 2 :] = 0
     assert step.anchors is not None
@@ -245,18 +286,24 @@ def test_sparse_updates_leave_rows_that_were_not_met_alone(sampled_items: int) -
         assert changed.any(), name
     changed = (step.network.output.weight != output).any(dim=1)
     assert changed[: N_ITEMS // 2].all()
-    # With all items in the soft-max each learns; of a sample of three no more than three beside the positives do.
+    # With all items in the soft-max each learns; of a sample of three no more than three beside the
+    # positives do.
     assert int(changed[N_ITEMS // 2 :].sum()) <= 3 if sampled_items else changed.all()
 
 
 @pytest.mark.parametrize("sparse_updates", [False, True])
 def test_sampled_step_goes_on_from_its_checkpoint(sparse_updates: bool) -> None:
     training = TrainingConfig(sampled_items=9, sparse_updates=sparse_updates)
-    straight, first, second = (TrainingStep(N_ITEMS, VAE, training, popularity=np.arange(N_ITEMS)) for _ in range(3))
+    straight, first, second = (
+        TrainingStep(N_ITEMS, VAE, training, popularity=np.arange(N_ITEMS)) for _ in range(3)
+    )
     expected = descend(straight, 6)
     assert descend(first, 3) == expected[:3]
     second.restore({name: value.clone() for name, value in first.state().items()}, first.n_steps)
-    found = [{name: float(term) for name, term in second(sparse(batch(seed).numpy())).items()} for seed in range(3, 6)]
+    found = [
+        {name: float(term) for name, term in second(sparse(batch(seed).numpy())).items()}
+        for seed in range(3, 6)
+    ]
     assert found == expected[3:]
     for name, value in straight.state().items():
         assert torch.equal(value, second.state()[name]), name
@@ -303,13 +350,24 @@ def inputs_of(layer: nn.Module, act: Callable[[], Any]) -> Tensor:
 
 
 def plain(**fields: Any) -> MultVAEConfig:
-    return MultVAEConfig(**{"hidden_dims": (8,), "latent_dim": 16, "keep_prob": 1.0, "anneal_steps": 0, "beta": 1.0, **fields})
+    return MultVAEConfig(
+        **{
+            "hidden_dims": (8,),
+            "latent_dim": 16,
+            "keep_prob": 1.0,
+            "anneal_steps": 0,
+            "beta": 1.0,
+            **fields,
+        }
+    )
 
 
 @pytest.mark.parametrize("logvar", [0.0, math.log(4), math.log(1e-4)])
 def test_mistake_noise_of_the_wrong_standard_deviation(logvar: float) -> None:
     step = with_posterior(TrainingStep(N_ITEMS, plain()), mu=3.0, logvar=logvar)
-    z = inputs_of(step.network.get_submodule("decoder.0"), lambda: step(sparse(batch(0, 500).numpy())))
+    z = inputs_of(
+        step.network.get_submodule("decoder.0"), lambda: step(sparse(batch(0, 500).numpy()))
+    )
     sigma, error = math.exp(logvar / 2), 1 / math.sqrt(z.numel())
     assert float((z - 3).mean()) / sigma == pytest.approx(0, abs=5 * error)
     assert float((z - 3).square().mean().sqrt()) / sigma == pytest.approx(1, abs=5 * error)
@@ -319,7 +377,10 @@ def test_mistake_noise_of_the_wrong_standard_deviation(logvar: float) -> None:
 
 def test_mistake_noise_at_evaluation() -> None:
     step = with_posterior(TrainingStep(N_ITEMS, plain()), mu=3.0, logvar=0.0)
-    z = inputs_of(step.network.get_submodule("decoder.0"), lambda: step.score(random_histories(20, N_ITEMS, 0)))
+    z = inputs_of(
+        step.network.get_submodule("decoder.0"),
+        lambda: step.score(random_histories(20, N_ITEMS, 0)),
+    )
     assert (z == 3).all()
 
 
@@ -331,7 +392,9 @@ def test_mistake_kl_averaged_over_latent_dimensions(latent_dim: int) -> None:
 
 @pytest.mark.parametrize("n_users", [1, 10])
 def test_mistake_kl_or_likelihood_summed_over_users(n_users: int) -> None:
-    step = with_uniform_decoder(with_posterior(TrainingStep(N_ITEMS, plain(latent_dim=3)), mu=2.0, logvar=0.0))
+    step = with_uniform_decoder(
+        with_posterior(TrainingStep(N_ITEMS, plain(latent_dim=3)), mu=2.0, logvar=0.0)
+    )
     x = np.zeros((n_users, N_ITEMS))
     x[:, :7] = 1
     terms = step(sparse(x))
@@ -342,22 +405,31 @@ def test_mistake_kl_or_likelihood_summed_over_users(n_users: int) -> None:
 def test_mistake_likelihood_averaged_over_items() -> None:
     step = with_uniform_decoder(TrainingStep(N_ITEMS, plain()))
     x = np.tril(np.ones((N_ITEMS, N_ITEMS)))
-    assert float(step(sparse(x))["nll"]) == pytest.approx((N_ITEMS + 1) / 2 * math.log(N_ITEMS), rel=1e-5)
+    assert float(step(sparse(x))["nll"]) == pytest.approx(
+        (N_ITEMS + 1) / 2 * math.log(N_ITEMS), rel=1e-5
+    )
 
 
 def test_mistake_likelihood_of_the_masked_input() -> None:
-    # A uniform decoder's likelihood counts the items of the target: all, though one in ten is shown.
+    # A uniform decoder's likelihood counts the items of the target: all, though one in ten is
+    # shown.
     step = with_uniform_decoder(TrainingStep(N_ITEMS, plain(keep_prob=0.1)))
-    assert float(step(sparse(np.ones((10, N_ITEMS))))["nll"]) == pytest.approx(N_ITEMS * math.log(N_ITEMS), rel=1e-5)
+    assert float(step(sparse(np.ones((10, N_ITEMS))))["nll"]) == pytest.approx(
+        N_ITEMS * math.log(N_ITEMS), rel=1e-5
+    )
 
 
 def test_mistake_alignment_with_the_masked_items() -> None:
-    step = with_posterior(TrainingStep(N_ITEMS, plain(keep_prob=0.1, pia=1.0)), mu=0.0, logvar=-60.0)
+    step = with_posterior(
+        TrainingStep(N_ITEMS, plain(keep_prob=0.1, pia=1.0)), mu=0.0, logvar=-60.0
+    )
     assert step.anchors is not None
     # With all anchors but one at the origin, the term tells how many items it was averaged over.
     step.anchors.data.zero_()
     step.anchors.data[0, 0] = 6.0
-    assert float(step(sparse(np.ones((200, N_ITEMS))))["pia"]) == pytest.approx(36 / N_ITEMS, rel=1e-4)
+    assert float(step(sparse(np.ones((200, N_ITEMS))))["pia"]) == pytest.approx(
+        36 / N_ITEMS, rel=1e-4
+    )
 
 
 def entry_counting(step: TrainingStep) -> TrainingStep:
@@ -383,7 +455,11 @@ def test_mistake_no_input_normalisation() -> None:
     torch.testing.assert_close(evaluated, expected, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("model", [plain(keep_prob=0.25), MultDAEConfig(hidden_dims=(8,), keep_prob=0.25)], ids=["vae", "dae"])
+@pytest.mark.parametrize(
+    "model",
+    [plain(keep_prob=0.25), MultDAEConfig(hidden_dims=(8,), keep_prob=0.25)],
+    ids=["vae", "dae"],
+)
 def test_mistake_no_input_dropout(model: MultVAEConfig | MultDAEConfig) -> None:
     x, n_users = np.ones((2000, N_ITEMS)), 2000
     step = entry_counting(TrainingStep(N_ITEMS, model))
@@ -392,7 +468,9 @@ def test_mistake_no_input_dropout(model: MultVAEConfig | MultDAEConfig) -> None:
     kept = sums * 0.25 * math.sqrt(N_ITEMS)
     torch.testing.assert_close(kept, kept.round(), rtol=0, atol=1e-2)
     variance = N_ITEMS * 0.25 * 0.75
-    assert float(kept.mean()) == pytest.approx(N_ITEMS * 0.25, abs=5 * math.sqrt(variance / n_users))
+    assert float(kept.mean()) == pytest.approx(
+        N_ITEMS * 0.25, abs=5 * math.sqrt(variance / n_users)
+    )
     assert float(kept.var()) == pytest.approx(variance, rel=0.2)
 
 
@@ -408,7 +486,9 @@ def test_mistake_the_same_mask_or_noise_every_step() -> None:
 def test_mistake_input_dropout_at_evaluation() -> None:
     step = entry_counting(TrainingStep(N_ITEMS, plain(keep_prob=0.25)))
     sums = input_sums(step, lambda: step.network.score(sparse(np.ones((50, N_ITEMS)))))
-    torch.testing.assert_close(sums, torch.full((50,), math.sqrt(N_ITEMS), dtype=torch.float64), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        sums, torch.full((50,), math.sqrt(N_ITEMS), dtype=torch.float64), rtol=1e-5, atol=0
+    )
 
 
 def test_mistake_beta_overshooting_then_dropping() -> None:
@@ -416,7 +496,9 @@ def test_mistake_beta_overshooting_then_dropping() -> None:
     weights = []
     for number in range(40):
         announced, terms = step.beta, step(sparse(batch(number).numpy()))
-        weights.append(float((terms["loss"].double() - terms["nll"].double()) / terms["kl"].double()))
+        weights.append(
+            float((terms["loss"].double() - terms["nll"].double()) / terms["kl"].double())
+        )
         # What is reported is what is used; the division above costs digits.
         assert weights[-1] == pytest.approx(announced, abs=1e-4 * float(terms["nll"] / terms["kl"]))
         assert announced == pytest.approx(0.2 * min(number / 10, 1))
@@ -443,7 +525,10 @@ def test_mistake_latent_dim_halved(latent_dim: int) -> None:
     assert step.anchors is not None
     assert step.anchors.shape == (N_ITEMS, latent_dim)
     assert step.network.posterior(sparse(batch(0).numpy()))[0].shape[1] == latent_dim
-    assert inputs_of(step.network.decoder[0], lambda: step(sparse(batch(0).numpy()))).shape[1] == latent_dim
+    assert (
+        inputs_of(step.network.decoder[0], lambda: step(sparse(batch(0).numpy()))).shape[1]
+        == latent_dim
+    )
 
 
 def test_mistake_weight_decay_on_biases_and_anchors() -> None:
@@ -469,7 +554,13 @@ def with_counts(data: Dataset) -> Dataset:
 
 DATA = with_counts(simulate_dataset(n_users=260, n_items=50, held_out_users=40, seed=2))
 QUICK = {"epochs": 3, "batch_size": 50, "learning_rate": 0.01, "metric": "ndcg@10"}
-QUICK_VAE = {"hidden_dims": [16], "latent_dim": 6, "anneal_steps": 5, "pia": 0.2, "name": "mult-vae"}
+QUICK_VAE = {
+    "hidden_dims": [16],
+    "latent_dim": 6,
+    "anneal_steps": 5,
+    "pia": 0.2,
+    "name": "mult-vae",
+}
 OVERFITTING = {**QUICK_VAE, "keep_prob": 1.0, "beta": 0.0, "pia": 0.0}
 """With a large step size the validation falls long before the last epoch."""
 QUICK_DAE = {"latent_dim": 6, "name": "mult-dae"}
@@ -486,24 +577,34 @@ def weights_of(model: TrainedModel) -> dict[str, Tensor]:
 
 def same_weights(one: TrainedModel, other: TrainedModel) -> bool:
     a, b = weights_of(one), weights_of(other)
-    return a.keys() == b.keys() and all(value.shape == b[name].shape and torch.equal(value, b[name]) for name, value in a.items())
+    return a.keys() == b.keys() and all(
+        value.shape == b[name].shape and torch.equal(value, b[name]) for name, value in a.items()
+    )
 
 
 def without_validation(data: Dataset) -> Dataset:
     """The same data set with its validation users among the training users."""
-    parts = [np.where(part == Part.VALIDATION, np.uint8(Part.TRAIN), part) for part in vars(data.split).values()]
+    parts = [
+        np.where(part == Part.VALIDATION, np.uint8(Part.TRAIN), part)
+        for part in vars(data.split).values()
+    ]
     return Dataset(data.interactions, Split(*parts), data.titles)
 
 
 def untimed(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in entry.items() if name != "seconds"} for entry in history]
+    return [
+        {name: value for name, value in entry.items() if name != "seconds"} for entry in history
+    ]
 
 
 def test_train_is_a_loop_of_steps_in_a_seeded_order() -> None:
     asked = config(batch_size=33, seed=4)
     data = without_validation(DATA)
     assert isinstance(asked.model, MultVAEConfig)
-    step, rows = TrainingStep(data.n_items, asked.model, asked.training), SparseRows.from_csr(data.train)
+    step, rows = (
+        TrainingStep(data.n_items, asked.model, asked.training),
+        SparseRows.from_csr(data.train),
+    )
     for epoch in range(3):
         order = torch.randperm(len(rows), generator=seeded(4, ORDER, epoch))
         for start in range(0, len(rows), 33):
@@ -538,24 +639,34 @@ def test_train_returns_the_best_epoch(tmp_path: Path) -> None:
     assert best < len(history) == 15
     assert model.provenance["best_epoch"] == history[-1]["best_epoch"] == best
     assert model.provenance["best_validation"] == max(values)
-    assert evaluate(model, DATA.cases(Part.VALIDATION), metrics=["ndcg@10"]).mean("ndcg@10") == max(values)
+    assert evaluate(model, DATA.cases(Part.VALIDATION), metrics=["ndcg@10"]).mean("ndcg@10") == max(
+        values
+    )
     # A shorter run that ends there is the same model.
     assert same_weights(model, train(DATA, config(OVERFITTING, epochs=best, learning_rate=0.05)))
 
 
 @pytest.mark.parametrize(("patience", "validate_every"), [(1, 1), (3, 1), (2, 3)])
-def test_train_stops_when_patience_runs_out(tmp_path: Path, patience: int, validate_every: int) -> None:
-    asked = config(OVERFITTING, epochs=60, learning_rate=0.05, patience=patience, validate_every=validate_every)
+def test_train_stops_when_patience_runs_out(
+    tmp_path: Path, patience: int, validate_every: int
+) -> None:
+    asked = config(
+        OVERFITTING, epochs=60, learning_rate=0.05, patience=patience, validate_every=validate_every
+    )
     train(DATA, asked, out=tmp_path / "run")
     history = read_history(tmp_path / "run")
     assert len(history) == history[-1]["best_epoch"] + patience * validate_every < 60
-    assert [entry["epoch"] for entry in history if "validation" in entry] == list(range(validate_every, len(history) + 1, validate_every))
+    assert [entry["epoch"] for entry in history if "validation" in entry] == list(
+        range(validate_every, len(history) + 1, validate_every)
+    )
 
 
 def test_train_validates_at_its_last_epoch(tmp_path: Path) -> None:
     # Otherwise a run shorter than validate_every would give back its initial weights.
     model = train(DATA, config(epochs=5, validate_every=7), out=tmp_path / "run")
-    assert [("validation" in entry, entry["best_epoch"]) for entry in read_history(tmp_path / "run")] == [(False, 0)] * 4 + [(True, 5)]
+    assert [
+        ("validation" in entry, entry["best_epoch"]) for entry in read_history(tmp_path / "run")
+    ] == [(False, 0)] * 4 + [(True, 5)]
     # The last of five epochs, and not the first weights.
     assert same_weights(model, train(DATA, config(epochs=5, validate_every=5)))
     assert not same_weights(model, train(DATA, config(epochs=4, validate_every=7)))
@@ -573,7 +684,9 @@ def test_train_without_validation_cases_returns_the_last_epoch(tmp_path: Path) -
 
 
 def test_train_raises_when_the_loss_is_no_longer_finite(tmp_path: Path) -> None:
-    with pytest.raises(NumericalError, match=r"loss must stay finite.*in epoch 1; lower the learning rate"):
+    with pytest.raises(
+        NumericalError, match=r"loss must stay finite.*in epoch 1; lower the learning rate"
+    ):
         train(DATA, config(learning_rate=1e30), out=tmp_path / "run")
     assert read_history(tmp_path / "run") == []
     assert not (tmp_path / "run" / "model").exists()
@@ -585,15 +698,30 @@ def test_history_tells_each_epoch(tmp_path: Path) -> None:
     n_batches = -(-DATA.train.shape[0] // 70)
     assert [entry["epoch"] for entry in history] == [1, 2, 3, 4]
     assert [entry["step"] for entry in history] == [n_batches * epoch for epoch in range(1, 5)]
-    assert [entry["beta"] for entry in history] == pytest.approx([0.2 * min(1, n_batches * epoch / 5) for epoch in range(1, 5)])
+    assert [entry["beta"] for entry in history] == pytest.approx(
+        [0.2 * min(1, n_batches * epoch / 5) for epoch in range(1, 5)]
+    )
     for entry in history:
-        assert entry.keys() == {"epoch", "step", "loss", "nll", "kl", "pia", "beta", "validation", "best_epoch", "seconds"}
+        assert entry.keys() == {
+            "epoch",
+            "step",
+            "loss",
+            "nll",
+            "kl",
+            "pia",
+            "beta",
+            "validation",
+            "best_epoch",
+            "seconds",
+        }
         assert entry["seconds"] >= 0
         assert 0 < entry["validation"]["ndcg@10"] < 1
     assert history[-1]["nll"] < history[0]["nll"]
 
 
-def test_watch_is_told_each_epoch_and_what_it_raises_leaves_a_run_that_resumes(tmp_path: Path) -> None:
+def test_watch_is_told_each_epoch_and_what_it_raises_leaves_a_run_that_resumes(
+    tmp_path: Path,
+) -> None:
     told: list[dict[str, Any]] = []
     whole = train(DATA, config(epochs=4), out=tmp_path / "whole", watch=told.append)
     assert told == read_history(tmp_path / "whole")
@@ -616,13 +744,18 @@ def test_history_terms_are_means_over_users_not_batches(tmp_path: Path) -> None:
     asked = config(epochs=1, batch_size=150)
     train(DATA, asked, out=tmp_path / "run")
     assert isinstance(asked.model, MultVAEConfig)
-    step, rows = TrainingStep(DATA.n_items, asked.model, asked.training), SparseRows.from_csr(DATA.train)
+    step, rows = (
+        TrainingStep(DATA.n_items, asked.model, asked.training),
+        SparseRows.from_csr(DATA.train),
+    )
     batches = torch.split(torch.randperm(len(rows), generator=seeded(0, ORDER, 0)), 150)
     assert [len(users) for users in batches] == [150, 30]
     terms = [step(rows.take(users)) for users in batches]
     (entry,) = read_history(tmp_path / "run")
     for name in ("loss", "nll", "kl", "pia"):
-        expected = sum(float(one[name]) * len(users) for one, users in zip(terms, batches, strict=True)) / len(rows)
+        expected = sum(
+            float(one[name]) * len(users) for one, users in zip(terms, batches, strict=True)
+        ) / len(rows)
         assert entry[name] == pytest.approx(expected, rel=1e-12)
 
 
@@ -633,7 +766,9 @@ def test_run_folder_refuses_a_second_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("field", "value"), [("learning_rate", 0.5), ("seed", 9)])
-def test_run_folder_refuses_another_configuration_by_its_field(tmp_path: Path, field: str, value: Any) -> None:
+def test_run_folder_refuses_another_configuration_by_its_field(
+    tmp_path: Path, field: str, value: Any
+) -> None:
     train(DATA, config(epochs=1), out=tmp_path / "run")
     with pytest.raises(ConfigError, match=rf"config\.training\.{field} was .*, now {value}"):
         train(DATA, config(**{"epochs": 1, field: value}), out=tmp_path / "run", resume=True)
@@ -737,7 +872,14 @@ OTHER: dict[type[ModelConfig], dict[str, Any]] = {
     ItemKnnConfig: {"name": None, "neighbours": 11, "shrinkage": 5.0, "weighting": "none"},
     Rp3BetaConfig: {"name": None, "neighbours": 11, "alpha": 0.7, "beta": 0.3},
     SlimConfig: {"name": None, "l1": 1.1, "l2": 11.0, "nonnegative": False},
-    IalsConfig: {"name": None, "factors": 9, "regularization": 11.0, "alpha": 11.0, "iterations": 14, "seed": 1},
+    IalsConfig: {
+        "name": None,
+        "factors": 9,
+        "regularization": 11.0,
+        "alpha": 11.0,
+        "iterations": 14,
+        "seed": 1,
+    },
     TrainingConfig: {
         "epochs": 2,
         "batch_size": 51,
@@ -754,18 +896,27 @@ OTHER: dict[type[ModelConfig], dict[str, Any]] = {
 }
 """Another value of every field; for a model's name, every other model."""
 
-FIELDS: list[tuple[type[ModelConfig], str]] = [(kind, field) for kind in OTHER for field in kind.model_fields]
+FIELDS: list[tuple[type[ModelConfig], str]] = [
+    (kind, field) for kind in OTHER for field in kind.model_fields
+]
 
 
 def observed(values: dict[str, Any], out: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     model = train(DATA, RunConfig.of(values), out=out)
-    # The reported values alone, not what they are called: a metric under a new name is not another metric.
+    # The reported values alone, not what they are called: a metric under a new name is not another
+    # metric.
     history = untimed(read_history(out)) if (out / "history.jsonl").exists() else []
-    return weights_of(model), [{**entry, "validation": list(entry.get("validation", {}).values())} for entry in history]
+    return weights_of(model), [
+        {**entry, "validation": list(entry.get("validation", {}).values())} for entry in history
+    ]
 
 
-def differ(one: tuple[dict[str, Tensor], list[Any]], other: tuple[dict[str, Tensor], list[Any]]) -> bool:
-    same = one[0].keys() == other[0].keys() and all(torch.equal(value, other[0][name]) for name, value in one[0].items())
+def differ(
+    one: tuple[dict[str, Tensor], list[Any]], other: tuple[dict[str, Tensor], list[Any]]
+) -> bool:
+    same = one[0].keys() == other[0].keys() and all(
+        torch.equal(value, other[0][name]) for name, value in one[0].items()
+    )
     return not same or one[1] != other[1]
 
 
@@ -774,8 +925,12 @@ def test_every_model_has_its_fields_changed() -> None:
     assert set(get_args(annotation)) == set(BASE) == set(OTHER) - {TrainingConfig}
 
 
-@pytest.mark.parametrize(("kind", "field"), FIELDS, ids=[f"{kind.__name__}.{field}" for kind, field in FIELDS])
-def test_changing_any_config_field_changes_something(kind: type[ModelConfig], field: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "field"), FIELDS, ids=[f"{kind.__name__}.{field}" for kind, field in FIELDS]
+)
+def test_changing_any_config_field_changes_something(
+    kind: type[ModelConfig], field: str, tmp_path: Path
+) -> None:
     assert field in OTHER[kind], f"{kind.__name__}.{field} is new: give it another value in OTHER"
     changed: list[dict[str, Any]]
     if kind is TrainingConfig:
@@ -797,7 +952,13 @@ def test_changing_any_config_field_changes_something(kind: type[ModelConfig], fi
 
 SERVICE = Service(n_users=1500, n_items=120, seed=4, n_niches=6)
 PLANTED = SERVICE.dataset(held_out_users=200)
-LONGER = {"epochs": 30, "batch_size": 100, "learning_rate": 3e-3, "metric": "ndcg@20", "patience": 30}
+LONGER = {
+    "epochs": 30,
+    "batch_size": 100,
+    "learning_rate": 3e-3,
+    "metric": "ndcg@20",
+    "patience": 30,
+}
 PLANTED_MODELS: dict[str, dict[str, Any]] = {
     "popularity": {"model": {"name": "popularity"}},
     "ease": {"model": {"name": "ease", "l2": 100}},
@@ -806,9 +967,18 @@ PLANTED_MODELS: dict[str, dict[str, Any]] = {
     "slim": {"model": {"name": "slim", "l2": 300, "nonnegative": False}},
     "ials": {"model": {"name": "ials", "factors": 12, "alpha": 5.0, "regularization": 30}},
     "mult-dae": {"model": {"name": "mult-dae", "latent_dim": 16}, "training": LONGER},
-    "mult-vae": {"model": {"name": "mult-vae", "hidden_dims": [48], "latent_dim": 16, "anneal_steps": 200}, "training": LONGER},
+    "mult-vae": {
+        "model": {"name": "mult-vae", "hidden_dims": [48], "latent_dim": 16, "anneal_steps": 200},
+        "training": LONGER,
+    },
     "mult-vae+pia": {
-        "model": {"name": "mult-vae", "hidden_dims": [48], "latent_dim": 16, "anneal_steps": 200, "pia": 0.3},
+        "model": {
+            "name": "mult-vae",
+            "hidden_dims": [48],
+            "latent_dim": 16,
+            "anneal_steps": 200,
+            "pia": 0.3,
+        },
         "training": LONGER,
     },
 }
@@ -829,7 +999,9 @@ def test_train_finds_the_planted_structure(planted: dict[str, TrainedModel], nam
 
 
 @pytest.mark.parametrize("name", list(PLANTED_MODELS))
-def test_trained_models_keep_the_scorers_contract(planted: dict[str, TrainedModel], name: str) -> None:
+def test_trained_models_keep_the_scorers_contract(
+    planted: dict[str, TrainedModel], name: str
+) -> None:
     check_scorer(planted[name], random_histories(12, PLANTED.n_items, 0))
     if name != "popularity":
         check_recommender(planted[name])
@@ -838,15 +1010,22 @@ def test_trained_models_keep_the_scorers_contract(planted: dict[str, TrainedMode
 def test_anchors_of_one_niche_gather() -> None:
     asked = RunConfig.of(PLANTED_MODELS["mult-vae+pia"])
     assert isinstance(asked.model, MultVAEConfig)
-    step, rows = TrainingStep(PLANTED.n_items, asked.model, asked.training), SparseRows.from_csr(PLANTED.train)
+    step, rows = (
+        TrainingStep(PLANTED.n_items, asked.model, asked.training),
+        SparseRows.from_csr(PLANTED.train),
+    )
     assert step.anchors is not None
-    niche = SERVICE.catalogue.niche[np.asarray(PLANTED.items.ids_of(range(PLANTED.n_items)), dtype=np.int64) - 1]
+    niche = SERVICE.catalogue.niche[
+        np.asarray(PLANTED.items.ids_of(range(PLANTED.n_items)), dtype=np.int64) - 1
+    ]
     same = niche[:, None] == niche[None, :]
 
     def ratio() -> float:
         assert step.anchors is not None
         distance = torch.cdist(step.anchors.detach(), step.anchors.detach()).numpy()
-        return float(distance[same & ~np.eye(len(niche), dtype=bool)].mean() / distance[~same].mean())
+        return float(
+            distance[same & ~np.eye(len(niche), dtype=bool)].mean() / distance[~same].mean()
+        )
 
     before = ratio()
     for epoch in range(30):
@@ -858,7 +1037,9 @@ def test_anchors_of_one_niche_gather() -> None:
 
 def test_run_folder_keeps_the_anchors_of_the_best_epoch(tmp_path: Path) -> None:
     asked = {**OVERFITTING, "pia": 0.5}
-    best = train(DATA, config(asked, epochs=15, learning_rate=0.05), out=tmp_path / "long").provenance["best_epoch"]
+    best = train(
+        DATA, config(asked, epochs=15, learning_rate=0.05), out=tmp_path / "long"
+    ).provenance["best_epoch"]
     train(DATA, config(asked, epochs=best, learning_rate=0.05), out=tmp_path / "short")
     of_best, last = read_anchors(tmp_path / "long"), read_anchors(tmp_path / "short")
     assert best < 15
@@ -886,7 +1067,11 @@ def test_tensorboard_events_tell_the_history(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path)).Reload()
     history = read_history(tmp_path)
     for name in ("nll", "kl", "beta"):
-        assert [event.value for event in events.Scalars(name)] == pytest.approx([entry[name] for entry in history])
+        assert [event.value for event in events.Scalars(name)] == pytest.approx(
+            [entry[name] for entry in history]
+        )
     (metric,) = history[0]["validation"]
-    assert [event.value for event in events.Scalars(metric)] == pytest.approx([entry["validation"][metric] for entry in history])
+    assert [event.value for event in events.Scalars(metric)] == pytest.approx(
+        [entry["validation"][metric] for entry in history]
+    )
     assert [event.step for event in events.Scalars("nll")] == [entry["epoch"] for entry in history]

@@ -1,4 +1,6 @@
-"""Tuning: what is searched, on whom it is judged, and studies that are stopped, killed, shared and gone on with."""
+"""Tuning: what is searched, on whom it is judged, and studies that are stopped, killed, shared and
+gone on with.
+"""
 
 import csv
 import json
@@ -18,11 +20,11 @@ import pytest
 from coterie.cli import main
 from coterie.config import ModelsConfig, RunConfig
 from coterie.data.dataset import Dataset
-from coterie.data.simulate import simulate_dataset
 from coterie.data.split import Cases, Part, Split
 from coterie.errors import ArtifactError, ConfigError, Interrupted
 from coterie.evaluation.evaluate import evaluate
 from coterie.models.fields import Choice, Range
+from coterie.simulation.service import simulate_dataset
 from coterie.training.run_folder import read_history
 from coterie.training.trainer import train
 from coterie.tuning.lock import FileLock, JournalLock
@@ -39,7 +41,11 @@ VAE = RunConfig.of(
     }
 )
 EASE = RunConfig.of({"model": {"name": "ease", "l2": 50.0}})
-SPACE: Space = {"model.keep_prob": Range(0.3, 0.9), "model.latent_dim": Range(2, 12), "training.batch_size": Choice((60, 90))}
+SPACE: Space = {
+    "model.keep_prob": Range(0.3, 0.9),
+    "model.latent_dim": Range(2, 12),
+    "training.batch_size": Choice((60, 90)),
+}
 L2: Space = {"model.l2": Range(1, 1000, log=True)}
 
 
@@ -79,12 +85,16 @@ def test_search_option_is_read_and_written_alike(text: str, expected: Range | Ch
 def test_without_search_the_models_own_space_less_what_is_fixed() -> None:
     own = own_space(VAE)
     assert {"model.pia", "model.keep_prob", "training.learning_rate"} <= own.keys()
-    assert read_space(VAE, [], ["model.pia"]) == {key: tried for key, tried in own.items() if key != "model.pia"}
+    assert read_space(VAE, [], ["model.pia"]) == {
+        key: tried for key, tried in own.items() if key != "model.pia"
+    }
     assert own_space(EASE).keys() == {"model.l2", "model.popularity_exponent"}
 
 
 @pytest.mark.parametrize("config", get_args(ModelsConfig) or [])
-def test_every_models_own_space_is_allowed_and_its_configuration_can_be_written(config: type) -> None:
+def test_every_models_own_space_is_allowed_and_its_configuration_can_be_written(
+    config: type,
+) -> None:
     base = RunConfig.of({"model": {"name": config().name}})
     if own_space(base):
         check_space(base, own_space(base))
@@ -94,16 +104,31 @@ def test_every_models_own_space_is_allowed_and_its_configuration_can_be_written(
 @pytest.mark.parametrize(
     ("base", "text", "complaint"),
     [
-        (VAE, "model.pai=1..2", "model.pai: mult-vae has no such field to search; it has model.pia, .*keep_prob"),
+        (
+            VAE,
+            "model.pai=1..2",
+            "model.pai: mult-vae has no such field to search; it has model.pia, .*keep_prob",
+        ),
         (VAE, "pia=1..2", "no such field"),
         (VAE, "training.metric=ndcg@10,ndcg@20", "no such field to search"),
         (VAE, "model.name=ease,popularity", "no such field to search"),
         (EASE, "training.epochs=1..2", "ease has no such field to search; it has model.l2"),
-        (VAE, "model.keep_prob=0.5..1.5", "keep_prob=0.5..1.5: the field must take every value, 1.5 is refused.*less than or equal to 1"),
+        (
+            VAE,
+            "model.keep_prob=0.5..1.5",
+            (
+                "keep_prob=0.5..1.5: the field must take every value, 1.5 is refused.*less than or"
+                " equal to 1"
+            ),
+        ),
         (VAE, "model.keep_prob=0..0.5", "0.0 is refused"),
         (VAE, "model.latent_dim=64,0", "0 is refused"),
         (VAE, "model.latent_dim=64,many", "many is refused"),
-        (VAE, "model.latent_dim=1.5..8", "a range must lie between numbers that the field takes, found '1.5..8'"),
+        (
+            VAE,
+            "model.latent_dim=1.5..8",
+            "a range must lie between numbers that the field takes, found '1.5..8'",
+        ),
         (VAE, "model.keep_prob=0.9..0.3", "a range must rise"),
         (VAE, "model.pia=0..5:log", "start above 0"),
         (VAE, "model.keep_prob=nan..1", "a range must rise"),
@@ -114,7 +139,9 @@ def test_every_models_own_space_is_allowed_and_its_configuration_can_be_written(
         (VAE, "model.beta=0..1", "either fixed .* or searched"),
     ],
 )
-def test_space_that_cannot_be_is_refused_before_the_first_trial(base: RunConfig, text: str, complaint: str, tmp_path: Path) -> None:
+def test_space_that_cannot_be_is_refused_before_the_first_trial(
+    base: RunConfig, text: str, complaint: str, tmp_path: Path
+) -> None:
     fixed = ["model.beta"] if "fixed" in complaint else []
     with pytest.raises(ConfigError, match=complaint):
         tune(DATA, base, out=tmp_path / "study", search=read_space(base, [text], fixed))
@@ -122,10 +149,21 @@ def test_space_that_cannot_be_is_refused_before_the_first_trial(base: RunConfig,
 
 
 def test_models_within_models_are_searched_too(tmp_path: Path) -> None:
-    values = {"name": "linear-path-vae", "hidden_dims": [12], "latent_dim": 6, "path": {"name": "ease", "l2": 50}}
+    values = {
+        "name": "linear-path-vae",
+        "hidden_dims": [12],
+        "latent_dim": 6,
+        "path": {"name": "ease", "l2": 50},
+    }
     base = RunConfig.of({"model": values, "training": {"epochs": 1}})
     assert {"model.path.l2", "model.keep_prob"} <= own_space(base).keys()
-    result = tune(DATA, base, out=tmp_path, search=read_space(base, ["model.path.l2=10..1000:log"]), n_trials=2)
+    result = tune(
+        DATA,
+        base,
+        out=tmp_path,
+        search=read_space(base, ["model.path.l2=10..1000:log"]),
+        n_trials=2,
+    )
     assert [trial.state for trial in result.trials] == ["complete"] * 2
     assert result.trials[0].values == {"model.path.l2": 50.0}
     assert "path.l2" in str(result)
@@ -163,15 +201,23 @@ def test_closed_form_is_judged_by_evaluate_on_validation_users(tmp_path: Path) -
     result = tune(DATA, EASE, out=tmp_path, search=L2, n_trials=3, metric="recall@5")
     assert [trial.state for trial in result.trials] == ["complete"] * 3
     for trial in result.trials:
-        model = train(DATA, RunConfig.of({"model": {"name": "ease", "l2": trial.values["model.l2"]}}))
-        assert trial.value == evaluate(model, DATA.cases(Part.VALIDATION), metrics=["recall@5"]).mean("recall@5")
+        model = train(
+            DATA, RunConfig.of({"model": {"name": "ease", "l2": trial.values["model.l2"]}})
+        )
+        assert trial.value == evaluate(
+            model, DATA.cases(Part.VALIDATION), metrics=["recall@5"]
+        ).mean("recall@5")
     assert result.trials[0].values == {"model.l2": 50.0}, "the search begins at the base"
     assert result.best is not None
     assert result.best.value == max(trial.value or 0 for trial in result.trials)
 
 
-def test_network_is_judged_by_its_best_epoch_and_the_written_configuration_gives_it_again(tmp_path: Path) -> None:
-    result = tune(DATA, VAE, out=tmp_path, search=SPACE, n_trials=4, pruner="none", command="coterie tune\nit")
+def test_network_is_judged_by_its_best_epoch_and_the_written_configuration_gives_it_again(
+    tmp_path: Path,
+) -> None:
+    result = tune(
+        DATA, VAE, out=tmp_path, search=SPACE, n_trials=4, pruner="none", command="coterie tune\nit"
+    )
     assert result.best is not None
     text = (tmp_path / "best.toml").read_text()
     assert text.startswith("# Found by: coterie tune it\n# ndcg@10 of the validation users: ")
@@ -180,10 +226,17 @@ def test_network_is_judged_by_its_best_epoch_and_the_written_configuration_gives
     assert train(DATA, result.config).provenance["best_validation"] == result.best.value
     rows = list(csv.DictReader((tmp_path / "trials.csv").read_text().splitlines()))
     assert [float(row["ndcg@10"]) for row in rows] == [trial.value for trial in result.trials]
-    assert [json.loads(row["model.latent_dim"]) for row in rows] == [trial.values["model.latent_dim"] for trial in result.trials]
+    assert [json.loads(row["model.latent_dim"]) for row in rows] == [
+        trial.values["model.latent_dim"] for trial in result.trials
+    ]
     for trial in result.trials:
         folder = tmp_path / "trials" / str(trial.number)
-        assert {path.name for path in folder.iterdir()} == {"config.json", "environment.json", "history.jsonl", "trial.lock"}
+        assert {path.name for path in folder.iterdir()} == {
+            "config.json",
+            "environment.json",
+            "history.jsonl",
+            "trial.lock",
+        }
         assert max(entry["validation"]["ndcg@10"] for entry in read_history(folder)) == trial.value
 
 
@@ -200,17 +253,24 @@ class Sealed(Dataset):
         return super().cases(part)
 
 
-@pytest.mark.parametrize(("base", "space"), [(VAE, SPACE), (EASE, L2)], ids=["network", "closed form"])
+@pytest.mark.parametrize(
+    ("base", "space"), [(VAE, SPACE), (EASE, L2)], ids=["network", "closed form"]
+)
 def test_test_users_take_no_part(base: RunConfig, space: Space, tmp_path: Path) -> None:
     # Other histories for every test user: the study must not notice.
     indices, rng = DATA.interactions.indices.copy(), np.random.default_rng(0)
     bounds = DATA.interactions.indptr
     for user in np.flatnonzero(DATA.split.user_part == Part.TEST):
         row = slice(bounds[user], bounds[user + 1])
-        indices[row] = np.sort(rng.choice(DATA.n_items, bounds[user + 1] - bounds[user], replace=False))
+        indices[row] = np.sort(
+            rng.choice(DATA.n_items, bounds[user + 1] - bounds[user], replace=False)
+        )
     other = Sealed(replace(DATA.interactions, indices=indices), DATA.split, DATA.titles)
     assert other.fingerprint != DATA.fingerprint
-    found = [told(tune(data, base, out=tmp_path / name, search=space, n_trials=3)) for name, data in (("a", DATA), ("b", other))]
+    found = [
+        told(tune(data, base, out=tmp_path / name, search=space, n_trials=3))
+        for name, data in (("a", DATA), ("b", other))
+    ]
     assert found[0] == found[1]
 
 
@@ -224,11 +284,18 @@ def test_data_without_validation_users_is_refused(tmp_path: Path) -> None:
 
 def test_poor_trials_end_early_but_count(tmp_path: Path) -> None:
     space: Space = {"training.learning_rate": Range(1e-5, 0.02, log=True)}
-    pruned, whole = (tune(DATA, VAE, out=tmp_path / name, search=space, n_trials=9, pruner=name) for name in ("median", "none"))
+    pruned, whole = (
+        tune(DATA, VAE, out=tmp_path / name, search=space, n_trials=9, pruner=name)
+        for name in ("median", "none")
+    )
     states = [trial.state for trial in pruned.trials]
     assert states[:5] == ["complete"] * 5, "there must be something to compare with"
     assert "pruned" in states
-    assert all(trial.epochs < 4 and trial.value is not None for trial in pruned.trials if trial.state == "pruned")
+    assert all(
+        trial.epochs < 4 and trial.value is not None
+        for trial in pruned.trials
+        if trial.state == "pruned"
+    )
     assert pruned.best is not None
     assert pruned.best.state == "complete"
     assert [trial.state for trial in whole.trials] == ["complete"] * 9
@@ -236,18 +303,31 @@ def test_poor_trials_end_early_but_count(tmp_path: Path) -> None:
 
 
 def test_configuration_that_cannot_work_is_a_failed_trial(tmp_path: Path) -> None:
-    bad = RunConfig.of({**VAE.as_json(), "training": {**VAE.training.model_dump(), "learning_rate": 1e30}})
-    result = tune(DATA, bad, out=tmp_path / "nan", search={"training.learning_rate": Choice((1e30, 1e31))}, n_trials=2)
+    bad = RunConfig.of(
+        {**VAE.as_json(), "training": {**VAE.training.model_dump(), "learning_rate": 1e30}}
+    )
+    result = tune(
+        DATA,
+        bad,
+        out=tmp_path / "nan",
+        search={"training.learning_rate": Choice((1e30, 1e31))},
+        n_trials=2,
+    )
     assert [trial.state for trial in result.trials] == ["failed"] * 2
     assert "the loss must stay finite" in (result.trials[0].error or "")
     assert result.best is None
     assert not (tmp_path / "nan" / "best.toml").exists()
     assert str(result) == "2 trials: 2 failed"
-    space: Space = {"training.sparse_updates": Choice((False, True)), "training.weight_decay": Choice((0.0, 0.001))}
+    space: Space = {
+        "training.sparse_updates": Choice((False, True)),
+        "training.weight_decay": Choice((0.0, 0.001)),
+    }
     mixed = tune(DATA, VAE, out=tmp_path / "mixed", search=space, n_trials=8)
     failed = [trial for trial in mixed.trials if trial.state == "failed"]
     assert failed
-    assert all("weight_decay must be 0 with sparse_updates" in (trial.error or "") for trial in failed)
+    assert all(
+        "weight_decay must be 0 with sparse_updates" in (trial.error or "") for trial in failed
+    )
 
 
 def test_table_fits_a_terminal() -> None:
@@ -284,7 +364,9 @@ def test_study_stopped_between_trials_goes_on_as_if_it_had_not_been(tmp_path: Pa
             signal.raise_signal(signal.SIGTERM)
 
     for _ in range(2):
-        with pytest.raises(Interrupted, match=r"stopped after .* finished trials; the same command goes on") as caught:
+        with pytest.raises(
+            Interrupted, match=r"stopped after .* finished trials; the same command goes on"
+        ) as caught:
             tune(DATA, VAE, out=tmp_path / "parts", search=SPACE, n_trials=12, progress=stop)
         assert caught.value.exit_code == 143
         assert (tmp_path / "parts" / "best.toml").exists()
@@ -295,7 +377,9 @@ def test_study_stopped_between_trials_goes_on_as_if_it_had_not_been(tmp_path: Pa
     assert len(more.trials) == 13
 
 
-def test_trial_of_a_dead_process_goes_on_under_its_number_and_one_of_a_living_is_left_alone(tmp_path: Path) -> None:
+def test_trial_of_a_dead_process_goes_on_under_its_number_and_one_of_a_living_is_left_alone(
+    tmp_path: Path,
+) -> None:
     whole = tune(DATA, VAE, out=tmp_path / "whole", search=SPACE, n_trials=3)
     study = StudyFolder(tmp_path / "parts", terms())
     dead, alive = study.claim(3), study.claim(3)
@@ -339,7 +423,12 @@ def test_study_on_other_terms_is_refused_with_the_difference(tmp_path: Path) -> 
     other = simulate_dataset(n_users=260, n_items=50, held_out_users=40, seed=3)
     narrow: Space = {"model.l2": Range(1, 10)}
     cases: list[tuple[Dataset, RunConfig, dict[str, Any], str]] = [
-        (other, EASE, {"search": L2}, f"dataset was '{DATA.fingerprint}', now '{other.fingerprint}'"),
+        (
+            other,
+            EASE,
+            {"search": L2},
+            f"dataset was '{DATA.fingerprint}', now '{other.fingerprint}'",
+        ),
         (DATA, EASE, {"search": narrow}, r"search.model.l2 was '1..1000:log', now '1..10'"),
         (DATA, EASE, {"search": L2, "seed": 1}, "seed was 0, now 1"),
         (DATA, VAE, {}, "config.model.name was 'ease', now 'mult-vae'"),
@@ -357,7 +446,10 @@ def test_folder_that_is_no_study_is_refused_and_a_damaged_one_told(tmp_path: Pat
     study = tmp_path / "study"
     tune(DATA, EASE, out=study, search=L2, n_trials=1)
     text = (study / "study.json").read_text()
-    for damaged, complaint in ((text[:-20], "must hold the terms"), (text.replace("study/1", "study/9"), "schema must be")):
+    for damaged, complaint in (
+        (text[:-20], "must hold the terms"),
+        (text.replace("study/1", "study/9"), "schema must be"),
+    ):
         (study / "study.json").write_text(damaged)
         with pytest.raises(ArtifactError, match=complaint):
             tune(DATA, EASE, out=study, search=L2)
@@ -374,7 +466,9 @@ def test_half_a_line_at_the_end_of_the_journal_is_cut_off(tmp_path: Path) -> Non
     with (tmp_path / "torn" / "journal.jsonl").open("a") as journal:
         journal.write('{"op_code":4,"worker')
     assert told(tune(DATA, EASE, out=tmp_path / "torn", search=L2, n_trials=3)) == told(whole)
-    assert all(json.loads(line) for line in (tmp_path / "torn" / "journal.jsonl").read_text().splitlines())
+    assert all(
+        json.loads(line) for line in (tmp_path / "torn" / "journal.jsonl").read_text().splitlines()
+    )
 
 
 def test_lock_is_held_once_and_ends_with_its_process(tmp_path: Path) -> None:
@@ -385,7 +479,12 @@ def test_lock_is_held_once_and_ends_with_its_process(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from coterie.tuning.lock import JournalLock\n"
         "JournalLock(Path(sys.argv[1])).acquire(); print('held', flush=True); sys.stdin.read()"
     )
-    with subprocess.Popen([sys.executable, "-c", code, journal], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, journal],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "held\n"
         assert not mine.acquire(wait=False)
@@ -408,9 +507,36 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(data: Path, out: Path, *options: str) -> list[str]:
-    model = ["--set", "model.hidden_dims=[12]", "--set", "model.anneal_steps=9", "--set", "training.epochs=8"]
-    rest = ["--search", "model.keep_prob=0.3..0.9", "--search", "model.latent_dim=2..12", "--search", "training.batch_size=30,60"]
-    return [sys.executable, "-m", "coterie.cli", "tune", str(data), "--out", str(out), *model, *rest, "--trials", "5", *options]
+    model = [
+        "--set",
+        "model.hidden_dims=[12]",
+        "--set",
+        "model.anneal_steps=9",
+        "--set",
+        "training.epochs=8",
+    ]
+    rest = [
+        "--search",
+        "model.keep_prob=0.3..0.9",
+        "--search",
+        "model.latent_dim=2..12",
+        "--search",
+        "training.batch_size=30,60",
+    ]
+    return [
+        sys.executable,
+        "-m",
+        "coterie.cli",
+        "tune",
+        str(data),
+        "--out",
+        str(out),
+        *model,
+        *rest,
+        "--trials",
+        "5",
+        *options,
+    ]
 
 
 def wait_for(happened: Callable[[], bool], child: subprocess.Popen[bytes]) -> None:
@@ -431,15 +557,24 @@ def finished(out: Path) -> dict[str, str]:
 def test_killed_and_resumed_loses_no_finished_trial(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
     child = subprocess.Popen(command(data, out), stdout=subprocess.DEVNULL)
-    wait_for(lambda: len(finished(out)) >= 2 and (out / "trials" / "2" / "history.jsonl").exists(), child)
+    wait_for(
+        lambda: len(finished(out)) >= 2 and (out / "trials" / "2" / "history.jsonl").exists(), child
+    )
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     before = finished(out)
-    done = subprocess.run(command(data, out, "--json", str(tmp_path / "study.json")), check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        command(data, out, "--json", str(tmp_path / "study.json")),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     assert "best.toml" in done.stdout
     after = finished(out)
     assert list(after) == list("01234")
-    assert before.items() <= after.items(), "every trial that was finished is there, once, as it was"
+    assert before.items() <= after.items(), (
+        "every trial that was finished is there, once, as it was"
+    )
     assert len((out / "trials.csv").read_text().splitlines()) == 6
     # And the study is the one that nothing happened to.
     asked = Terms.load(out)
@@ -475,7 +610,15 @@ def test_several_jobs_share_a_study_and_stop_with_their_parent(data: Path, tmp_p
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Interrupted, match="the same command goes on") as caught:
-        tune(Dataset.load(data), asked.base, out=out, search=asked.space, n_trials=8, jobs=2, progress=stop)
+        tune(
+            Dataset.load(data),
+            asked.base,
+            out=out,
+            search=asked.space,
+            n_trials=8,
+            jobs=2,
+            progress=stop,
+        )
     assert caught.value.exit_code == 130
     assert free(out)
     before |= finished(out)
@@ -495,7 +638,20 @@ def test_command_tunes_and_its_configuration_trains(
         assert left.value.code == 0
 
     study = tmp_path / "study"
-    run("tune", data, "--model", "ease", "--search", "model.l2", "--trials", "3", "--metric", "ndcg@10", "--out", study)
+    run(
+        "tune",
+        data,
+        "--model",
+        "ease",
+        "--search",
+        "model.l2",
+        "--trials",
+        "3",
+        "--metric",
+        "ndcg@10",
+        "--out",
+        study,
+    )
     printed = capsys.readouterr().out
     assert "ndcg@10" in printed
     assert "3 trials: 3 complete" in printed

@@ -1,7 +1,8 @@
 """Cornac's VAECF: its own `learn` from its own data set, paused between rounds.
 
-Not equal: it has no dropout and does not normalise its input (less work a step), keeps beta constant, does not
-shuffle, and takes the logarithm of the soft-max plus 1e-10 (more work a step). Layers and batch are equal.
+Not equal: it has no dropout and does not normalise its input (less work a step), keeps beta
+constant, does not shuffle, and takes the logarithm of the soft-max plus 1e-10 (more work a step).
+Layers and batch are equal.
 """
 
 from collections.abc import Iterator
@@ -16,15 +17,23 @@ from worker import BATCH, BETA, HIDDEN, LATENT, LEARNING_RATE, Task, read_task, 
 
 
 def cornac_dataset(task: Task) -> Any:
-    """The histories as Cornac holds them; built from arrays, as its `Dataset.build` takes them one by one."""
+    """The histories as Cornac holds them; built from arrays, as its `Dataset.build` takes them one
+    by one.
+    """
     pairs = task.histories.tocoo()
-    triples = (pairs.row.astype(np.int64), pairs.col.astype(np.int64), pairs.data.astype(np.float64))
+    triples = (
+        pairs.row.astype(np.int64),
+        pairs.col.astype(np.int64),
+        pairs.data.astype(np.float64),
+    )
     users, items = ({i: i for i in range(n)} for n in task.histories.shape)
     return Dataset(task.n_users, task.n_items, users, items, triples)
 
 
 def main() -> None:
-    """Trains in rounds: one call of `learn`, whose data set hands out batches when a round is asked for."""
+    """Trains in rounds: one call of `learn`, whose data set hands out batches when a round is asked
+    for.
+    """
     task = read_task()
     torch.manual_seed(0)
     data = cornac_dataset(task)
@@ -38,7 +47,9 @@ def main() -> None:
 
     data.user_iter = paced
     vae = VAE(LATENT, [task.n_items, HIDDEN], "tanh", "mult")
-    learn(vae, data, n_epochs=1, batch_size=BATCH, learn_rate=LEARNING_RATE, beta=BETA, verbose=False)
+    learn(
+        vae, data, n_epochs=1, batch_size=BATCH, learn_rate=LEARNING_RATE, beta=BETA, verbose=False
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Coterie's Mult-VAE with the products of its steps in bfloat16, weights and everything else in float32."""
+"""Coterie's Mult-VAE with the products of its steps in bfloat16, weights and everything else in
+float32.
+"""
 
 from coterie_multvae import main
 

@@ -15,8 +15,12 @@ def main(precision: Precision = "float32") -> None:
     """Trains in rounds."""
     task = read_task()
     rows = SparseRows.from_csr(task.histories)
-    config = MultVAEConfig(hidden_dims=(HIDDEN,), latent_dim=LATENT, keep_prob=1 - DROPOUT, beta=BETA)
-    step = TrainingStep(task.n_items, config, TrainingConfig(learning_rate=LEARNING_RATE), precision=precision)
+    config = MultVAEConfig(
+        hidden_dims=(HIDDEN,), latent_dim=LATENT, keep_prob=1 - DROPOUT, beta=BETA
+    )
+    step = TrainingStep(
+        task.n_items, config, TrainingConfig(learning_rate=LEARNING_RATE), precision=precision
+    )
     batches = task.full_batches()
     for _ in rounds(task.round_users, ("coterie", "torch")):
         for users in islice(batches, task.round_batches):

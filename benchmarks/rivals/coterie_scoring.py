@@ -1,4 +1,6 @@
-"""Coterie's top 100 of every user: encoding of the histories, product, seen items left out, selection; initial weights."""
+"""Coterie's top 100 of every user: encoding of the histories, product, seen items left out,
+selection; initial weights.
+"""
 
 import numpy as np
 import torch
@@ -20,7 +22,10 @@ def main() -> None:
     config = MultVAEConfig(hidden_dims=(HIDDEN,), latent_dim=LATENT)
     network = build_network(task.n_items, config, torch.Generator().manual_seed(0)).eval()
     nobody = np.zeros(task.n_items, dtype=np.int64)
-    ranker = Ranker(TrainedModel(network, RunConfig(model=config), IdMap.of(range(task.n_items)), None, nobody), K)
+    ranker = Ranker(
+        TrainedModel(network, RunConfig(model=config), IdMap.of(range(task.n_items)), None, nobody),
+        K,
+    )
     for _ in rounds(task.round_users, ("coterie", "torch")):
         for start in range(0, task.round_users, USERS_A_BLOCK):
             block = task.histories[start : min(start + USERS_A_BLOCK, task.round_users)]

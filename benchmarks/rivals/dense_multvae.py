@@ -1,14 +1,17 @@
-"""The Mult-VAE step as it is usually written in PyTorch: `dense_step` of coterie.bench.training_step on shuffled batches."""
+"""The Mult-VAE step as it is usually written in PyTorch: `dense_step` of
+coterie.lab.bench.training_step on shuffled batches.
+"""
 
 import numpy as np
 from worker import BATCH, DROPOUT, HIDDEN, LATENT, Task, read_task, rounds
 
-from coterie.bench.training_step import dense_step
+from coterie.lab.bench.training_step import dense_step
 from coterie.models.multvae import MultVAEConfig
 
 
 class NextBatch:
-    """Stands for the matrix of one batch where `dense_step` reads one: a new batch at every reading.
+    """Stands for the matrix of one batch where `dense_step` reads one: a new batch at every
+    reading.
 
     Args:
         task: Where the batches come from.
@@ -27,7 +30,11 @@ class NextBatch:
 def main() -> None:
     """Trains in rounds."""
     task = read_task()
-    step = dense_step(NextBatch(task), MultVAEConfig(hidden_dims=(HIDDEN,), latent_dim=LATENT, keep_prob=1 - DROPOUT), "cpu")
+    step = dense_step(
+        NextBatch(task),
+        MultVAEConfig(hidden_dims=(HIDDEN,), latent_dim=LATENT, keep_prob=1 - DROPOUT),
+        "cpu",
+    )
     for _ in rounds(task.round_users, ("torch",)):
         for _ in range(task.round_batches):
             step()

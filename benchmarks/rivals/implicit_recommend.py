@@ -1,7 +1,8 @@
-"""implicit's `recommend`: the top 100 of every user, seen items left out, from factors as wide as Coterie's last layer.
+"""implicit's `recommend`: the top 100 of every user, seen items left out, from factors as wide as
+Coterie's last layer.
 
-The factors are random, which changes no product and hardly the selection. One call takes 1,000 users and shares them
-out to threads itself, so that each thread's own products run on one.
+The factors are random, which changes no product and hardly the selection. One call takes 1,000
+users and shares them out to threads itself, so that each thread's own products run on one.
 """
 
 import os
@@ -18,7 +19,9 @@ def main() -> None:
     """Recommends in rounds."""
     task = read_task()
     rng = np.random.default_rng(0)
-    model = AlternatingLeastSquares(factors=HIDDEN, use_gpu=False, num_threads=len(os.sched_getaffinity(0)))
+    model = AlternatingLeastSquares(
+        factors=HIDDEN, use_gpu=False, num_threads=len(os.sched_getaffinity(0))
+    )
     model.user_factors = rng.standard_normal((task.n_users, HIDDEN), dtype=np.float32)
     model.item_factors = rng.standard_normal((task.n_items, HIDDEN), dtype=np.float32)
     with threadpool_limits(1, "blas"):

@@ -1,7 +1,8 @@
 """irspack's MultVAE (JAX, dm-haiku, optax), its own trainer and epochs.
 
-Equal in architecture and, as far as its code was read, in objective; it is compiled during the warm-up. An epoch is
-shortened to the first users of the (shuffled) histories, a whole number of batches, so that one shape is compiled.
+Equal in architecture and, as far as its code was read, in objective; it is compiled during the
+warm-up. An epoch is shortened to the first users of the (shuffled) histories, a whole number of
+batches, so that one shape is compiled.
 """
 
 import jax

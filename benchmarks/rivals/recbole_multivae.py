@@ -1,7 +1,8 @@
 """RecBole's MultiVAE: its own data set read from its own file format, data loader and trainer.
 
-Not equal: the noise of its posterior has standard deviation 0.01 instead of 1 (the work is the same). Its
-`latent_dimension` counts mean and log-variance together: 400 is a z of 200. RecBole is of the time before NumPy 2.
+Not equal: the noise of its posterior has standard deviation 0.01 instead of 1 (the work is the
+same). Its `latent_dimension` counts mean and log-variance together: 400 is a z of 200. RecBole is
+of the time before NumPy 2.
 """
 
 import tempfile
@@ -25,7 +26,10 @@ def write_atomic_file(task: Task, folder: Path) -> None:
     (folder / NAME).mkdir()
     with (folder / NAME / f"{NAME}.inter").open("w") as file:
         file.write("user_id:token\titem_id:token\n")
-        file.writelines(f"{user}\t{item}\n" for user, item in zip(pairs.row.tolist(), pairs.col.tolist(), strict=True))
+        file.writelines(
+            f"{user}\t{item}\n"
+            for user, item in zip(pairs.row.tolist(), pairs.col.tolist(), strict=True)
+        )
 
 
 def configuration(folder: Path) -> Any:
@@ -40,7 +44,12 @@ def configuration(folder: Path) -> Any:
         "learning_rate": LEARNING_RATE,
         "train_batch_size": BATCH,
         "train_neg_sample_args": None,
-        "eval_args": {"split": {"RS": [1, 0, 0]}, "order": "RO", "group_by": "none", "mode": "full"},
+        "eval_args": {
+            "split": {"RS": [1, 0, 0]},
+            "order": "RO",
+            "group_by": "none",
+            "mode": "full",
+        },
         "use_gpu": False,
         "show_progress": False,
     }

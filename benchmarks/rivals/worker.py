@@ -1,7 +1,9 @@
-"""What every measured process shares: its histories, and rounds on demand. Needs NumPy and SciPy alone, and Linux.
+"""What every measured process shares: its histories, and rounds on demand. Needs NumPy and SciPy
+alone, and Linux.
 
-A process is started with the folder of the histories and the users of one round, gets ready, takes one round to
-warm up, and says so. From then on each line "go" on standard input is one measured round, answered in one line:
+A process is started with the folder of the histories and the users of one round, gets ready, takes
+one round to warm up, and says so. From then on each line "go" on standard input is one measured
+round, answered in one line:
 
     {"ready": true, "packages": {"torch": "2.13.0"}, "loading_peak_mib": 410.5}
     {"seconds": 1.93, "users": 4500, "peak_mib": 655.2}
@@ -58,10 +60,14 @@ class Task:
         return self.round_users // BATCH
 
     def full_batches(self) -> Iterator[np.ndarray]:
-        """``[batch]`` int64 rows, shuffled anew each epoch, without end; an epoch's incomplete last batch is left out."""
+        """``[batch]`` int64 rows, shuffled anew each epoch, without end; an epoch's incomplete last
+        batch is left out.
+        """
         rng = np.random.default_rng(0)
         while True:
-            yield from rng.permutation(self.n_users)[: self.n_users // BATCH * BATCH].reshape(-1, BATCH)
+            yield from rng.permutation(self.n_users)[: self.n_users // BATCH * BATCH].reshape(
+                -1, BATCH
+            )
 
 
 def read_task() -> Task:
@@ -70,13 +76,19 @@ def read_task() -> Task:
     parser.add_argument("folder", type=Path, help="holds indptr.npy and indices.npy")
     parser.add_argument("round_users", type=int)
     args = parser.parse_args()
-    indptr, indices = (np.load(args.folder / f"{name}.npy", allow_pickle=False) for name in ("indptr", "indices"))
+    indptr, indices = (
+        np.load(args.folder / f"{name}.npy", allow_pickle=False) for name in ("indptr", "indices")
+    )
     ones = np.ones(len(indices), dtype=np.float32)
-    return Task(csr_matrix((ones, indices, indptr), shape=(len(indptr) - 1, int(indices.max()) + 1)), args.round_users)
+    return Task(
+        csr_matrix((ones, indices, indptr), shape=(len(indptr) - 1, int(indices.max()) + 1)),
+        args.round_users,
+    )
 
 
 def rounds(n_users: int, packages: Sequence[str]) -> Iterator[None]:
-    """Asks for a round of ``n_users`` users by yielding: once to warm up, then once for each line "go", measured.
+    """Asks for a round of ``n_users`` users by yielding: once to warm up, then once for each line
+    "go", measured.
 
     Args:
         n_users: Users of a round.
@@ -86,7 +98,13 @@ def rounds(n_users: int, packages: Sequence[str]) -> Iterator[None]:
     # "5" resets the high-water mark (proc(5)): from here on it is that of training.
     Path("/proc/self/clear_refs").write_text("5")
     yield
-    _answer({"ready": True, "packages": {name: version(name) for name in packages}, "loading_peak_mib": loading_peak_mib})
+    _answer(
+        {
+            "ready": True,
+            "packages": {name: version(name) for name in packages},
+            "loading_peak_mib": loading_peak_mib,
+        }
+    )
     for _ in sys.stdin:
         start = time.perf_counter()
         yield

@@ -1,6 +1,7 @@
 """Recommending by collaborative filtering with variational autoencoders.
 
-    read_log → prepare → Dataset → train → TrainedModel → evaluate, compare, analyze; .recommend, .similar_items
+    read_log → prepare → Dataset → train → TrainedModel → evaluate, compare, analyze; .recommend,
+    .similar_items
 
 Names are loaded when first used, so that what needs no torch does not wait for it.
 """
@@ -11,19 +12,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from coterie.collaboration.analyze import AnalysisOptions, Setting, analyze, load_settings
-    from coterie.collaboration.report import write_report
     from coterie.config import RunConfig, TrainingConfig
     from coterie.data.dataset import Dataset
     from coterie.data.prepare import prepare
     from coterie.data.read import read_log
     from coterie.data.rules import PrepareRules
-    from coterie.data.simulate import Service, simulate_dataset
     from coterie.data.split import Part
     from coterie.errors import CoterieError
     from coterie.evaluation.compare import compare, compare_runs
     from coterie.evaluation.evaluate import evaluate
     from coterie.export import export_onnx
+    from coterie.lab.collaboration.analyze import AnalysisOptions, Setting, analyze, load_settings
+    from coterie.lab.collaboration.report import write_report
     from coterie.models.ease import EaseConfig
     from coterie.models.fields import Choice, Range
     from coterie.models.ials import IalsConfig
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from coterie.recommend.engine import recommend_to_file
     from coterie.recommend.history_files import read_histories
     from coterie.recommend.similar import similar_items
+    from coterie.simulation.service import Service, simulate_dataset
     from coterie.stream.history_source import open_histories
     from coterie.stream.ray_engine import RayEngine
     from coterie.stream.to_folder import recommend_to_folder
@@ -45,19 +46,19 @@ if TYPE_CHECKING:
     from coterie.tuning.tune import tune
 
 _HOME = {
-    "AnalysisOptions": "collaboration.analyze",
-    "Setting": "collaboration.analyze",
-    "analyze": "collaboration.analyze",
-    "load_settings": "collaboration.analyze",
-    "write_report": "collaboration.report",
+    "AnalysisOptions": "lab.collaboration.analyze",
+    "Setting": "lab.collaboration.analyze",
+    "analyze": "lab.collaboration.analyze",
+    "load_settings": "lab.collaboration.analyze",
+    "write_report": "lab.collaboration.report",
     "RunConfig": "config",
     "TrainingConfig": "config",
     "Dataset": "data.dataset",
     "PrepareRules": "data.rules",
     "prepare": "data.prepare",
     "read_log": "data.read",
-    "Service": "data.simulate",
-    "simulate_dataset": "data.simulate",
+    "Service": "simulation.service",
+    "simulate_dataset": "simulation.service",
     "Part": "data.split",
     "CoterieError": "errors",
     "compare": "evaluation.compare",

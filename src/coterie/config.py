@@ -31,7 +31,9 @@ from coterie.models.recvae import RecVAEConfig
 NetworkConfig: TypeAlias = MultVAEConfig | MultDAEConfig | RecVAEConfig | LinearPathVAEConfig
 """Models that are trained in steps."""
 
-ClosedFormConfig: TypeAlias = EaseConfig | PopularityConfig | ItemKnnConfig | Rp3BetaConfig | SlimConfig | IalsConfig
+ClosedFormConfig: TypeAlias = (
+    EaseConfig | PopularityConfig | ItemKnnConfig | Rp3BetaConfig | SlimConfig | IalsConfig
+)
 """Models that are computed at once, some of them by a library."""
 
 ModelsConfig: TypeAlias = NetworkConfig | ClosedFormConfig
@@ -50,14 +52,38 @@ class TrainingConfig(ModelConfig):
     epochs: PositiveInt = Field(150, description="passes over the training users, at most")
     batch_size: PositiveInt = Field(200, description="users a step")
     learning_rate: float = Field(1e-3, gt=0, description="Adam's step size")
-    weight_decay: float = Field(0.0, ge=0, description="L2: adds weight_decay · w to the gradient of every weight matrix")
-    metric: Annotated[str, AfterValidator(_metric)] = Field("ndcg@100", description="validation metric that chooses the best epoch")
-    validate_every: PositiveInt = Field(1, description="epochs from one validation to the next; the last epoch is always validated")
-    patience: PositiveInt = Field(12, description="validations without a better value before stopping early")
-    chunk_items: int = Field(0, ge=0, description="items whose logits live at once; 0 = all, or 4096 where a batch's logits pass 1 GiB")
-    sampled_items: int = Field(0, ge=0, description="items drawn a step to estimate the soft-max's normalizer; 0 = all items, exact")
+    weight_decay: float = Field(
+        0.0, ge=0, description="L2: adds weight_decay · w to the gradient of every weight matrix"
+    )
+    metric: Annotated[str, AfterValidator(_metric)] = Field(
+        "ndcg@100", description="validation metric that chooses the best epoch"
+    )
+    validate_every: PositiveInt = Field(
+        1, description="epochs from one validation to the next; the last epoch is always validated"
+    )
+    patience: PositiveInt = Field(
+        12, description="validations without a better value before stopping early"
+    )
+    chunk_items: int = Field(
+        0,
+        ge=0,
+        description=(
+            "items whose logits live at once; 0 = all, or 4096 where a batch's logits pass 1 GiB"
+        ),
+    )
+    sampled_items: int = Field(
+        0,
+        ge=0,
+        description=(
+            "items drawn a step to estimate the soft-max's normalizer; 0 = all items, exact"
+        ),
+    )
     sparse_updates: bool = Field(
-        False, description="Adam moves only the rows of items that a batch meets (lazy Adam): for catalogues far larger than a batch"
+        False,
+        description=(
+            "Adam moves only the rows of items that a batch meets (lazy Adam): for catalogues far"
+            " larger than a batch"
+        ),
     )
     seed: int = Field(0, ge=0, description="of initial weights, order of users, masks and noise")
 
@@ -70,13 +96,19 @@ class TrainingConfig(ModelConfig):
     @model_validator(mode="after")
     def _no_decay_of_rows_not_met(self) -> Self:
         if self.sparse_updates and self.weight_decay:
-            raise ConfigError("weight_decay must be 0 with sparse_updates, which leave the rows not met alone; set one of them.")
+            raise ConfigError(
+                "weight_decay must be 0 with sparse_updates, which leave the rows not met alone;"
+                " set one of them."
+            )
         return self
 
     @model_validator(mode="after")
     def _no_chunks_of_a_sample(self) -> Self:
         if self.sampled_items and self.chunk_items:
-            raise ConfigError("chunk_items must be 0 with sampled_items, whose logits are never all computed; set one of them.")
+            raise ConfigError(
+                "chunk_items must be 0 with sampled_items, whose logits are never all computed; set"
+                " one of them."
+            )
         return self
 
 
@@ -84,12 +116,14 @@ class RunConfig(ModelConfig):
     """A model's configuration and its training's.
 
     Example:
-        >>> RunConfig.of({"model": {"name": "mult-vae", "pia": 0.3}, "training": {"seed": 1}}).model.pia
+        >>> RunConfig.of(
+        ...     {"model": {"name": "mult-vae", "pia": 0.3}, "training": {"seed": 1}}
+        ... ).model.pia
         0.3
         >>> RunConfig.of({"model": {"name": "mult-vae", "pai": 0.3}})
         Traceback (most recent call last):
         ...
-        coterie.errors.ConfigError: model.mult-vae.pai: Extra inputs are not permitted, found 0.3; see the field's description.
+        coterie.errors.ConfigError: model.mult-vae.pai: Extra inputs are not permitted...
     """
 
     model: Annotated[ModelsConfig, Field(discriminator="name")] = MultVAEConfig()
@@ -98,7 +132,10 @@ class RunConfig(ModelConfig):
     @model_validator(mode="after")
     def _no_idle_training(self) -> Self:
         if self.network_free() and "training" in self.model_fields_set:
-            raise ConfigError(f"[training] must be absent for {self.model.name}, which is not trained in steps; remove it.")
+            raise ConfigError(
+                f"[training] must be absent for {self.model.name}, which is not trained in steps;"
+                " remove it."
+            )
         return self
 
     @classmethod
@@ -135,19 +172,25 @@ class RunConfig(ModelConfig):
 
 
 def read_values(path: str | Path) -> dict[str, Any]:
-    """The nested mappings of a ``.toml`` or ``.json`` file, unchecked, for options to be laid over."""
+    """The nested mappings of a ``.toml`` or ``.json`` file, unchecked, for options to be laid
+    over.
+    """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
         values: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: must be a readable TOML or JSON file ({error}); check the path and the syntax.") from error
+        raise ConfigError(
+            f"{path}: must be a readable TOML or JSON file ({error}); check the path and the"
+            " syntax."
+        ) from error
     return values
 
 
 def explain(error: ValidationError) -> str:
     """What is wrong with a configuration, a line a field."""
     return "\n".join(
-        f"{'.'.join(map(str, fault['loc'])) or 'configuration'}: {fault['msg']}, found {fault['input']!r}; see the field's description."
+        f"{'.'.join(map(str, fault['loc'])) or 'configuration'}: {fault['msg']}, found"
+        f" {fault['input']!r}; see the field's description."
         for fault in error.errors()
     )

@@ -4,12 +4,12 @@
     ├── ConfigError        an option or configuration field that cannot be honoured
     ├── DataError          a log, data set or history that breaks its rules
     │   └── SourceError    … at a known file and, where there is one, line
-    ├── ArtifactError      a saved model, checkpoint or data set that is damaged or from another schema
-    ├── NumericalError     a value that stopped being finite
+    ├── ArtifactError      a saved model, checkpoint or data set that is damaged or from another
+    schema ├── NumericalError     a value that stopped being finite
     └── Interrupted        a stop that was asked for; what was done so far is on disk
 
-A message says what must hold, what was found and what to do. Each class carries the exit code of the
-command line, so that a script can tell a bad option from bad data.
+A message says what must hold, what was found and what to do. Each class carries the exit code of
+the command line, so that a script can tell a bad option from bad data.
 """
 
 from pathlib import Path

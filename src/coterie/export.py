@@ -1,12 +1,15 @@
-"""A trained model as an ONNX graph: served with ONNX Runtime and NumPy, without torch and without this package.
+"""A trained model as an ONNX graph: served with ONNX Runtime and NumPy, without torch and without
+this package.
 
-Apart from the artifact because it is for other programs: it leaves out what only Coterie reads, and goes one way.
+Apart from the artifact because it is for other programs: it leaves out what only Coterie reads, and
+goes one way.
 
-The graph is written node by node rather than traced from torch: a network here is a dozen nodes of the standard
-operator set, so that needs one small package, takes no seconds and follows no tracer's versions (decision 5).
+The graph is written node by node rather than traced from torch: a network here is a dozen nodes of
+the standard operator set, so that needs one small package, takes no seconds and follows no tracer's
+versions (decision 5).
 
-A history enters as row numbers, and the rows of the first layer are summed by a scan over the columns of the input:
-no history × catalogue matrix, and no batch × length × width one either.
+A history enters as row numbers, and the rows of the first layer are summed by a scan over the
+columns of the input: no history × catalogue matrix, and no batch × length × width one either.
 
 All that serving takes (pyarrow is one of several readers of Parquet)::
 
@@ -19,8 +22,12 @@ All that serving takes (pyarrow is one of several readers of Parquet)::
     ids, popularity = catalogue["item_id"].to_pylist(), catalogue["popularity"].to_numpy()
     row_of = {item_id: row for row, item_id in enumerate(ids)}
 
+
     def recommend(histories, k):
-        known = [sorted({row_of[item_id] for item_id in history if item_id in row_of}) for history in histories]
+        known = [
+            sorted({row_of[item_id] for item_id in history if item_id in row_of})
+            for history in histories
+        ]
         items = np.full((len(known), max(map(len, known))), -1)
         for line, rows in zip(items, known):
             line[: len(rows)] = rows
@@ -30,7 +37,8 @@ All that serving takes (pyarrow is one of several readers of Parquet)::
                 line[:] = popularity
             line[rows] = -np.inf
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return [[ids[row] for row in rows if line[row] > -np.inf] for rows, line in zip(best, scores)]
+        lists = zip(best, scores)
+        return [[ids[row] for row in rows if line[row] > -np.inf] for rows, line in lists]
 """
 
 from pathlib import Path
@@ -65,16 +73,18 @@ _WEIGHTS = "weights.bin"
 
 
 def export_onnx(model: TrainedModel, folder: str | Path) -> None:
-    """Writes the scorer as ``model.onnx``, with its catalogue beside it; an older export there is replaced.
+    """Writes the scorer as ``model.onnx``, with its catalogue beside it; an older export there is
+    replaced.
 
-    The folder holds ``model.onnx`` (the graph), ``weights.bin`` (its weights, as ONNX external data, so that no
-    size is too large), ``items.parquet`` (item_id, popularity and, where known, title, in the graph's order) and
-    ``manifest.json`` (checksums, and what the input must be).
+    The folder holds ``model.onnx`` (the graph), ``weights.bin`` (its weights, as ONNX external
+    data, so that no size is too large), ``items.parquet`` (item_id, popularity and, where known,
+    title, in the graph's order) and ``manifest.json`` (checksums, and what the input must be).
 
-    The graph has one input, ``items``, int64 ``[batch, length]``: the row numbers in ``items.parquet`` of what each
-    user has had, each at most once a row; any negative number is padding, anywhere in the row. A number beyond the
-    catalogue is refused by the runtime. It has one output, ``scores``, float32 ``[batch, n_items]``: what
-    `TrainedModel.score` gives, within float32 rounding. A row of nothing but padding has finite scores;
+    The graph has one input, ``items``, int64 ``[batch, length]``: the row numbers in
+    ``items.parquet`` of what each user has had, each at most once a row; any negative number is
+    padding, anywhere in the row. A number beyond the catalogue is refused by the runtime. It has
+    one output, ``scores``, float32 ``[batch, n_items]``: what `TrainedModel.score` gives, within
+    float32 rounding. A row of nothing but padding has finite scores;
     `coterie.recommend.engine.recommend` ranks by popularity there, and a server should do so, too.
 
     Args:
@@ -82,7 +92,8 @@ def export_onnx(model: TrainedModel, folder: str | Path) -> None:
         folder: Where the export goes.
 
     Raises:
-        ConfigError: if the package onnx is missing, the model is another one, or ``folder`` holds something else.
+        ConfigError: if the package onnx is missing, the model is another one, or ``folder`` holds
+            something else.
 
     Example:
         >>> import tempfile
@@ -104,12 +115,19 @@ def export_onnx(model: TrainedModel, folder: str | Path) -> None:
             _add_scores(graph, model.network)
         onnx.save_model(graph.model(model.n_items), aside / "model.onnx")
         onnx.checker.check_model(str(aside / "model.onnx"), full_check=True)
-        columns = {"item_id": model.items.values, "popularity": pa.array(model.popularity, pa.int64())}
+        columns = {
+            "item_id": model.items.values,
+            "popularity": pa.array(model.popularity, pa.int64()),
+        }
         if model.titles is not None:
             columns["title"] = pa.array(model.titles, pa.string())
         pq.write_table(pa.table(columns), aside / "items.parquet")
         written_by = {"coterie": coterie.__version__, "onnx": onnx.__version__}
-        fields = {"config": model.config.as_json(), "provenance": dict(model.provenance), "written_by": written_by}
+        fields = {
+            "config": model.config.as_json(),
+            "provenance": dict(model.provenance),
+            "written_by": written_by,
+        }
         write_manifest(aside, SCHEMA, graph=_convention(model.n_items), **fields)
 
 
@@ -117,7 +135,9 @@ def _library() -> ModuleType:
     try:
         import onnx  # noqa: PLC0415
     except ImportError as error:
-        raise ConfigError("exporting needs the package onnx; pip install 'coterie[onnx]'.") from error
+        raise ConfigError(
+            "exporting needs the package onnx; pip install 'coterie[onnx]'."
+        ) from error
     return onnx
 
 
@@ -128,20 +148,28 @@ def _convention(n_items: int) -> dict[str, Any]:
             "name": "items",
             "type": "int64",
             "shape": ["batch", "length"],
-            "meaning": "row numbers of items.parquet, from 0, each at most once a row; negative numbers are padding",
+            "meaning": (
+                "row numbers of items.parquet, from 0, each at most once a row; negative numbers"
+                " are padding"
+            ),
         },
         "output": {
             "name": "scores",
             "type": "float32",
             "shape": ["batch", n_items],
-            "meaning": "column i scores row i of items.parquet, higher is better, items of the history included",
+            "meaning": (
+                "column i scores row i of items.parquet, higher is better, items of the history"
+                " included"
+            ),
         },
         "opset": _OPSET,
     }
 
 
 class _Graph:
-    """An ONNX graph under construction: nodes in order, small constants inside, weights in a file beside it."""
+    """An ONNX graph under construction: nodes in order, small constants inside, weights in a file
+    beside it.
+    """
 
     def __init__(self, onnx: ModuleType, weights: BinaryIO) -> None:
         self.types = onnx.TensorProto
@@ -159,13 +187,19 @@ class _Graph:
         shape = (rows + sum(len(part) for part in parts[1:]), *rest)
         tensor = self.types(name=self._name(), data_type=self.types.FLOAT, dims=shape)
         tensor.data_location = self.types.EXTERNAL
-        for key, value in {"location": _WEIGHTS, "offset": start, "length": self._weights.tell() - start}.items():
+        for key, value in {
+            "location": _WEIGHTS,
+            "offset": start,
+            "length": self._weights.tell() - start,
+        }.items():
             tensor.external_data.add(key=key, value=str(value))
         return self._add_constant(tensor)
 
     def constant(self, value: Any, dtype: type = np.int64) -> str:
         """A small constant, kept in the graph."""
-        return self._add_constant(self._onnx.numpy_helper.from_array(np.array(value, dtype), self._name()))
+        return self._add_constant(
+            self._onnx.numpy_helper.from_array(np.array(value, dtype), self._name())
+        )
 
     def node(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         """Adds a node and returns its output's name."""
@@ -174,15 +208,30 @@ class _Graph:
         return output
 
     def sum_rows(self, weight: str, rows: str, zeros: str, **output: str) -> str:
-        """``[batch, dim]``: for each row of ``rows`` ([batch, length]) the sum of the rows of ``weight`` it names.
+        """``[batch, dim]``: for each row of ``rows`` ([batch, length]) the sum of the rows of
+        ``weight`` it names.
 
-        A scan over the columns: a gather at once would hold batch × length × dim numbers, gigabytes for EASE.
+        A scan over the columns: a gather at once would hold batch × length × dim numbers, gigabytes
+        for EASE.
         """
         helper, types = self._onnx.helper, self.types
-        nodes = [helper.make_node("Gather", [weight, "row"], ["gathered"]), helper.make_node("Add", ["sum", "gathered"], ["next_sum"])]
-        inputs = [helper.make_tensor_value_info("sum", types.FLOAT, None), helper.make_tensor_value_info("row", types.INT64, None)]
-        body = helper.make_graph(nodes, "add_one_item", inputs, [helper.make_tensor_value_info("next_sum", types.FLOAT, None)])
-        return self.node("Scan", zeros, rows, body=body, num_scan_inputs=1, scan_input_axes=[1], **output)
+        nodes = [
+            helper.make_node("Gather", [weight, "row"], ["gathered"]),
+            helper.make_node("Add", ["sum", "gathered"], ["next_sum"]),
+        ]
+        inputs = [
+            helper.make_tensor_value_info("sum", types.FLOAT, None),
+            helper.make_tensor_value_info("row", types.INT64, None),
+        ]
+        body = helper.make_graph(
+            nodes,
+            "add_one_item",
+            inputs,
+            [helper.make_tensor_value_info("next_sum", types.FLOAT, None)],
+        )
+        return self.node(
+            "Scan", zeros, rows, body=body, num_scan_inputs=1, scan_input_axes=[1], **output
+        )
 
     def model(self, n_items: int) -> Any:
         """The whole, from ``items`` to ``scores``."""
@@ -191,7 +240,9 @@ class _Graph:
         scores = helper.make_tensor_value_info("scores", types.FLOAT, ["batch", n_items])
         graph = helper.make_graph(self._nodes, "scorer", [items], [scores], self._constants)
         opset = helper.make_opsetid("", _OPSET)
-        return helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="coterie")
+        return helper.make_model(
+            graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="coterie"
+        )
 
     def _name(self) -> str:
         return f"v{len(self._nodes) + len(self._constants)}"
@@ -203,42 +254,63 @@ class _Graph:
 
 def _add_scores(graph: _Graph, network: Network) -> None:
     if isinstance(network, Popularity):
-        graph.node("Expand", graph.weight(network.counts), _block_shape(graph, network.n_items), output="scores")
+        graph.node(
+            "Expand",
+            graph.weight(network.counts),
+            _block_shape(graph, network.n_items),
+            output="scores",
+        )
     elif isinstance(network, Ease):
         _history_sum(graph, network.weight, output="scores")
     elif isinstance(network, LinearPathVAE) and isinstance(network.path, Ease):
         logits = _decode(graph, network, _mean(graph, _tanh_encoder(graph, network)))
-        linear = graph.node("Mul", _history_sum(graph, network.path.weight), graph.constant(network.path_weight, np.float32))
+        linear = graph.node(
+            "Mul",
+            _history_sum(graph, network.path.weight),
+            graph.constant(network.path_weight, np.float32),
+        )
         graph.node("Add", logits, linear, output="scores")
     elif isinstance(network, MultVAE) and not isinstance(network, LinearPathVAE):
         _decode(graph, network, _mean(graph, _tanh_encoder(graph, network)), output="scores")
     elif isinstance(network, MultDAE):
-        _decode(graph, network, graph.node("Tanh", _tanh_encoder(graph, network)[0]), output="scores")
+        _decode(
+            graph, network, graph.node("Tanh", _tanh_encoder(graph, network)[0]), output="scores"
+        )
     elif isinstance(network, RecVAE):
-        _linear(graph, _mean(graph, _dense_encoder(graph, network)), network.output, output="scores")
+        _linear(
+            graph, _mean(graph, _dense_encoder(graph, network)), network.output, output="scores"
+        )
     elif isinstance(network, ItemItem | Ials | LinearPathVAE):
         raise ConfigError(
-            f"only the autoencoders (a linear path being ease), ease and popularity can be exported, ONNX has no sparse matrix and solves "
-            f"no equations, found {type(network).__name__}; export one of those, or serve with Coterie."
+            "only the autoencoders (a linear path being ease), ease and popularity can be"
+            " exported, ONNX has no sparse matrix and solves no equations, found"
+            f" {type(network).__name__}; export one of those, or serve with Coterie."
         )
     else:
-        raise ConfigError(f"only networks of this library can be exported, found {type(network).__name__}; export what it is made of.")
+        raise ConfigError(
+            f"only networks of this library can be exported, found {type(network).__name__}; export"
+            " what it is made of."
+        )
 
 
 def _block_shape(graph: _Graph, width: int) -> str:
     """The shape [batch, width]."""
-    return graph.node("Concat", graph.node("Shape", "items", start=0, end=1), graph.constant([width]), axis=0)
+    return graph.node(
+        "Concat", graph.node("Shape", "items", start=0, end=1), graph.constant([width]), axis=0
+    )
 
 
 def _history_sum(graph: _Graph, weight: Tensor, **output: str) -> str:
     """``[batch, dim]``: the rows of ``weight`` summed over each history.
 
-    A row of zeros goes before the first, and padding names it. An item beyond the catalogue is then beyond the
-    table, too, which the runtime refuses; with the zeros last it would be taken for padding.
+    A row of zeros goes before the first, and padding names it. An item beyond the catalogue is then
+    beyond the table, too, which the runtime refuses; with the zeros last it would be taken for
+    padding.
     """
     table = graph.weight(weight.new_zeros(1, weight.shape[1]), weight)
     rows = graph.node("Add", graph.node("Max", "items", graph.constant(-1)), graph.constant(1))
-    # One more column of padding: ONNX Runtime (1.31) ends the process when a scan has nothing to go over.
+    # One more column of padding: ONNX Runtime (1.31) ends the process when a scan has nothing to go
+    # over.
     rows = graph.node("Pad", rows, graph.constant([0, 0, 0, 1]))
     zeros = graph.node("ConstantOfShape", _block_shape(graph, weight.shape[1]))
     return graph.sum_rows(table, rows, zeros, **output)
@@ -246,7 +318,9 @@ def _history_sum(graph: _Graph, weight: Tensor, **output: str) -> str:
 
 def _first_layer(graph: _Graph, network: Autoencoder) -> str:
     """What the first layer gives for clean histories."""
-    given = graph.node("Cast", graph.node("GreaterOrEqual", "items", graph.constant(0)), to=graph.types.FLOAT)
+    given = graph.node(
+        "Cast", graph.node("GreaterOrEqual", "items", graph.constant(0)), to=graph.types.FLOAT
+    )
     counts = graph.node("ReduceSum", given, graph.constant([1]), keepdims=1)
     norm = graph.node("Sqrt", graph.node("Max", counts, graph.constant(1, np.float32)))
     mean = graph.node("Div", _history_sum(graph, network.input.weight), norm)

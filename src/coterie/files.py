@@ -1,7 +1,7 @@
 """Files written whole or not at all, and the checksums that tell whether they still are.
 
-Apart from the rooms because data sets, artifacts, checkpoints and reports all publish by the same rule:
-write aside, flush to the disk, then rename.
+Apart from the rooms because data sets, artifacts, checkpoints and reports all publish by the same
+rule: write aside, flush to the disk, then rename.
 """
 
 import hashlib
@@ -24,7 +24,8 @@ def publish_file(path: str | Path, aside_folder: str | Path | None = None) -> It
 
     Args:
         path: Where the file will be.
-        aside_folder: Where it is written first, on the same disk, for one that can be cleared after a kill; beside ``path`` if None.
+        aside_folder: Where it is written first, on the same disk, for one that can be cleared after
+            a kill; beside ``path`` if None.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -37,7 +38,8 @@ def publish_file(path: str | Path, aside_folder: str | Path | None = None) -> It
     aside_folder = path.parent if aside_folder is None else Path(aside_folder)
     for folder in (path.parent, aside_folder):
         folder.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: writers choose a format or a compression by it. Random, as machines may share a disk.
+    # The suffix stays last: writers choose a format or a compression by it. Random, as machines may
+    # share a disk.
     aside = aside_folder / f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}"
     try:
         yield aside
@@ -49,13 +51,16 @@ def publish_file(path: str | Path, aside_folder: str | Path | None = None) -> It
 
 @contextmanager
 def publish_folder(path: str | Path, kind: str = "manifest.json") -> Iterator[Path]:
-    """Yields an empty folder to fill; on success it takes the place of ``path``, on failure nothing remains.
+    """Yields an empty folder to fill; on success it takes the place of ``path``, on failure nothing
+    remains.
 
-    A folder cannot be replaced in one rename, so an older one is moved aside first and removed last.
+    A folder cannot be replaced in one rename, so an older one is moved aside first and removed
+    last.
 
     Args:
         path: Where the folder will be.
-        kind: A file that an older folder of the same kind has; any other folder with something in it is not ours to replace.
+        kind: A file that an older folder of the same kind has; any other folder with something in
+            it is not ours to replace.
 
     Raises:
         ConfigError: if ``path`` is a file, or a folder that holds something else.
@@ -88,7 +93,8 @@ def check_replaceable(path: Path, kind: str) -> None:
         raise ConfigError(f"{path}: must be a folder or new, found a file; choose another name.")
     if any(path.iterdir()) and not (path / kind).exists():
         raise ConfigError(
-            f"{path}: only an empty folder or an older result (with {kind}) is replaced, found other files; choose another folder."
+            f"{path}: only an empty folder or an older result (with {kind}) is replaced, found"
+            " other files; choose another folder."
         )
 
 
@@ -107,38 +113,58 @@ def sha256(path: str | Path) -> str:
 def write_json(path: str | Path, value: Any) -> None:
     """Writes ``value`` as indented JSON with sorted keys, whole or not at all."""
     with publish_file(path) as aside:
-        aside.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        aside.write_text(
+            json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n",
+            encoding="utf-8",
+        )
 
 
 def read_manifest(folder: Path, schema: str) -> dict[str, Any]:
     """Reads ``manifest.json`` of a published folder and checks its schema and every file it lists.
 
     Raises:
-        ArtifactError: if the manifest is missing or unreadable, names another schema, or a listed file is
-            missing or differs from its checksum.
+        ArtifactError: if the manifest is missing or unreadable, names another schema, or a listed
+            file is missing or differs from its checksum.
     """
     path = folder / "manifest.json"
     if not path.is_file():
-        raise ArtifactError(f"{folder}: a {schema} folder must hold manifest.json, none was found; check the path or make it anew.")
+        raise ArtifactError(
+            f"{folder}: a {schema} folder must hold manifest.json, none was found; check the path"
+            " or make it anew."
+        )
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found, files = manifest["schema"], dict(manifest["files"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: must be JSON with 'schema' and 'files' ({error}); make the folder anew.") from error
+        raise ArtifactError(
+            f"{path}: must be JSON with 'schema' and 'files' ({error}); make the folder anew."
+        ) from error
     if found != schema:
-        raise ArtifactError(f"{path}: schema must be {schema!r}, found {found!r}; use the Coterie version that wrote it.")
+        raise ArtifactError(
+            f"{path}: schema must be {schema!r}, found {found!r}; use the Coterie version that"
+            " wrote it."
+        )
     if not files:
-        raise ArtifactError(f"{path}: must hold the checksum of every file, found none; make the folder anew.")
+        raise ArtifactError(
+            f"{path}: must hold the checksum of every file, found none; make the folder anew."
+        )
     for name, checksum in files.items():
         file = folder / name
         if not file.is_file():
-            raise ArtifactError(f"{file}: listed in manifest.json but missing; restore it or make the folder anew.")
+            raise ArtifactError(
+                f"{file}: listed in manifest.json but missing; restore it or make the folder anew."
+            )
         if sha256(file) != checksum:
-            raise ArtifactError(f"{file}: its bytes differ from the checksum in manifest.json; restore it or make the folder anew.")
+            raise ArtifactError(
+                f"{file}: its bytes differ from the checksum in manifest.json; restore it or make"
+                " the folder anew."
+            )
     return manifest
 
 
 def write_manifest(folder: Path, schema: str, **fields: Any) -> None:
     """Writes ``manifest.json`` with the checksum of every file already in ``folder``."""
-    files = {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.name != "manifest.json"}
+    files = {
+        file.name: sha256(file) for file in sorted(folder.iterdir()) if file.name != "manifest.json"
+    }
     write_json(folder / "manifest.json", {"schema": schema, "files": files, **fields})

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 
-def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool] | None = None) -> str:
+def plain_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool] | None = None
+) -> str:
     """Aligns cells in columns two spaces apart.
 
     Args:
@@ -12,7 +14,11 @@ def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Seq
         right: Which columns to align to the right, as numbers are; none by default.
 
     Example:
-        >>> print(plain_table(["item", "score"], [["blue", "12.5"], ["red", "3.0"]], right=[False, True]))
+        >>> print(
+        ...     plain_table(
+        ...         ["item", "score"], [["blue", "12.5"], ["red", "3.0"]], right=[False, True]
+        ...     )
+        ... )
         item  score
         blue   12.5
         red     3.0
@@ -20,7 +26,10 @@ def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Seq
     right = right or [False] * len(header)
     widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
     lines = (
-        "  ".join(cell.rjust(width) if flush else cell.ljust(width) for cell, width, flush in zip(row, widths, right, strict=True))
+        "  ".join(
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(row, widths, right, strict=True)
+        )
         for row in (header, *rows)
     )
     return "\n".join(line.rstrip() for line in lines)

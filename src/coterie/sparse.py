@@ -1,7 +1,7 @@
 """Sparse rows on a device, and their product with a matrix: how histories reach a network.
 
-Apart from models/ and objectives/ because both read it: a batch of histories is never a batch × items
-matrix, only the positions of its ones.
+Apart from models/ and objectives/ because both read it: a batch of histories is never a batch ×
+items matrix, only the positions of its ones.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,8 @@ class SparseRows:
         indices: ``[n_ones]`` int64 column of each one, row after row.
         offsets: ``[n_rows + 1]`` int64 where each row starts and the last ends.
         n_items: Number of columns.
-        values: ``[n_ones]`` float32 weights that go along with the ones, where something asks for them; None = none.
+        values: ``[n_ones]`` float32 weights that go along with the ones, where something asks for
+            them; None = none.
 
     Example:
         >>> rows = SparseRows.from_csr(csr_array(np.array([[1, 0, 1], [0, 0, 0]])))
@@ -40,7 +41,9 @@ class SparseRows:
     def from_csr(cls, matrix: csr_array, device: torch.device | str = "cpu") -> "SparseRows":
         """Moves the pattern of a SciPy CSR to ``device``; its values are not read."""
         indices = torch.from_numpy(matrix.indices.astype(np.int64)).to(device)
-        return cls(indices, torch.from_numpy(matrix.indptr.astype(np.int64)).to(device), matrix.shape[1])
+        return cls(
+            indices, torch.from_numpy(matrix.indptr.astype(np.int64)).to(device), matrix.shape[1]
+        )
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -62,15 +65,24 @@ class SparseRows:
         n_ones = int(offsets[-1])
         shift = torch.repeat_interleave(starts - offsets[:-1], counts, output_size=n_ones)
         ones = shift + torch.arange(n_ones, device=shift.device)
-        return SparseRows(self.indices[ones], offsets, self.n_items, None if self.values is None else self.values[ones])
+        return SparseRows(
+            self.indices[ones],
+            offsets,
+            self.n_items,
+            None if self.values is None else self.values[ones],
+        )
 
     def compact(self) -> tuple["SparseRows", Tensor]:
-        """The same rows over their own columns alone: renumbered from 0, and the ``[n_columns]`` columns themselves, ascending."""
+        """The same rows over their own columns alone: renumbered from 0, and the ``[n_columns]``
+        columns themselves, ascending.
+        """
         columns, place = torch.unique(self.indices, return_inverse=True)
         return SparseRows(place, self.offsets, len(columns), self.values), columns
 
     def columns(self, start: int, stop: int) -> "SparseRows":
-        """The same rows over the columns from ``start`` to before ``stop`` alone, which are numbered anew from 0."""
+        """The same rows over the columns from ``start`` to before ``stop`` alone, which are
+        numbered anew from 0.
+        """
         if (start, stop) == (0, self.n_items):
             return self
         part = self.where((self.indices >= start) & (self.indices < stop))
@@ -84,10 +96,11 @@ class SparseRows:
 
 
 def gather_sum(rows: SparseRows, weight: Tensor, values: Tensor | None = None) -> Tensor:
-    """The product of binary rows with a matrix, by gathering: row u is the sum of ``weight`` over u's ones.
+    """The product of binary rows with a matrix, by gathering: row u is the sum of ``weight`` over
+    u's ones.
 
-    Neither direction makes a batch × items matrix. The gradient is the same gather with the pattern transposed,
-    so each of its rows is summed in one order: equal inputs give equal bits on the CPU.
+    Neither direction makes a batch × items matrix. The gradient is the same gather with the pattern
+    transposed, so each of its rows is summed in one order: equal inputs give equal bits on the CPU.
 
     Args:
         rows: ``[n_rows, n_items]`` binary.
@@ -108,7 +121,9 @@ def gather_sum(rows: SparseRows, weight: Tensor, values: Tensor | None = None) -
 
 class _GatherSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, indices: Tensor, offsets: Tensor, values: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, weight: Tensor, indices: Tensor, offsets: Tensor, values: Tensor | None
+    ) -> Tensor:
         ctx.save_for_backward(indices, offsets, values)
         ctx.n_items = len(weight)
         return _embedding_bag(indices, weight, offsets, values)
@@ -121,8 +136,22 @@ class _GatherSum(torch.autograd.Function):
         order = torch.argsort(indices, stable=True)
         ends = torch.bincount(indices, minlength=ctx.n_items).cumsum(0)
         item_offsets = torch.cat([ends.new_zeros(1), ends])
-        return _embedding_bag(row[order], grad.contiguous(), item_offsets, None if values is None else values[order]), None, None, None
+        return (
+            _embedding_bag(
+                row[order],
+                grad.contiguous(),
+                item_offsets,
+                None if values is None else values[order],
+            ),
+            None,
+            None,
+            None,
+        )
 
 
-def _embedding_bag(indices: Tensor, weight: Tensor, offsets: Tensor, values: Tensor | None) -> Tensor:
-    return functional.embedding_bag(indices, weight, offsets, mode="sum", per_sample_weights=values, include_last_offset=True)
+def _embedding_bag(
+    indices: Tensor, weight: Tensor, offsets: Tensor, values: Tensor | None
+) -> Tensor:
+    return functional.embedding_bag(
+        indices, weight, offsets, mode="sum", per_sample_weights=values, include_last_offset=True
+    )

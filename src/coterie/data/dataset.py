@@ -1,8 +1,8 @@
 """The data set: interactions, vocabularies, titles and split, in memory and as a folder on disk.
 
 On disk it is four plain files: ``interactions.safetensors`` (CSR and parts), ``users.parquet``,
-``items.parquet`` (ids and titles) and ``manifest.json`` (sources, rules, counts, checksums). The same
-input, rules and seed give the same bytes, so the fingerprint of a data set identifies it.
+``items.parquet`` (ids and titles) and ``manifest.json`` (sources, rules, counts, checksums). The
+same input, rules and seed give the same bytes, so the fingerprint of a data set identifies it.
 """
 
 import hashlib
@@ -52,18 +52,37 @@ class Interactions:
 
     def __post_init__(self) -> None:
         n = len(self.indices)
-        if self.indptr.shape != (len(self.users) + 1,) or self.indptr[0] != 0 or self.indptr[-1] != n or (np.diff(self.indptr) < 0).any():
-            raise DataError(f"indptr must rise from 0 to {n} in {len(self.users) + 1} steps, found shape {self.indptr.shape}.")
+        if (
+            self.indptr.shape != (len(self.users) + 1,)
+            or self.indptr[0] != 0
+            or self.indptr[-1] != n
+            or (np.diff(self.indptr) < 0).any()
+        ):
+            raise DataError(
+                f"indptr must rise from 0 to {n} in {len(self.users) + 1} steps, found shape"
+                f" {self.indptr.shape}."
+            )
         if n and not (int(self.indices.min()) >= 0 and int(self.indices.max()) < len(self.items)):
-            raise DataError(f"item indices must be in [0, {len(self.items)}), found {self.indices.min()} to {self.indices.max()}.")
+            raise DataError(
+                f"item indices must be in [0, {len(self.items)}), found {self.indices.min()} to"
+                f" {self.indices.max()}."
+            )
         rises = np.diff(self.indices.astype(np.int64)) > 0
         if not rises[_inside_rows(self.indptr, n)].all():
-            raise DataError("item indices must ascend within every row, each once; merge repeated interactions first.")
+            raise DataError(
+                "item indices must ascend within every row, each once; merge repeated interactions"
+                " first."
+            )
         for name, array in (("timestamps", self.timestamps), ("counts", self.counts)):
             if array is not None and array.shape != (n,):
-                raise DataError(f"{name} must have one entry an interaction ({n}), found shape {array.shape}.")
+                raise DataError(
+                    f"{name} must have one entry an interaction ({n}), found shape {array.shape}."
+                )
         if self.counts is not None and (self.counts < 1).any():
-            raise DataError(f"counts must be at least 1, found {self.counts.min()}; leave out what was not seen.")
+            raise DataError(
+                f"counts must be at least 1, found {self.counts.min()}; leave out what was not"
+                " seen."
+            )
 
     @property
     def n_users(self) -> int:
@@ -96,7 +115,7 @@ class Dataset:
         folder: Where it was loaded from, if it was.
 
     Example:
-        >>> from coterie.data.simulate import simulate_dataset
+        >>> from coterie.simulation.service import simulate_dataset
         >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
         >>> data.train.shape == (220, data.n_items)
         True
@@ -111,7 +130,9 @@ class Dataset:
     def __post_init__(self) -> None:
         check_split(self.split, self.interactions.indptr)
         if self.titles is not None and len(self.titles) != self.n_items:
-            raise DataError(f"titles must have one entry an item ({self.n_items}), found {len(self.titles)}.")
+            raise DataError(
+                f"titles must have one entry an item ({self.n_items}), found {len(self.titles)}."
+            )
 
     @property
     def users(self) -> IdMap:
@@ -142,18 +163,24 @@ class Dataset:
 
     @property
     def train_timestamps(self) -> np.ndarray | None:
-        """``[n_train_interactions]`` int64 seconds since 1970 of the interactions of `train`, in its order, where the source has them."""
+        """``[n_train_interactions]`` int64 seconds since 1970 of the interactions of `train`, in
+        its order, where the source has them.
+        """
         return self._of_training(self.interactions.timestamps)
 
     @property
     def train_counts(self) -> np.ndarray | None:
-        """``[n_train_interactions]`` int64, how often each interaction of `train` was seen, in its order; None if each was once."""
+        """``[n_train_interactions]`` int64, how often each interaction of `train` was seen, in its
+        order; None if each was once.
+        """
         return self._of_training(self.interactions.counts)
 
     def _of_training(self, column: np.ndarray | None) -> np.ndarray | None:
         if column is None:
             return None
-        of_train_user = np.repeat(self.split.user_part == Part.TRAIN, np.diff(self.interactions.indptr))
+        of_train_user = np.repeat(
+            self.split.user_part == Part.TRAIN, np.diff(self.interactions.indptr)
+        )
         kept: np.ndarray = column[of_train_user & (self.split.interaction_part == Part.TRAIN)]
         return kept
 
@@ -163,7 +190,8 @@ class Dataset:
         return cases_of(part, x.indptr, x.indices, x.n_items, self.split)
 
     def without_validation(self) -> "Dataset":
-        """The same with everything that was for validation in training: for the last training, after all is chosen.
+        """The same with everything that was for validation in training: for the last training,
+        after all is chosen.
 
         Test users and what is hidden of them stay. Nothing is left to validate on.
         """
@@ -175,7 +203,9 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex SHA-256 over ids, interactions and split: two data sets with the same one train the same model."""
+        """Hex SHA-256 over ids, interactions and split: two data sets with the same one train the
+        same model.
+        """
         digest = hashlib.sha256()
         for ids in (self.users, self.items):
             digest.update(str(ids.values.type).encode())
@@ -223,9 +253,27 @@ class Dataset:
             users = pq.read_table(folder / "users.parquet")
             items = pq.read_table(folder / "items.parquet")
             ids = IdMap.of(users["user_id"]), IdMap.of(items["item_id"])
-            interactions = Interactions(*ids, arrays["indptr"], arrays["indices"], arrays.get("timestamps"), arrays.get("counts"))
+            interactions = Interactions(
+                *ids,
+                arrays["indptr"],
+                arrays["indices"],
+                arrays.get("timestamps"),
+                arrays.get("counts"),
+            )
             titles = tuple(items["title"].to_pylist()) if "title" in items.column_names else None
-            provenance = {key: value for key, value in manifest.items() if key not in ("schema", "files", "fingerprint")}
-            return cls(interactions, Split(arrays["user_part"], arrays["interaction_part"]), titles, provenance, folder.resolve())
+            provenance = {
+                key: value
+                for key, value in manifest.items()
+                if key not in ("schema", "files", "fingerprint")
+            }
+            return cls(
+                interactions,
+                Split(arrays["user_part"], arrays["interaction_part"]),
+                titles,
+                provenance,
+                folder.resolve(),
+            )
         except (KeyError, OSError, SafetensorError, pa.ArrowException, DataError) as error:
-            raise ArtifactError(f"{folder}: not a whole data set ({error}); prepare it anew.") from error
+            raise ArtifactError(
+                f"{folder}: not a whole data set ({error}); prepare it anew."
+            ) from error

@@ -1,7 +1,9 @@
-"""Delimited text into the log, through DuckDB's parallel CSV reader, with every fault named by its line.
+"""Delimited text into the log, through DuckDB's parallel CSV reader, with every fault named by its
+line.
 
-DuckDB casts generously (``1.5`` to the integer 2, ``0x1`` to 1) and drops bad lines when asked to note them.
-So every field is read as text and cast here by stricter rules, and any line noted as bad is an error.
+DuckDB casts generously (``1.5`` to the integer 2, ``0x1`` to 1) and drops bad lines when asked to
+note them. So every field is read as text and cast here by stricter rules, and any line noted as bad
+is an error.
 """
 
 from collections.abc import Sequence
@@ -46,7 +48,9 @@ class Layout:
     bounds: tuple[float, float] = (0.0, 1e9)
 
 
-def load_delimited(log: InteractionLog, path: str, layout: Layout, *, drop_missing_ids: bool = False) -> None:
+def load_delimited(
+    log: InteractionLog, path: str, layout: Layout, *, drop_missing_ids: bool = False
+) -> None:
     """Appends a delimited file to the log.
 
     Args:
@@ -67,7 +71,9 @@ def load_delimited(log: InteractionLog, path: str, layout: Layout, *, drop_missi
     except UNREADABLE as error:
         first = str(error).splitlines()[0]
         raise SourceError(
-            f"the file must be whole, with lines that all end alike, found: {first}; fetch or write it again.", path
+            f"the file must be whole, with lines that all end alike, found: {first}; fetch or write"
+            " it again.",
+            path,
         ) from error
     refuse_rejects(log, path, layout.quote)
     rules = row_rules(layout.bounds, layout.rating, layout.timestamp, ids=not drop_missing_ids)
@@ -81,8 +87,9 @@ def load_delimited(log: InteractionLog, path: str, layout: Layout, *, drop_missi
 def _scan(path: str, layout: Layout) -> str:
     columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in layout.names)
     return (
-        f"read_csv({literal(path)}, columns = {{{columns}}}, delim = {literal(layout.delimiter)}, quote = {literal(layout.quote)}, "
-        f"escape = {literal(layout.quote)}, header = {layout.header}, auto_detect = false, store_rejects = true, rejects_limit = 1000)"
+        f"read_csv({literal(path)}, columns = {{{columns}}}, delim = {literal(layout.delimiter)},"
+        f" quote = {literal(layout.quote)}, escape = {literal(layout.quote)}, header ="
+        f" {layout.header}, auto_detect = false, store_rejects = true, rejects_limit = 1000)"
     )
 
 
@@ -109,12 +116,21 @@ def literal(text: str) -> str:
 
 
 def seconds(text: str) -> str:
-    """SQL for seconds since 1970 of a text that holds them, or an ISO date or time (UTC unless it says otherwise)."""
-    return f"coalesce(TRY_CAST({text} AS BIGINT), CAST(floor(epoch(TRY_CAST({text} AS TIMESTAMPTZ))) AS BIGINT))"
+    """SQL for seconds since 1970 of a text that holds them, or an ISO date or time (UTC unless it
+    says otherwise).
+    """
+    return (
+        f"coalesce(TRY_CAST({text} AS BIGINT), CAST(floor(epoch(TRY_CAST({text} AS TIMESTAMPTZ)))"
+        " AS BIGINT))"
+    )
 
 
-def row_rules(bounds: tuple[float, float], rating: str | None, timestamp: str | None, *, ids: bool) -> list[tuple[str, str]]:
-    """What must hold in every row of the log: pairs of an SQL condition that breaks the rule, and the rule in words."""
+def row_rules(
+    bounds: tuple[float, float], rating: str | None, timestamp: str | None, *, ids: bool
+) -> list[tuple[str, str]]:
+    """What must hold in every row of the log: pairs of an SQL condition that breaks the rule, and
+    the rule in words.
+    """
     low, high = bounds
     rules = []
     if ids:
@@ -128,7 +144,15 @@ def row_rules(bounds: tuple[float, float], rating: str | None, timestamp: str | 
         rules.append((broken, f"{rating!r} must be a number from {low:g} to {high:g}"))
     if timestamp:
         broken = f"coalesce(NOT (timestamp BETWEEN 0 AND {LAST_SECOND}), true)"
-        rules.append((broken, f"{timestamp!r} must be seconds since 1970 (up to {LAST_SECOND}) or an ISO date or time"))
+        rules.append(
+            (
+                broken,
+                (
+                    f"{timestamp!r} must be seconds since 1970 (up to {LAST_SECOND}) or an ISO date"
+                    " or time"
+                ),
+            )
+        )
     return rules
 
 
@@ -136,30 +160,43 @@ def first_fault(log: InteractionLog, rules: Sequence[tuple[str, str]]) -> tuple[
     """The 0-based row of the first broken rule, and the rule in words; None if all hold."""
     if not rules:
         return None
-    firsts = log.one("SELECT " + ", ".join(f"min(rowid) FILTER ({broken})" for broken, _ in rules) + " FROM log")
-    faults = [(row, words) for row, (_, words) in zip(firsts, rules, strict=True) if row is not None]
+    firsts = log.one(
+        "SELECT " + ", ".join(f"min(rowid) FILTER ({broken})" for broken, _ in rules) + " FROM log"
+    )
+    faults = [
+        (row, words) for row, (_, words) in zip(firsts, rules, strict=True) if row is not None
+    ]
     return min(faults) if faults else None
 
 
 def refuse_rejects(log: InteractionLog, path: str, quote: str = "") -> None:
     """Raises at the first line DuckDB noted as bad while it read ``path``."""
-    reject = log.one("SELECT line, error_message, csv_line FROM reject_errors ORDER BY line, column_idx LIMIT 1")
+    reject = log.one(
+        "SELECT line, error_message, csv_line FROM reject_errors ORDER BY line, column_idx LIMIT 1"
+    )
     if reject:
         line, message, raw = reject
         text = raw.strip("\r\n")
         if quote:
             # DuckDB counts a record as one line, also where a quoted field spans several.
             line, _ = line_of_record(path, line - 1, quote, count_blank=True)
-        raise SourceError(f"every line must have the same columns as UTF-8 text, found {text[:120]!r} ({message}); correct it.", path, line)
+        raise SourceError(
+            f"every line must have the same columns as UTF-8 text, found {text[:120]!r}"
+            f" ({message}); correct it.",
+            path,
+            line,
+        )
 
 
 def narrow_ids(log: InteractionLog, column: str) -> None:
-    """Turns a text id column into integers if every id comes back from an integer as it was: ``007`` does not.
+    """Turns a text id column into integers if every id comes back from an integer as it was:
+    ``007`` does not.
 
     Eighteen digits at most, as `IdMap.index_of` looks up in text.
     """
     round_trip = (
-        f"bool_and(coalesce(CAST(TRY_CAST({column} AS BIGINT) AS VARCHAR) = {column} AND length(ltrim({column}, '-')) <= 18, false))"
+        f"bool_and(coalesce(CAST(TRY_CAST({column} AS BIGINT) AS VARCHAR) = {column} AND"
+        f" length(ltrim({column}, '-')) <= 18, false))"
     )
     if log.one(f"SELECT coalesce({round_trip}, false) FROM log")[0]:
         log.connection.execute(f"ALTER TABLE log ALTER {column} TYPE BIGINT")

@@ -39,12 +39,19 @@ class IdMap:
 
     def __post_init__(self) -> None:
         if not (pa.types.is_int64(self.values.type) or pa.types.is_string(self.values.type)):
-            raise DataError(f"ids must be int64 or string, found {self.values.type}; cast them first.")
+            raise DataError(
+                f"ids must be int64 or string, found {self.values.type}; cast them first."
+            )
         if self.values.null_count:
-            raise DataError(f"every id must be present, found {self.values.null_count} missing; drop or fill them.")
+            raise DataError(
+                f"every id must be present, found {self.values.null_count} missing; drop or fill"
+                " them."
+            )
         repeated = len(self.values) - pc.count_distinct(self.values).as_py()
         if repeated:
-            raise DataError(f"every id must occur once, found {repeated} repetitions; merge them first.")
+            raise DataError(
+                f"every id must occur once, found {repeated} repetitions; merge them first."
+            )
 
     @classmethod
     def of(cls, ids: Iterable[Id] | np.ndarray | pa.Array) -> "IdMap":
@@ -72,7 +79,8 @@ class IdMap:
         return bool(pa.types.is_int64(self.values.type))
 
     def index_of(self, ids: Iterable[Any] | np.ndarray | pa.Array) -> np.ndarray:
-        """Looks ids up; ``"7"`` finds the integer 7 and 7 the string ``"7"``, as files do not keep the difference.
+        """Looks ids up; ``"7"`` finds the integer 7 and 7 the string ``"7"``, as files do not keep
+        the difference.
 
         Args:
             ids: ``[m]`` ids, known or not.
@@ -104,10 +112,14 @@ class IdMap:
         if pa.types.is_integer(asked.type) or pa.types.is_null(asked.type):
             return asked.cast(pa.int64())
         text = asked.cast(pa.string())
-        # Nineteen digits fit 64 bits up to the largest int64; equally long digits compare as text does.
+        # Nineteen digits fit 64 bits up to the largest int64; equally long digits compare as text
+        # does.
         whole = pc.or_(
             pc.match_substring_regex(text, r"^-?[0-9]{1,18}$"),
-            pc.and_(pc.match_substring_regex(text, r"^[1-9][0-9]{18}$"), pc.less_equal(text, str(2**63 - 1))),
+            pc.and_(
+                pc.match_substring_regex(text, r"^[1-9][0-9]{18}$"),
+                pc.less_equal(text, str(2**63 - 1)),
+            ),
         )
         return pc.if_else(whole, text, pa.scalar(None, pa.string())).cast(pa.int64())
 

@@ -1,6 +1,7 @@
 """The interaction log: what a reader read, in a temporary DuckDB database.
 
-The log may be larger than memory; DuckDB keeps it on disk and spills. It lives until `InteractionLog.close`.
+The log may be larger than memory; DuckDB keeps it on disk and spills. It lives until
+`InteractionLog.close`.
 """
 
 import tempfile
@@ -17,10 +18,12 @@ from coterie.data.source import fingerprint, is_url
 
 
 class InteractionLog:
-    """Rows ``log(user_id, item_id, rating, timestamp, part)`` in the order of their files, with where they came from.
+    """Rows ``log(user_id, item_id, rating, timestamp, part)`` in the order of their files, with
+    where they came from.
 
-    ``user_id`` and ``item_id`` are BIGINT or VARCHAR; ``rating`` DOUBLE, ``timestamp`` BIGINT (seconds since 1970,
-    UTC) and ``part`` UTINYINT (`coterie.data.split.Part`) are NULL throughout where the source has none.
+    ``user_id`` and ``item_id`` are BIGINT or VARCHAR; ``rating`` DOUBLE, ``timestamp`` BIGINT
+    (seconds since 1970, UTC) and ``part`` UTINYINT (`coterie.data.split.Part`) are NULL throughout
+    where the source has none.
 
     Args:
         name: Of the source, for the manifest.
@@ -38,19 +41,24 @@ class InteractionLog:
         self.name = name
         self.format = format
         self.counts: dict[str, int] = {}
-        self.ratings_are_counts = False  # of how often the user had the item; else every row is once
+        self.ratings_are_counts = (
+            False  # of how often the user had the item; else every row is once
+        )
         self.titles: Mapping[str, str] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="coterie-")
         self._hashing = ThreadPoolExecutor(max_workers=1)
         self._sources: list[Future[dict[str, Any]]] = []
-        self.connection = duckdb.connect(str(Path(self._folder.name) / "log.duckdb"), config={"memory_limit": memory_limit})
+        self.connection = duckdb.connect(
+            str(Path(self._folder.name) / "log.duckdb"), config={"memory_limit": memory_limit}
+        )
         self.connection.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
         self.create("BIGINT", "BIGINT")
 
     def create(self, user_type: str, item_type: str) -> None:
         """Makes the empty table, in place of one there, with ids of the given types."""
         self.connection.execute(
-            f"CREATE OR REPLACE TABLE log(user_id {user_type}, item_id {item_type}, rating DOUBLE, timestamp BIGINT, part UTINYINT)"
+            f"CREATE OR REPLACE TABLE log(user_id {user_type}, item_id {item_type}, rating DOUBLE,"
+            " timestamp BIGINT, part UTINYINT)"
         )
 
     def add_source(self, *paths: str, name: str | None = None) -> None:
@@ -88,5 +96,10 @@ class InteractionLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()

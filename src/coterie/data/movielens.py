@@ -1,7 +1,9 @@
-"""MovieLens: ``ratings.csv`` (latest, 20M, 25M, 32M), ``ratings.dat`` (1M, 10M) and ``u.data`` (100k).
+"""MovieLens: ``ratings.csv`` (latest, 20M, 25M, 32M), ``ratings.dat`` (1M, 10M) and ``u.data``
+(100k).
 
 References:
-    F. M. Harper and J. A. Konstan (2015), The MovieLens Datasets: History and Context; the README of each release.
+    F. M. Harper and J. A. Konstan (2015), The MovieLens Datasets: History and Context; the README
+    of each release.
 """
 
 from pathlib import Path
@@ -33,7 +35,11 @@ def read_movielens(log: InteractionLog, path: str) -> None:
     file = _ratings_file(path)
     load_delimited(log, file, _layout(file))
     log.counts["rows_read"] = log.n_rows
-    beside = [name for title in TITLES if exists(name := str(Path(file).with_name(title)))] if "://" not in file else []
+    beside = (
+        [name for title in TITLES if exists(name := str(Path(file).with_name(title)))]
+        if "://" not in file
+        else []
+    )
     log.titles = read_titles(beside[0]) if beside else None
 
 
@@ -42,7 +48,11 @@ def _ratings_file(path: str) -> str:
         return path
     found = [file for name in RATINGS if (file := Path(path) / name).is_file()]
     if not found:
-        raise SourceError(f"a MovieLens folder must hold one of {', '.join(RATINGS[:3])}, none was found; check the path.", path)
+        raise SourceError(
+            f"a MovieLens folder must hold one of {', '.join(RATINGS[:3])}, none was found; check"
+            " the path.",
+            path,
+        )
     return str(found[0])
 
 
@@ -55,6 +65,9 @@ def _layout(file: str) -> Layout:
     names = header_of(file, ",")
     if tuple(names) != COLUMNS:
         raise SourceError(
-            f"the header must be {','.join(COLUMNS)}, found {','.join(names)}; use the table format for other columns.", file, 1
+            f"the header must be {','.join(COLUMNS)}, found {','.join(names)}; use the table format"
+            " for other columns.",
+            file,
+            1,
         )
     return Layout(COLUMNS, ",", user, item, rating, timestamp, header=True, bounds=BOUNDS)

@@ -1,7 +1,8 @@
 """Netflix Prize: a line ``MOVIE:`` and then lines ``customer,rating,YYYY-MM-DD``.
 
-Either the four ``combined_data_*.txt``, or a file a movie in ``training_set`` (folder or tar). Text is taken in
-blocks of whole lines, cut at the movie lines, and each piece parsed by Arrow; archives are read in passing.
+Either the four ``combined_data_*.txt``, or a file a movie in ``training_set`` (folder or tar). Text
+is taken in blocks of whole lines, cut at the movie lines, and each piece parsed by Arrow; archives
+are read in passing.
 
 References:
     J. Bennett and S. Lanning (2007), The Netflix Prize; the README of the training set.
@@ -30,7 +31,9 @@ _ROWS_AT_ONCE = 1 << 20
 _COLUMNS = {"user_id": pa.int64(), "rating": pa.int64(), "date": pa.date32()}
 _RATING = re.compile(r"[0-9]{1,18},[1-5],[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _MOVIE_FILE = re.compile(r"mv_[0-9]+\.txt")
-_INSERT = "INSERT INTO log SELECT user_id, item_id, rating, CAST(epoch(date) AS BIGINT), NULL FROM rows"
+_INSERT = (
+    "INSERT INTO log SELECT user_id, item_id, rating, CAST(epoch(date) AS BIGINT), NULL FROM rows"
+)
 
 
 def read_netflix(log: InteractionLog, path: str) -> None:
@@ -38,12 +41,12 @@ def read_netflix(log: InteractionLog, path: str) -> None:
 
     Args:
         log: Where to.
-        path: One ``combined_data`` file, a folder of those, the folder ``training_set`` (or one holding it), or
-            ``training_set.tar``, also gzipped.
+        path: One ``combined_data`` file, a folder of those, the folder ``training_set`` (or one
+            holding it), or ``training_set.tar``, also gzipped.
 
     Raises:
-        SourceError: if no ratings are found, at the first line that is no rating, or if an archive is damaged or
-            its names escape it.
+        SourceError: if no ratings are found, at the first line that is no rating, or if an archive
+            is damaged or its names escape it.
     """
     log.create("BIGINT", "BIGINT")
     waiting: list[pa.Table] = []
@@ -84,10 +87,16 @@ def _files(path: str) -> list[str]:
     if not folder.is_dir():
         return [path]
     found = (
-        sorted(folder.glob("combined_data_*.txt*")) or sorted(folder.glob("mv_*.txt")) or sorted((folder / "training_set").glob("mv_*.txt"))
+        sorted(folder.glob("combined_data_*.txt*"))
+        or sorted(folder.glob("mv_*.txt"))
+        or sorted((folder / "training_set").glob("mv_*.txt"))
     )
     if not found:
-        raise SourceError("a Netflix folder must hold combined_data_*.txt or mv_*.txt, none was found; check the path.", path)
+        raise SourceError(
+            "a Netflix folder must hold combined_data_*.txt or mv_*.txt, none was found; check the"
+            " path.",
+            path,
+        )
     return [str(file) for file in found]
 
 
@@ -98,15 +107,21 @@ def _tar_rows(path: str) -> Iterator[pa.Table]:
             check_member_name(member.name, path)
             if not (member.isfile() or member.isdir()):
                 raise SourceError(
-                    f"members of an archive must be plain files, found the link or device {member.name!r}; do not use it.", path
+                    "members of an archive must be plain files, found the link or device"
+                    f" {member.name!r}; do not use it.",
+                    path,
                 )
             if member.isfile() and _MOVIE_FILE.fullmatch(PurePosixPath(member.name).name):
-                yield from parse_ratings(cast(IO[bytes], archive.extractfile(member)), f"{path}/{member.name}")
+                yield from parse_ratings(
+                    cast(IO[bytes], archive.extractfile(member)), f"{path}/{member.name}"
+                )
 
 
 @contextmanager
 def _whole_tar(file: IO[bytes]) -> Iterator[tarfile.TarFile]:
-    """A tar read in passing; one cut off between two members, which ``tarfile`` lets pass, is damaged too."""
+    """A tar read in passing; one cut off between two members, which ``tarfile`` lets pass, is
+    damaged too.
+    """
     tail = _Tail(file)
     with tarfile.open(fileobj=cast(IO[bytes], tail), mode="r|") as archive:
         yield archive
@@ -163,13 +178,22 @@ def parse_ratings(stream: IO[bytes], path: str) -> Iterator[pa.Table]:
 def _movie(raw: bytes, path: str, line: int) -> int:
     text = raw.decode("ascii", "replace").strip()
     if not re.fullmatch(r"[0-9]{1,18}:", text):
-        raise SourceError(f"a movie line must be a number and a colon, found {text[:120]!r}; correct it.", path, line)
+        raise SourceError(
+            f"a movie line must be a number and a colon, found {text[:120]!r}; correct it.",
+            path,
+            line,
+        )
     return int(text[:-1])
 
 
 def _parse_piece(piece: bytes, movie: int | None, path: str, line: int) -> pa.Table:
     if movie is None:
-        raise SourceError("the first line must be a movie's number and a colon, found a rating; fetch the file again.", path, line)
+        raise SourceError(
+            "the first line must be a movie's number and a colon, found a rating; fetch the file"
+            " again.",
+            path,
+            line,
+        )
     try:
         rows = pcsv.read_csv(
             pa.BufferReader(piece),
@@ -189,8 +213,15 @@ def _first_bad_line(piece: bytes, path: str, line: int, problem: str) -> SourceE
     for number, raw in enumerate(piece.split(b"\n"), start=line):
         text = raw.decode("utf-8", "replace").strip("\r")
         if text and not _is_rating(text):
-            return SourceError(f"a line must be customer,rating (1 to 5),YYYY-MM-DD, found {text[:120]!r}; correct it.", path, number)
-    return SourceError(f"lines must be customer,rating,date, found: {problem}; correct them.", path, line)
+            return SourceError(
+                f"a line must be customer,rating (1 to 5),YYYY-MM-DD, found {text[:120]!r};"
+                " correct it.",
+                path,
+                number,
+            )
+    return SourceError(
+        f"lines must be customer,rating,date, found: {problem}; correct them.", path, line
+    )
 
 
 def _is_rating(text: str) -> bool:
@@ -202,5 +233,10 @@ def _is_rating(text: str) -> bool:
 
 def _titles_beside(path: Path) -> dict[str, str] | None:
     folders = (path, path.parent)
-    found = [file for folder in folders for name in ("movie_titles.csv", "movie_titles.txt") if (file := folder / name).is_file()]
+    found = [
+        file
+        for folder in folders
+        for name in ("movie_titles.csv", "movie_titles.txt")
+        if (file := folder / name).is_file()
+    ]
     return read_titles(found[0]) if found else None

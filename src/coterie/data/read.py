@@ -16,7 +16,12 @@ from coterie.errors import ConfigError, SourceError
 Format = Literal["movielens", "netflix", "taste-profile", "adjacency", "table"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-_READERS = {"movielens": read_movielens, "netflix": read_netflix, "taste-profile": read_taste_profile, "adjacency": read_adjacency}
+_READERS = {
+    "movielens": read_movielens,
+    "netflix": read_netflix,
+    "taste-profile": read_taste_profile,
+    "adjacency": read_adjacency,
+}
 
 
 def read_log(
@@ -35,11 +40,13 @@ def read_log(
     Args:
         path: File or folder; for tables also an fsspec URL.
         format: One of `FORMATS`, or ``"auto"`` to tell it by the names of the files.
-        user_column: Of a table; ``user_id`` if not given. Naming columns in another format is an error.
+        user_column: Of a table; ``user_id`` if not given. Naming columns in another format is an
+            error.
         item_column: Of a table; ``item_id`` if not given.
         rating_column: Of a table: ratings or counts, 0 to 1e9.
         timestamp_column: Of a table: seconds since 1970, or ISO dates or times.
-        titles: File of titles (see `coterie.data.titles.read_titles`), in place of one beside the log.
+        titles: File of titles (see `coterie.data.titles.read_titles`), in place of one beside the
+            log.
         memory_limit: Of DuckDB; more spills to the temporary folder.
 
     Returns:
@@ -47,7 +54,8 @@ def read_log(
 
     Raises:
         SourceError: at the file and line that break the format, or if there is no row.
-        ConfigError: if the format is unknown or cannot be told, or columns are named where none are.
+        ConfigError: if the format is unknown or cannot be told, or columns are named where none
+            are.
 
     Example:
         >>> import tempfile
@@ -62,14 +70,23 @@ def read_log(
     path = str(path)
     if not exists(path):
         raise SourceError("the file or folder must exist, none was found; check the path.", path)
-    columns = {"user": user_column, "item": item_column, "rating": rating_column, "timestamp": timestamp_column}
+    columns = {
+        "user": user_column,
+        "item": item_column,
+        "rating": rating_column,
+        "timestamp": timestamp_column,
+    }
     named = {role: name for role, name in columns.items() if name is not None}
     chosen = _detect(path, named) if format == "auto" else format
     if chosen not in FORMATS:
-        raise ConfigError(f"format must be auto or one of {', '.join(FORMATS)}, found {chosen!r}; choose one of them.")
+        raise ConfigError(
+            f"format must be auto or one of {', '.join(FORMATS)}, found {chosen!r}; choose one of"
+            " them."
+        )
     if named and chosen != "table":
         raise ConfigError(
-            f"columns are named for tables only, found {', '.join(named)} for {chosen}; leave them out or use the table format."
+            f"columns are named for tables only, found {', '.join(named)} for {chosen}; leave them"
+            " out or use the table format."
         )
     log = InteractionLog(Path(path).name, chosen, memory_limit)
     try:
@@ -88,7 +105,11 @@ def _fill(log: InteractionLog, path: str, named: dict[str, str], titles: str | P
     if titles is not None:
         log.titles = read_titles(titles)
     if not log.n_rows:
-        raise SourceError(f"the log must hold at least one interaction, found none ({log.counts}); check the file and its columns.", path)
+        raise SourceError(
+            f"the log must hold at least one interaction, found none ({log.counts}); check the file"
+            " and its columns.",
+            path,
+        )
     # Waits for the hashing, which also finds a gzip file whose check sum fails.
     _ = log.sources
 
@@ -116,4 +137,6 @@ def _detect_table(path: str) -> str:
         return "movielens" if tuple(header_of(path, ",")) == COLUMNS else "table"
     if plain.endswith(".parquet"):
         return "table"
-    raise ConfigError(f"the format of {path} cannot be told by its name; say it, one of {', '.join(FORMATS)}.")
+    raise ConfigError(
+        f"the format of {path} cannot be told by its name; say it, one of {', '.join(FORMATS)}."
+    )

@@ -12,12 +12,14 @@ class PrepareRules:
 
     Args:
         min_rating: Keep ratings or counts of at least this; None keeps all.
-        min_user_items: Drop users with fewer items; by default 5, and 0 where the log brings its split.
+        min_user_items: Drop users with fewer items; by default 5, and 0 where the log brings its
+            split.
         min_item_users: Drop items with fewer users; before users are counted, and once.
-        held_out_users: Number of validation users, and of test users; by default a tenth of all users each.
+        held_out_users: Number of validation users, and of test users; by default a tenth of all
+            users each.
         held_out_share: Share of a held-out user's items that is hidden; by default 0.2.
-        validation_share: Share of every user's training items taken for validation where the log brings its
-            split; by default 0.1.
+        validation_share: Share of every user's training items taken for validation where the log
+            brings its split; by default 0.1.
         seed: Of every draw.
 
     Raises:
@@ -34,7 +36,10 @@ class PrepareRules:
 
     def __post_init__(self) -> None:
         if self.min_rating is not None and not math.isfinite(self.min_rating):
-            raise ConfigError(f"min_rating must be a finite number, found {self.min_rating}; leave it out to keep all.")
+            raise ConfigError(
+                f"min_rating must be a finite number, found {self.min_rating}; leave it out to keep"
+                " all."
+            )
         for name in ("min_user_items", "min_item_users"):
             value = getattr(self, name)
             if value is not None and value < 0:
@@ -42,7 +47,9 @@ class PrepareRules:
         for name in ("held_out_share", "validation_share"):
             share = getattr(self, name)
             if share is not None and not 0 <= share < 1:
-                raise ConfigError(f"{name} must be in [0, 1), found {share}; a fifth or a tenth is the custom.")
+                raise ConfigError(
+                    f"{name} must be in [0, 1), found {share}; a fifth or a tenth is the custom."
+                )
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed must be in [0, 2**32), found {self.seed}; choose another.")
 
@@ -56,9 +63,16 @@ class PrepareRules:
         for name in idle:
             if getattr(self, name) is not None:
                 kind = "brings its split" if given_split else "brings no split"
-                raise ConfigError(f"{name} must be left out: the log {kind}, so it would change nothing; found {getattr(self, name)}.")
+                raise ConfigError(
+                    f"{name} must be left out: the log {kind}, so it would change nothing; found"
+                    f" {getattr(self, name)}."
+                )
         if given_split:
-            return replace(self, min_user_items=self.min_user_items or 0, validation_share=_or(self.validation_share, 0.1))
+            return replace(
+                self,
+                min_user_items=self.min_user_items or 0,
+                validation_share=_or(self.validation_share, 0.1),
+            )
         least = 5 if self.min_user_items is None else self.min_user_items
         return replace(self, min_user_items=least, held_out_share=_or(self.held_out_share, 0.2))
 

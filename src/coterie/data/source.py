@@ -21,7 +21,8 @@ from coterie.errors import SourceError
 
 BLOCK = 1 << 20
 
-# zipfile raises NotImplementedError for a compression it does not know, as damaged headers may name.
+# zipfile raises NotImplementedError for a compression it does not know, as damaged headers may
+# name.
 _DAMAGE = (EOFError, OSError, zlib.error, tarfile.TarError, zipfile.BadZipFile, NotImplementedError)
 
 
@@ -64,21 +65,29 @@ def open_bytes(path: str, *, unpack: bool = True) -> Iterator[IO[bytes]]:
     except FileNotFoundError as error:
         raise SourceError("the file must exist, none was found; check the path.", path) from error
     except _DAMAGE as error:
-        raise SourceError(f"the file must be whole and readable, found: {error}; fetch it again.", path) from error
+        raise SourceError(
+            f"the file must be whole and readable, found: {error}; fetch it again.", path
+        ) from error
 
 
 @contextmanager
 def open_text(path: str, encoding: str = "utf-8") -> Iterator[IO[str]]:
-    """Opens a source as text, line ends kept; bytes that are no text become U+FFFD, to be found and refused by line."""
-    with open_bytes(path) as file, io.TextIOWrapper(file, encoding=encoding, errors="replace", newline="") as text:
+    """Opens a source as text, line ends kept; bytes that are no text become U+FFFD, to be found and
+    refused by line.
+    """
+    with (
+        open_bytes(path) as file,
+        io.TextIOWrapper(file, encoding=encoding, errors="replace", newline="") as text,
+    ):
         yield text
 
 
 def fingerprint(paths: Sequence[str], name: str) -> dict[str, Any]:
     """The manifest's entry of a source: ``{"file", "bytes", "sha256"}``.
 
-    Several files that are one source (Netflix's 17,770) are hashed as if joined in the order given. A gzip file
-    is unpacked once as well: its check sum, at its end, is the one thing that tells a damaged copy.
+    Several files that are one source (Netflix's 17,770) are hashed as if joined in the order given.
+    A gzip file is unpacked once as well: its check sum, at its end, is the one thing that tells a
+    damaged copy.
     """
     digest, size = hashlib.sha256(), 0
     for path in paths:
@@ -93,7 +102,9 @@ def fingerprint(paths: Sequence[str], name: str) -> dict[str, Any]:
     return {"file": name, "bytes": size, "sha256": digest.hexdigest()}
 
 
-def line_of_record(path: str, record: int, quote: str, *, count_blank: bool = False) -> tuple[int, str]:
+def line_of_record(
+    path: str, record: int, quote: str, *, count_blank: bool = False
+) -> tuple[int, str]:
     """Finds where a record begins; a quoted field may span lines.
 
     A slow second pass, made only to say where a fault is.
@@ -110,7 +121,9 @@ def line_of_record(path: str, record: int, quote: str, *, count_blank: bool = Fa
     begins, found = 1, -1
     with open_text(path) as text:
         lines = _Remembering(text)
-        rows = csv.reader(lines, quotechar=quote or None, quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE)
+        rows = csv.reader(
+            lines, quotechar=quote or None, quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
+        )
         for row in rows:
             found += bool(row) or count_blank
             if found == record:
@@ -136,11 +149,15 @@ class _Remembering:
 def check_member_name(name: str, archive: str) -> None:
     """Refuses an archive member that would land outside the folder it is unpacked in.
 
-    Nothing is ever unpacked here; an archive with such a name was made to harm, and is not trusted further.
+    Nothing is ever unpacked here; an archive with such a name was made to harm, and is not trusted
+    further.
 
     Raises:
         SourceError: if the name is absolute or climbs with ``..``.
     """
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in name:
-        raise SourceError(f"members of an archive must lie inside it, found {name!r}; do not use this archive.", archive)
+        raise SourceError(
+            f"members of an archive must lie inside it, found {name!r}; do not use this archive.",
+            archive,
+        )

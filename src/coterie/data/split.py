@@ -1,11 +1,12 @@
 """Who trains, who is held out, and which of a held-out user's items are hidden.
 
-A split is two small arrays beside the interactions: a part per user and a part per interaction. Both
-protocols of the field fit in it:
+A split is two small arrays beside the interactions: a part per user and a part per interaction.
+Both protocols of the field fit in it:
 
-- strong generalisation (Liang et al., WWW 2018): held-out users never train; 80 % of their items are
-  folded in, 20 % are ranked;
-- a given per-user split (LightGCN's files): every user trains, and some of each user's items are ranked.
+- strong generalisation (Liang et al., WWW 2018): held-out users never train; 80 % of their items
+  are folded in, 20 % are ranked;
+- a given per-user split (LightGCN's files): every user trains, and some of each user's items are
+  ranked.
 """
 
 from dataclasses import dataclass
@@ -31,9 +32,9 @@ class Split:
 
     Args:
         user_part: ``[n_users]`` uint8. Only users of ``TRAIN`` are trained on.
-        interaction_part: ``[n_interactions]`` uint8 aligned with the CSR. ``TRAIN`` marks an interaction that
-            may be read as input anywhere, ``VALIDATION`` one that is ranked in validation and is input in the
-            test, ``TEST`` one that is only ever ranked.
+        interaction_part: ``[n_interactions]`` uint8 aligned with the CSR. ``TRAIN`` marks an
+            interaction that may be read as input anywhere, ``VALIDATION`` one that is ranked in
+            validation and is input in the test, ``TEST`` one that is only ever ranked.
     """
 
     user_part: np.ndarray
@@ -55,10 +56,13 @@ class Cases:
     held_out: csr_array
 
 
-def cases_of(part: Part, indptr: np.ndarray, indices: np.ndarray, n_items: int, split: Split) -> Cases:
+def cases_of(
+    part: Part, indptr: np.ndarray, indices: np.ndarray, n_items: int, split: Split
+) -> Cases:
     """Cuts the cases of ``part`` out of all interactions.
 
-    A user is a case if one of their interactions carries ``part``; what carries a lower part is folded in.
+    A user is a case if one of their interactions carries ``part``; what carries a lower part is
+    folded in.
 
     Args:
         part: ``VALIDATION`` or ``TEST``.
@@ -76,17 +80,22 @@ def cases_of(part: Part, indptr: np.ndarray, indices: np.ndarray, n_items: int, 
 
 
 def select(indptr: np.ndarray, indices: np.ndarray, n_items: int, keep: np.ndarray) -> csr_array:
-    """The CSR of the interactions where ``keep`` ([n_interactions] bool) holds, all rows kept, values one."""
+    """The CSR of the interactions where ``keep`` ([n_interactions] bool) holds, all rows kept,
+    values one.
+    """
     kept_before = np.concatenate([[0], np.cumsum(keep)])
     kept = indices[keep]
-    return csr_array((np.ones(len(kept), dtype=np.float32), kept, kept_before[indptr]), shape=(len(indptr) - 1, n_items))
+    return csr_array(
+        (np.ones(len(kept), dtype=np.float32), kept, kept_before[indptr]),
+        shape=(len(indptr) - 1, n_items),
+    )
 
 
 def choose_users(n_users: int, held_out_users: int, seed: int) -> np.ndarray:
     """Draws the held-out users as Liang et al. do.
 
-    The stream of random numbers is theirs too (NumPy's legacy ``RandomState``, frozen by its policy): on the
-    same users in the same order their seed, 98765, gives their users.
+    The stream of random numbers is theirs too (NumPy's legacy ``RandomState``, frozen by its
+    policy): on the same users in the same order their seed, 98765, gives their users.
 
     Args:
         n_users: Number of users, in order of their ids.
@@ -104,8 +113,8 @@ def choose_users(n_users: int, held_out_users: int, seed: int) -> np.ndarray:
     """
     if held_out_users < 1 or 2 * held_out_users >= n_users:
         raise ConfigError(
-            f"held-out users must be at least 1 and leave someone to train on: twice {held_out_users} of {n_users} users; "
-            "choose another --held-out-users."
+            "held-out users must be at least 1 and leave someone to train on: twice"
+            f" {held_out_users} of {n_users} users; choose another --held-out-users."
         )
     order = np.random.RandomState(seed).permutation(n_users)
     user_part = np.full(n_users, Part.TRAIN, dtype=np.uint8)
@@ -114,7 +123,9 @@ def choose_users(n_users: int, held_out_users: int, seed: int) -> np.ndarray:
     return user_part
 
 
-def hide_items(indptr: np.ndarray, user_part: np.ndarray, seed: int, share: float = 0.2, min_items: int = 5) -> np.ndarray:
+def hide_items(
+    indptr: np.ndarray, user_part: np.ndarray, seed: int, share: float = 0.2, min_items: int = 5
+) -> np.ndarray:
     """Hides a share of every held-out user's items, as Liang et al. do.
 
     Args:
@@ -139,11 +150,13 @@ def hide_items(indptr: np.ndarray, user_part: np.ndarray, seed: int, share: floa
     return interaction_part
 
 
-def hide_validation_items(indptr: np.ndarray, interaction_part: np.ndarray, seed: int, share: float = 0.1) -> np.ndarray:
+def hide_validation_items(
+    indptr: np.ndarray, interaction_part: np.ndarray, seed: int, share: float = 0.1
+) -> np.ndarray:
     """Takes a share of every user's training interactions for validation, beside a given test part.
 
-    The given split of the graph papers has no validation part, and choosing on its test part would be
-    tuning on test users.
+    The given split of the graph papers has no validation part, and choosing on its test part would
+    be tuning on test users.
 
     Args:
         indptr: ``[n_users + 1]`` row starts.
@@ -168,21 +181,32 @@ def hide_validation_items(indptr: np.ndarray, interaction_part: np.ndarray, seed
 
 def _check_share(share: float) -> None:
     if not 0 <= share < 1:
-        raise ConfigError(f"the held-out share must be in [0, 1), found {share}; 0.2 is the field's custom.")
+        raise ConfigError(
+            f"the held-out share must be in [0, 1), found {share}; 0.2 is the field's custom."
+        )
 
 
 def check_split(split: Split, indptr: np.ndarray) -> None:
     """Checks shapes and that there is something to train on.
 
     Raises:
-        DataError: if a part array has the wrong length or value, or no interaction is left for training.
+        DataError: if a part array has the wrong length or value, or no interaction is left for
+            training.
     """
     for name, parts, length in (
         ("user_part", split.user_part, len(indptr) - 1),
         ("interaction_part", split.interaction_part, int(indptr[-1])),
     ):
         if parts.shape != (length,) or (length and int(parts.max()) > Part.TEST):
-            raise DataError(f"{name} must hold {length} parts 0, 1 or 2, found shape {parts.shape}; prepare the data set anew.")
-    trains = np.repeat(split.user_part == Part.TRAIN, np.diff(indptr)) & (split.interaction_part == Part.TRAIN)
+            raise DataError(
+                f"{name} must hold {length} parts 0, 1 or 2, found shape {parts.shape}; prepare the"
+                " data set anew."
+            )
+    trains = np.repeat(split.user_part == Part.TRAIN, np.diff(indptr)) & (
+        split.interaction_part == Part.TRAIN
+    )
     if not trains.any():
-        raise DataError("no interaction is left to train on; lower the minimum counts or the number of held-out users.")
+        raise DataError(
+            "no interaction is left to train on; lower the minimum counts or the number of held-out"
+            " users."
+        )

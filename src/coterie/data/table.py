@@ -1,8 +1,20 @@
-"""Any table of interactions: CSV, TSV or Parquet with columns the user names, local or through fsspec."""
+"""Any table of interactions: CSV, TSV or Parquet with columns the user names, local or through
+fsspec.
+"""
 
 import csv
 
-from coterie.data.delimited import UNREADABLE, Layout, first_fault, identifier, literal, load_delimited, narrow_ids, row_rules, seconds
+from coterie.data.delimited import (
+    UNREADABLE,
+    Layout,
+    first_fault,
+    identifier,
+    literal,
+    load_delimited,
+    narrow_ids,
+    row_rules,
+    seconds,
+)
 from coterie.data.log import InteractionLog
 from coterie.data.source import open_text
 from coterie.errors import SourceError
@@ -11,23 +23,42 @@ DELIMITERS = (",", "\t", ";", "|")
 BOUNDS = (0.0, 1e9)
 """Of ratings and counts: finite and not negative; a larger count is a time stamp taken for one."""
 
-_WHOLE_TYPES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT")
+_WHOLE_TYPES = (
+    "TINYINT",
+    "SMALLINT",
+    "INTEGER",
+    "BIGINT",
+    "UTINYINT",
+    "USMALLINT",
+    "UINTEGER",
+    "UBIGINT",
+    "HUGEINT",
+)
 
 
 def read_table(
-    log: InteractionLog, path: str, *, user: str = "user_id", item: str = "item_id", rating: str | None = None, timestamp: str | None = None
+    log: InteractionLog,
+    path: str,
+    *,
+    user: str = "user_id",
+    item: str = "item_id",
+    rating: str | None = None,
+    timestamp: str | None = None,
 ) -> None:
-    """Reads interactions from named columns; rows without a user or an item are dropped and counted.
+    """Reads interactions from named columns; rows without a user or an item are dropped and
+    counted.
 
-    Text ids are integers only if every one of them is written as integers are: one ``007`` keeps them all text.
-    Parquet columns keep the type they have.
+    Text ids are integers only if every one of them is written as integers are: one ``007`` keeps
+    them all text. Parquet columns keep the type they have.
 
     Args:
         log: Where to.
-        path: ``.parquet``, or delimited text with a header (comma, tab, semicolon or bar), plain or ``.gz``.
+        path: ``.parquet``, or delimited text with a header (comma, tab, semicolon or bar), plain or
+            ``.gz``.
         user: Column of user ids; likewise ``item``.
         rating: Column of ratings or counts, 0 to 1e9.
-        timestamp: Column of seconds since 1970, or of ISO dates or times (UTC unless they say otherwise).
+        timestamp: Column of seconds since 1970, or of ISO dates or times (UTC unless they say
+            otherwise).
 
     Raises:
         SourceError: if a column is missing, or at the first line or row with a bad value.
@@ -36,10 +67,23 @@ def read_table(
         _load_parquet(log, path, user, item, rating, timestamp)
     else:
         names, delimiter = _header(path, [name for name in (user, item, rating, timestamp) if name])
-        layout = Layout(names, delimiter, user, item, rating, timestamp, '"', header=True, whole_ids=False, bounds=BOUNDS)
+        layout = Layout(
+            names,
+            delimiter,
+            user,
+            item,
+            rating,
+            timestamp,
+            '"',
+            header=True,
+            whole_ids=False,
+            bounds=BOUNDS,
+        )
         load_delimited(log, path, layout, drop_missing_ids=True)
     log.counts["rows_read"] = log.n_rows
-    log.counts["rows_without_id"] = int(log.one("SELECT count(*) FROM log WHERE user_id IS NULL OR item_id IS NULL")[0])
+    log.counts["rows_without_id"] = int(
+        log.one("SELECT count(*) FROM log WHERE user_id IS NULL OR item_id IS NULL")[0]
+    )
     if log.counts["rows_without_id"]:
         log.connection.execute("DELETE FROM log WHERE user_id IS NULL OR item_id IS NULL")
     if not path.endswith(".parquet"):
@@ -56,7 +100,9 @@ def header_of(path: str, delimiter: str) -> list[str]:
     with open_text(path) as text:
         line = text.readline().removeprefix("\ufeff")
     if not line.strip():
-        raise SourceError("the file must begin with a header line, found none; is it empty?", path, 1)
+        raise SourceError(
+            "the file must begin with a header line, found none; is it empty?", path, 1
+        )
     if "\ufffd" in line:
         raise SourceError(f"the file must be UTF-8 text, found {line[:80]!r}; convert it.", path, 1)
     return next(csv.reader([line], delimiter=delimiter))
@@ -65,26 +111,42 @@ def header_of(path: str, delimiter: str) -> list[str]:
 def _header(path: str, wanted: list[str]) -> tuple[list[str], str]:
     """Columns and delimiter: the first delimiter that yields all wanted columns."""
     headers = {delimiter: header_of(path, delimiter) for delimiter in DELIMITERS}
-    fitting = [(names, delimiter) for delimiter, names in headers.items() if set(wanted) <= set(names)]
+    fitting = [
+        (names, delimiter) for delimiter, names in headers.items() if set(wanted) <= set(names)
+    ]
     if not fitting:
         raise SourceError(_missing(wanted, max(headers.values(), key=len)), path, 1)
     names = fitting[0][0]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise SourceError(f"every column must have its own name, found {', '.join(repeated)} again; rename one.", path, 1)
+        raise SourceError(
+            f"every column must have its own name, found {', '.join(repeated)} again; rename one.",
+            path,
+            1,
+        )
     return fitting[0]
 
 
 def _missing(wanted: list[str], names: list[str]) -> str:
     missing = [name for name in wanted if name not in names]
-    return f"the header must hold {', '.join(map(repr, missing))}, found {', '.join(map(repr, names))}; name the columns as they are."
+    return (
+        f"the header must hold {', '.join(map(repr, missing))}, found"
+        f" {', '.join(map(repr, names))}; name the columns as they are."
+    )
 
 
-def _load_parquet(log: InteractionLog, path: str, user: str, item: str, rating: str | None, timestamp: str | None) -> None:
+def _load_parquet(
+    log: InteractionLog, path: str, user: str, item: str, rating: str | None, timestamp: str | None
+) -> None:
     log.add_source(path)
     scan = f"read_parquet({literal(path)})"
     try:
-        types = {name: kind for name, kind, *_ in log.connection.execute(f"DESCRIBE SELECT * FROM {scan}").fetchall()}
+        types = {
+            name: kind
+            for name, kind, *_ in log.connection.execute(
+                f"DESCRIBE SELECT * FROM {scan}"
+            ).fetchall()
+        }
         wanted = [name for name in (user, item, rating, timestamp) if name]
         if not set(wanted) <= set(types):
             raise SourceError(_missing(wanted, list(types)), path)
@@ -95,7 +157,9 @@ def _load_parquet(log: InteractionLog, path: str, user: str, item: str, rating: 
         log.connection.execute(f"INSERT INTO log SELECT {', '.join(fields)}, NULL FROM {scan}")
     except UNREADABLE as error:
         raise SourceError(
-            f"the file must be whole Parquet with ids that fit 64 bits, found: {str(error).splitlines()[0]}.", path
+            "the file must be whole Parquet with ids that fit 64 bits, found:"
+            f" {str(error).splitlines()[0]}.",
+            path,
         ) from error
     fault = first_fault(log, row_rules(BOUNDS, rating, timestamp, ids=False))
     if fault is not None:
@@ -107,7 +171,9 @@ def _id_type(path: str, name: str, kind: str) -> str:
     if kind in _WHOLE_TYPES:
         return "BIGINT"
     if kind != "VARCHAR":
-        raise SourceError(f"ids must be integers or text, found {kind} in column {name!r}; cast the column.", path)
+        raise SourceError(
+            f"ids must be integers or text, found {kind} in column {name!r}; cast the column.", path
+        )
     return kind
 
 

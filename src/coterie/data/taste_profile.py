@@ -1,9 +1,11 @@
-"""Taste Profile (Million Song Dataset): ``train_triplets.txt``, lines of user, song and play count between tabs.
+"""Taste Profile (Million Song Dataset): ``train_triplets.txt``, lines of user, song and play count
+between tabs.
 
 Read plain, gzipped, or out of the official zip without unpacking it to disk.
 
 References:
-    T. Bertin-Mahieux et al. (2011), The Million Song Dataset; B. McFee et al. (2012), its challenge.
+    T. Bertin-Mahieux et al. (2011), The Million Song Dataset; B. McFee et al. (2012), its
+    challenge.
 """
 
 import stat
@@ -34,7 +36,8 @@ def read_taste_profile(log: InteractionLog, path: str) -> None:
         path: ``train_triplets.txt``, that with ``.gz``, or a ``.zip`` holding it.
 
     Raises:
-        SourceError: at the first line that is no triplet; if an archive is damaged or its names escape it.
+        SourceError: at the first line that is no triplet; if an archive is damaged or its names
+            escape it.
     """
     if path.endswith(".zip"):
         _read_zip(log, path)
@@ -47,7 +50,10 @@ def read_taste_profile(log: InteractionLog, path: str) -> None:
 def _read_zip(log: InteractionLog, path: str) -> None:
     log.create("VARCHAR", "VARCHAR")
     log.add_source(path)
-    cast = "SELECT nullif(user, ''), nullif(song, ''), TRY_CAST(play_count AS DOUBLE), NULL, NULL FROM triplets"
+    cast = (
+        "SELECT nullif(user, ''), nullif(song, ''), TRY_CAST(play_count AS DOUBLE), NULL, NULL FROM"
+        " triplets"
+    )
     try:
         with open_member(path) as member, open_triplets(member) as batches:
             for triplets in batches:  # noqa: B007 - DuckDB finds it by its name
@@ -74,20 +80,33 @@ def open_member(path: str) -> Iterator[IO[bytes]]:
     """Opens the triplets inside a zip archive.
 
     Raises:
-        SourceError: if the archive is damaged, a member's name escapes it, or not exactly one member fits.
+        SourceError: if the archive is damaged, a member's name escapes it, or not exactly one
+            member fits.
     """
     with open_bytes(path) as file, zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         for one in members:
             check_member_name(one.filename, path)
             if stat.S_ISLNK(one.external_attr >> 16):
-                raise SourceError(f"members of an archive must be plain files, found the link {one.filename!r}; do not use it.", path)
+                raise SourceError(
+                    f"members of an archive must be plain files, found the link {one.filename!r};"
+                    " do not use it.",
+                    path,
+                )
         fitting = [one for one in members if "train_triplets" in PurePosixPath(one.filename).name]
         if len(fitting) != 1:
             names = ", ".join(one.filename for one in members[:5])
-            raise SourceError(f"the archive must hold one train_triplets.txt, found {len(fitting)} among: {names}.", path)
+            raise SourceError(
+                f"the archive must hold one train_triplets.txt, found {len(fitting)} among:"
+                f" {names}.",
+                path,
+            )
         if fitting[0].flag_bits & 1:
-            raise SourceError(f"members of an archive must not be encrypted, found {fitting[0].filename!r} so; decrypt it first.", path)
+            raise SourceError(
+                f"members of an archive must not be encrypted, found {fitting[0].filename!r} so;"
+                " decrypt it first.",
+                path,
+            )
         with archive.open(fitting[0]) as member:
             yield member
 
@@ -99,9 +118,16 @@ def _blame(path: str, problem: str) -> None:
             if raw.strip(b"\r\n") and not _is_triplet(raw):
                 found = raw.decode("utf-8", "replace").rstrip("\r\n")[:120]
                 raise SourceError(
-                    f"a line must be user, song and play count (1 to 1e9) between tabs, found {found!r}; correct it.", path, line
+                    "a line must be user, song and play count (1 to 1e9) between tabs, found"
+                    f" {found!r}; correct it.",
+                    path,
+                    line,
                 )
-    raise SourceError(f"lines must be user, song and play count between tabs, found: {problem}; fetch the file again.", path)
+    raise SourceError(
+        f"lines must be user, song and play count between tabs, found: {problem}; fetch the file"
+        " again.",
+        path,
+    )
 
 
 def _is_triplet(raw: bytes) -> bool:

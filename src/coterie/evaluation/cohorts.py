@@ -22,11 +22,16 @@ def check_cohorts(lower_bounds: Sequence[int]) -> tuple[int, ...]:
     """
     bounds = tuple(lower_bounds)
     if not bounds or bounds[0] < 1 or any(low >= high for low, high in pairwise(bounds)):
-        raise ConfigError(f"cohorts must be ascending lower bounds from 1 up, found {list(bounds)}; try {list(DEFAULT_COHORTS)}.")
+        raise ConfigError(
+            f"cohorts must be ascending lower bounds from 1 up, found {list(bounds)}; try"
+            f" {list(DEFAULT_COHORTS)}."
+        )
     return bounds
 
 
-def cohort_members(n_interactions: np.ndarray, lower_bounds: Sequence[int] = DEFAULT_COHORTS) -> dict[str, np.ndarray]:
+def cohort_members(
+    n_interactions: np.ndarray, lower_bounds: Sequence[int] = DEFAULT_COHORTS
+) -> dict[str, np.ndarray]:
     """Which users belong to which cohort, fewest interactions first.
 
     Users below the first bound form a cohort of their own, which is left out when nobody is in it.
@@ -42,13 +47,18 @@ def cohort_members(n_interactions: np.ndarray, lower_bounds: Sequence[int] = DEF
         ConfigError: if the bounds do not ascend from 1 up.
 
     Example:
-        >>> {name: mask.tolist() for name, mask in cohort_members(np.array([3, 7, 200]), (5, 101)).items()}
+        >>> {
+        ...     name: mask.tolist()
+        ...     for name, mask in cohort_members(np.array([3, 7, 200]), (5, 101)).items()
+        ... }
         {'1-4': [True, False, False], '5-100': [False, True, False], '101+': [False, False, True]}
     """
     bounds = check_cohorts(lower_bounds)
     place = np.searchsorted(bounds, n_interactions, side="right")
     members = {} if (place > 0).all() else {_name(1, bounds[0]): place == 0}
-    for position, (low, following) in enumerate(zip(bounds, (*bounds[1:], None), strict=True), start=1):
+    for position, (low, following) in enumerate(
+        zip(bounds, (*bounds[1:], None), strict=True), start=1
+    ):
         members[_name(low, following)] = place == position
     return members
 

@@ -1,7 +1,7 @@
 """Comparing two evaluations of the same users: is the difference more than chance?
 
-The unit is the user throughout. Differences are taken user by user, so what makes a user easy or hard for
-both models cancels.
+The unit is the user throughout. Differences are taken user by user, so what makes a user easy or
+hard for both models cancels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,8 @@ _CELLS_AT_ONCE = 4_000_000
 
 @dataclass(frozen=True)
 class Difference:
-    """What the candidate gains over the reference in one metric. Undefined numbers are NaN here and null in JSON.
+    """What the candidate gains over the reference in one metric. Undefined numbers are NaN here and
+    null in JSON.
 
     Args:
         users: Number of users.
@@ -69,28 +70,51 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """Everything, with null for what is undefined and each metric's label."""
         cohorts = {name: _as_json(differences) for name, differences in self.cohorts.items()}
-        settings = {"confidence": self.confidence, "n_resamples": self.n_resamples, "seed": self.seed}
+        settings = {
+            "confidence": self.confidence,
+            "n_resamples": self.n_resamples,
+            "seed": self.seed,
+        }
         return {**settings, "metrics": _as_json(self.overall), "cohorts": cohorts}
 
     def __str__(self) -> str:
-        header = ["cohort", "users", "candidate", "reference", "gain", "gain %", f"{self.confidence:.0%} interval", "p"]
+        header = [
+            "cohort",
+            "users",
+            "candidate",
+            "reference",
+            "gain",
+            "gain %",
+            f"{self.confidence:.0%} interval",
+            "p",
+        ]
         parts = {"all": self.overall, **self.cohorts}
         tables = [
             f"{Metric.parse(name).label}\n"
-            + plain_table(header, [[part, *_cells(differences[name])] for part, differences in parts.items()], [False] + [True] * 7)
+            + plain_table(
+                header,
+                [[part, *_cells(differences[name])] for part, differences in parts.items()],
+                [False] + [True] * 7,
+            )
             for name in self.overall
         ]
         return "\n\n".join(tables) + f"\n{LEGEND}"
 
 
 def compare(
-    candidate: EvaluationReport, reference: EvaluationReport, *, seed: int, n_resamples: int = 10_000, confidence: float = 0.95
+    candidate: EvaluationReport,
+    reference: EvaluationReport,
+    *,
+    seed: int,
+    n_resamples: int = 10_000,
+    confidence: float = 0.95,
 ) -> Comparison:
-    """Measures what ``candidate`` gains over ``reference`` on the same users, for every metric both have.
+    """Measures what ``candidate`` gains over ``reference`` on the same users, for every metric both
+    have.
 
-    The interval is the percentile bootstrap of the mean difference over users. The p-value flips the signs of
-    the differences at random, as is just if neither model is better; with N resamples it is
-    (1 + flips at least as large) / (1 + N), so never 0.
+    The interval is the percentile bootstrap of the mean difference over users. The p-value flips
+    the signs of the differences at random, as is just if neither model is better; with N resamples
+    it is (1 + flips at least as large) / (1 + N), so never 0.
 
     Args:
         candidate: What may be better.
@@ -116,20 +140,35 @@ def compare(
     """
     if n_resamples < 1 or not 0 < confidence < 1:
         raise ConfigError(
-            f"n_resamples must be at least 1 and confidence between 0 and 1, found {n_resamples} and {confidence}; try 10000 and 0.95."
+            f"n_resamples must be at least 1 and confidence between 0 and 1, found {n_resamples}"
+            f" and {confidence}; try 10000 and 0.95."
         )
     candidate = candidate.take(_same_users(reference, candidate))
     names = [name for name in reference.metrics if name in candidate.metrics]
     if not names:
         raise DataError(
-            f"the reports must share a metric, found {list(candidate.metrics)} and {list(reference.metrics)}; evaluate both by the same."
+            f"the reports must share a metric, found {list(candidate.metrics)} and"
+            f" {list(reference.metrics)}; evaluate both by the same."
         )
     cohorts = {
-        name: _differences(candidate.take(candidate.users.index_of(part.users.values)), part, names, seed, n_resamples, confidence)
+        name: _differences(
+            candidate.take(candidate.users.index_of(part.users.values)),
+            part,
+            names,
+            seed,
+            n_resamples,
+            confidence,
+        )
         for name, part in reference.cohorts().items()
         if len(part)
     }
-    return Comparison(_differences(candidate, reference, names, seed, n_resamples, confidence), cohorts, confidence, n_resamples, seed)
+    return Comparison(
+        _differences(candidate, reference, names, seed, n_resamples, confidence),
+        cohorts,
+        confidence,
+        n_resamples,
+        seed,
+    )
 
 
 def compare_runs(
@@ -156,18 +195,22 @@ def compare_runs(
     """
     if len(candidate) != len(reference):
         raise DataError(
-            f"both sides must have a report for every run, found {len(candidate)} and {len(reference)}; drop the unpaired runs."
+            f"both sides must have a report for every run, found {len(candidate)} and"
+            f" {len(reference)}; drop the unpaired runs."
         )
     for one, other in zip(reference, candidate, strict=True):
         _same_users(one, other)
-    return compare(pool(candidate), pool(reference), seed=seed, n_resamples=n_resamples, confidence=confidence)
+    return compare(
+        pool(candidate), pool(reference), seed=seed, n_resamples=n_resamples, confidence=confidence
+    )
 
 
 def pool(reports: Sequence[EvaluationReport]) -> EvaluationReport:
     """Joins the reports of several runs into one, each user once with the average over their runs.
 
-    Averaging first keeps the user the unit: five seeds on one user are not five users. The metrics that all
-    runs have are kept, and of a user's numbers of interactions, which splits may trim differently, the largest.
+    Averaging first keeps the user the unit: five seeds on one user are not five users. The metrics
+    that all runs have are kept, and of a user's numbers of interactions, which splits may trim
+    differently, the largest.
 
     Args:
         reports: One a run; cohorts are those of the first.
@@ -176,16 +219,25 @@ def pool(reports: Sequence[EvaluationReport]) -> EvaluationReport:
         DataError: if there is no report, or their ids are integers in one and strings in another.
     """
     if not reports or len({report.users.are_integers for report in reports}) > 1:
-        raise DataError(f"pooling needs one or more reports with ids of one type, found {len(reports)} reports; write the ids alike.")
+        raise DataError(
+            f"pooling needs one or more reports with ids of one type, found {len(reports)} reports;"
+            " write the ids alike."
+        )
     encoded = pc.dictionary_encode(pa.concat_arrays([report.users.values for report in reports]))
     user, n_users = encoded.indices.to_numpy(), len(encoded.dictionary)
     n_runs = np.bincount(user, minlength=n_users)
-    shared = [name for name in reports[0].metrics if all(name in report.metrics for report in reports)]
+    shared = [
+        name for name in reports[0].metrics if all(name in report.metrics for report in reports)
+    ]
     joined = {name: np.concatenate([report.metrics[name] for report in reports]) for name in shared}
     metrics = {name: np.bincount(user, values, n_users) / n_runs for name, values in joined.items()}
     n_interactions = np.zeros(n_users, dtype=np.int64)
-    np.maximum.at(n_interactions, user, np.concatenate([report.n_interactions for report in reports]))
-    return EvaluationReport(IdMap(encoded.dictionary), n_interactions, metrics, reports[0].lower_bounds)
+    np.maximum.at(
+        n_interactions, user, np.concatenate([report.n_interactions for report in reports])
+    )
+    return EvaluationReport(
+        IdMap(encoded.dictionary), n_interactions, metrics, reports[0].lower_bounds
+    )
 
 
 def _same_users(a: EvaluationReport, b: EvaluationReport) -> np.ndarray:
@@ -194,14 +246,19 @@ def _same_users(a: EvaluationReport, b: EvaluationReport) -> np.ndarray:
     missing = int((place < 0).sum())
     if missing or len(a) != len(b):
         raise DataError(
-            f"both reports must be on the same users, found {len(a)} and {len(b)} with {len(a) - missing} in common; "
-            "evaluate both on the same cases."
+            f"both reports must be on the same users, found {len(a)} and {len(b)} with"
+            f" {len(a) - missing} in common; evaluate both on the same cases."
         )
     return place
 
 
 def _differences(
-    candidate: EvaluationReport, reference: EvaluationReport, names: Sequence[str], seed: int, n_resamples: int, confidence: float
+    candidate: EvaluationReport,
+    reference: EvaluationReport,
+    names: Sequence[str],
+    seed: int,
+    n_resamples: int,
+    confidence: float,
 ) -> dict[str, Difference]:
     """Differences of users already aligned; all metrics share one draw of users and signs."""
     gains = np.stack([candidate.metrics[name] - reference.metrics[name] for name in names])
@@ -209,15 +266,28 @@ def _differences(
     p_values = _sign_flip_p_values(gains, seed, n_resamples)
     differences = {}
     for i, name in enumerate(names):
-        mean, reference_mean, gain = candidate.mean(name), reference.mean(name), float(gains[i].mean())
+        mean, reference_mean, gain = (
+            candidate.mean(name),
+            reference.mean(name),
+            float(gains[i].mean()),
+        )
         relative = gain / reference_mean if reference_mean else float("nan")
         differences[name] = Difference(
-            len(gains[i]), mean, reference_mean, gain, relative, float(low[i]), float(high[i]), float(p_values[i])
+            len(gains[i]),
+            mean,
+            reference_mean,
+            gain,
+            relative,
+            float(low[i]),
+            float(high[i]),
+            float(p_values[i]),
         )
     return differences
 
 
-def _bootstrap_interval(gains: np.ndarray, seed: int, n_resamples: int, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+def _bootstrap_interval(
+    gains: np.ndarray, seed: int, n_resamples: int, confidence: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Percentile interval of the mean of each row of ``[n_metrics, n_users]``."""
     if gains.shape[1] < 2:
         undefined = np.full(len(gains), np.nan)
@@ -237,7 +307,9 @@ def _bootstrap_interval(gains: np.ndarray, seed: int, n_resamples: int, confiden
 
 
 def _sign_flip_p_values(gains: np.ndarray, seed: int, n_resamples: int) -> np.ndarray:
-    """``[n_metrics]`` p-values: the sums of a batch of flips are one matrix product, far faster than SciPy's test."""
+    """``[n_metrics]`` p-values: the sums of a batch of flips are one matrix product, far faster
+    than SciPy's test.
+    """
     random = np.random.default_rng([seed, 1])
     # Rounding must not tell apart two sums of the same numbers in another order.
     observed = np.abs(gains.sum(axis=1)) * (1 - 1e-12) - 1e-12 * np.abs(gains).sum(axis=1)
@@ -258,7 +330,10 @@ def _as_json(differences: Mapping[str, Difference]) -> dict[str, dict[str, Any]]
     return {
         name: {
             "label": Metric.parse(name).label,
-            **{field: finite_or_none(value) if isinstance(value, float) else value for field, value in asdict(one).items()},
+            **{
+                field: finite_or_none(value) if isinstance(value, float) else value
+                for field, value in asdict(one).items()
+            },
         }
         for name, one in differences.items()
     }
@@ -266,6 +341,10 @@ def _as_json(differences: Mapping[str, Difference]) -> dict[str, dict[str, Any]]
 
 def _cells(one: Difference) -> list[str]:
     interval = f"[{one.low:+.4f}, {one.high:+.4f}]" if finite_or_none(one.low) is not None else ""
-    relative = f"{100 * one.relative_difference:+.2f}" if finite_or_none(one.relative_difference) is not None else ""
+    relative = (
+        f"{100 * one.relative_difference:+.2f}"
+        if finite_or_none(one.relative_difference) is not None
+        else ""
+    )
     means = [f"{one.candidate_mean:.4f}", f"{one.reference_mean:.4f}", f"{one.difference:+.4f}"]
     return [str(one.users), *means, relative, interval, f"{one.p_value:.4f}"]

@@ -34,15 +34,16 @@ def evaluate(
         scorer: A trained model or baseline.
         cases: What is shown and what must be found, from ``Dataset.cases``.
         metrics: Names, as `Metric.parse` reads them.
-        user_ids: Ids of all users of the data set; without them the report names users by their row.
+        user_ids: Ids of all users of the data set; without them the report names users by their
+            row.
         cohorts: Lower bounds on the number of interactions.
         block_size: Users ranked at once; memory is ``block_size × n_items`` scores.
         progress: Called after each block with users done and in all.
 
     Raises:
         ConfigError: if a metric, a cohort bound or the block size cannot be honoured.
-        DataError: if there is no case, a case has nothing to find or is shown what it must find, or the catalogue
-            is not the scorer's.
+        DataError: if there is no case, a case has nothing to find or is shown what it must find, or
+            the catalogue is not the scorer's.
         NumericalError: if a score is not finite.
 
     References:
@@ -50,8 +51,15 @@ def evaluate(
 
     Example:
         >>> from types import SimpleNamespace
-        >>> cases = Cases(np.array([0, 1]), csr_array(np.array([[1, 0, 0], [0, 1, 0]])), csr_array(np.array([[0, 1, 0], [1, 0, 0]])))
-        >>> scorer = SimpleNamespace(n_items=3, score=lambda rows: torch.tensor([[3.0, 2.0, 1.0]]).repeat(rows.shape[0], 1))
+        >>> cases = Cases(
+        ...     np.array([0, 1]),
+        ...     csr_array(np.array([[1, 0, 0], [0, 1, 0]])),
+        ...     csr_array(np.array([[0, 1, 0], [1, 0, 0]])),
+        ... )
+        >>> scorer = SimpleNamespace(
+        ...     n_items=3,
+        ...     score=lambda rows: torch.tensor([[3.0, 2.0, 1.0]]).repeat(rows.shape[0], 1),
+        ... )
         >>> evaluate(scorer, cases, metrics=["recall@1", "ndcg@2"]).mean("recall@1")
         1.0
     """
@@ -59,36 +67,63 @@ def evaluate(
     lower_bounds = check_cohorts(cohorts)
     _check(scorer, cases)
     ranker = Ranker(scorer, max(metric.k for metric in wanted))
-    blocks = [_measure(ranker, fold_in, held_out, wanted) for fold_in, held_out in _blocks(cases, block_size, progress)]
+    blocks = [
+        _measure(ranker, fold_in, held_out, wanted)
+        for fold_in, held_out in _blocks(cases, block_size, progress)
+    ]
     values = torch.cat(blocks).cpu().numpy()
-    users = IdMap.of(cases.user_index) if user_ids is None else IdMap(user_ids.take(cases.user_index))
+    users = (
+        IdMap.of(cases.user_index) if user_ids is None else IdMap(user_ids.take(cases.user_index))
+    )
     n_interactions = np.diff(cases.fold_in.indptr).astype(np.int64) + np.diff(cases.held_out.indptr)
-    return EvaluationReport(users, n_interactions, {metric.name: values[:, i].copy() for i, metric in enumerate(wanted)}, lower_bounds)
+    return EvaluationReport(
+        users,
+        n_interactions,
+        {metric.name: values[:, i].copy() for i, metric in enumerate(wanted)},
+        lower_bounds,
+    )
 
 
 def _parse(names: Sequence[str], block_size: int) -> tuple[Metric, ...]:
     if isinstance(names, str) or not names or len(set(names)) < len(names):
-        raise ConfigError(f"metrics must be one or more different names in a list, found {names!r}; try {list(DEFAULT_METRICS)}.")
+        raise ConfigError(
+            f"metrics must be one or more different names in a list, found {names!r}; try"
+            f" {list(DEFAULT_METRICS)}."
+        )
     if block_size < 1:
-        raise ConfigError(f"block_size must be at least 1, found {block_size}; 500 suits most machines.")
+        raise ConfigError(
+            f"block_size must be at least 1, found {block_size}; 500 suits most machines."
+        )
     return tuple(Metric.parse(name) for name in names)
 
 
 def _check(scorer: Scorer, cases: Cases) -> None:
     shape, n_held_out = cases.held_out.shape, np.diff(cases.held_out.indptr)
     if shape[0] == 0:
-        raise DataError("an evaluation needs at least one case, found none; hold out more users or items.")
+        raise DataError(
+            "an evaluation needs at least one case, found none; hold out more users or items."
+        )
     if cases.fold_in.shape != shape or shape[1] != scorer.n_items:
         found = f"fold-in {cases.fold_in.shape}, held-out {shape}"
-        raise DataError(f"cases must be over the scorer's {scorer.n_items} items, found {found}; use the data set of the model.")
+        raise DataError(
+            f"cases must be over the scorer's {scorer.n_items} items, found {found}; use the data"
+            " set of the model."
+        )
     if not n_held_out.all():
-        raise DataError(f"every case must have an item to find, found {int((n_held_out == 0).sum())} without; drop those users.")
+        raise DataError(
+            f"every case must have an item to find, found {int((n_held_out == 0).sum())} without;"
+            " drop those users."
+        )
     shown = cases.fold_in.multiply(cases.held_out).nnz
     if shown:
-        raise DataError(f"no held-out item may be folded in, found {shown} that are; split the data set anew.")
+        raise DataError(
+            f"no held-out item may be folded in, found {shown} that are; split the data set anew."
+        )
 
 
-def _blocks(cases: Cases, size: int, progress: Callable[[int, int], None] | None) -> Iterator[tuple[csr_array, csr_array]]:
+def _blocks(
+    cases: Cases, size: int, progress: Callable[[int, int], None] | None
+) -> Iterator[tuple[csr_array, csr_array]]:
     n_cases = cases.held_out.shape[0]
     for start in range(0, n_cases, size):
         stop = min(start + size, n_cases)
@@ -97,7 +132,9 @@ def _blocks(cases: Cases, size: int, progress: Callable[[int, int], None] | None
             progress(stop, n_cases)
 
 
-def _measure(ranker: Ranker, fold_in: csr_array, held_out: csr_array, metrics: tuple[Metric, ...]) -> Tensor:
+def _measure(
+    ranker: Ranker, fold_in: csr_array, held_out: csr_array, metrics: tuple[Metric, ...]
+) -> Tensor:
     """``[n, n_metrics]`` float64 values, on the scorer's device."""
     ranked = ranker.rank(fold_in, seen=fold_in).items
     to_find = SparseRows.from_csr(held_out, ranked.device)

@@ -1,7 +1,8 @@
 """Ranking metrics of one user, for many users at once.
 
-All of them read two things only: at which ranks a held-out item stands, and how many items were held out.
-Libraries divide recall by different numbers under one name; here the divisor is part of the label.
+All of them read two things only: at which ranks a held-out item stands, and how many items were
+held out. Libraries divide recall by different numbers under one name; here the divisor is part of
+the label.
 """
 
 import re
@@ -27,9 +28,10 @@ class Metric:
     """A ranking metric at a cut-off.
 
     - ``recall@k``: hits in the top k / min(k, held out). 1 is within reach of everyone.
-    - ``recall_of_held_out@k``: hits in the top k / held out. At most k / held out for a user with more than k.
-    - ``ndcg@k``: sum over hits of 1 / log2(rank + 1), divided by the same sum when the first min(k, held out)
-      ranks are hits.
+    - ``recall_of_held_out@k``: hits in the top k / held out. At most k / held out for a user with
+      more than k.
+    - ``ndcg@k``: sum over hits of 1 / log2(rank + 1), divided by the same sum when the first min(k,
+      held out) ranks are hits.
 
     Args:
         kind: Which formula.
@@ -56,7 +58,10 @@ class Metric:
         """
         match = re.fullmatch(r"(recall|recall_of_held_out|ndcg)@([1-9][0-9]*)", name)
         if match is None:
-            raise ConfigError(f"a metric must be recall@k, recall_of_held_out@k or ndcg@k with k ≥ 1, found {name!r}; try 'ndcg@100'.")
+            raise ConfigError(
+                "a metric must be recall@k, recall_of_held_out@k or ndcg@k with k ≥ 1, found"
+                f" {name!r}; try 'ndcg@100'."
+            )
         return cls(cast(Kind, match[1]), int(match[2]))
 
     @property
@@ -66,7 +71,9 @@ class Metric:
 
     @property
     def label(self) -> str:
-        """The name to show to people, with the divisor where libraries disagree on it; n is explained by `LEGEND`."""
+        """The name to show to people, with the divisor where libraries disagree on it; n is
+        explained by `LEGEND`.
+        """
         return {
             "recall": f"Recall@{self.k} ÷ min({self.k}, n)",
             "recall_of_held_out": f"Recall@{self.k} ÷ n",

@@ -1,6 +1,7 @@
 """The outcome of an evaluation: every user's metrics, and the summaries drawn from them.
 
-Per-user values are kept because means alone cannot be compared in pairs or cut into cohorts afterwards.
+Per-user values are kept because means alone cannot be compared in pairs or cut into cohorts
+afterwards.
 """
 
 import math
@@ -33,7 +34,9 @@ class EvaluationReport:
         ConfigError: if a metric's name is none.
 
     Example:
-        >>> report = EvaluationReport(IdMap.of(["ann", "bob"]), np.array([7, 60]), {"ndcg@10": np.array([0.5, 1.0])})
+        >>> report = EvaluationReport(
+        ...     IdMap.of(["ann", "bob"]), np.array([7, 60]), {"ndcg@10": np.array([0.5, 1.0])}
+        ... )
         >>> report.mean("ndcg@10"), report.standard_error("ndcg@10")
         (0.75, 0.25)
         >>> print(report)
@@ -54,7 +57,10 @@ class EvaluationReport:
     def __post_init__(self) -> None:
         for name, values in {"n_interactions": self.n_interactions, **self.metrics}.items():
             if values.shape != (len(self.users),):
-                raise DataError(f"{name} must have one value a user ({len(self.users)}), found shape {values.shape}; align it with users.")
+                raise DataError(
+                    f"{name} must have one value a user ({len(self.users)}), found shape"
+                    f" {values.shape}; align it with users."
+                )
         for name in self.metrics:
             Metric.parse(name)
 
@@ -72,13 +78,18 @@ class EvaluationReport:
 
     def _values(self, name: str) -> np.ndarray:
         if name not in self.metrics:
-            raise DataError(f"the metric must be one of {', '.join(self.metrics)}, found {name!r}; evaluate it too.")
+            raise DataError(
+                f"the metric must be one of {', '.join(self.metrics)}, found {name!r}; evaluate it"
+                " too."
+            )
         return self.metrics[name]
 
     def take(self, users: np.ndarray) -> "EvaluationReport":
         """The same report for the users at ``[m]`` indices, in that order."""
         metrics = {name: values[users] for name, values in self.metrics.items()}
-        return EvaluationReport(IdMap(self.users.take(users)), self.n_interactions[users], metrics, self.lower_bounds)
+        return EvaluationReport(
+            IdMap(self.users.take(users)), self.n_interactions[users], metrics, self.lower_bounds
+        )
 
     def cohorts(self) -> dict[str, "EvaluationReport"]:
         """A report for each cohort, fewest interactions first; some may have no users."""
@@ -86,8 +97,13 @@ class EvaluationReport:
         return {name: self.take(np.flatnonzero(mask)) for name, mask in members.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """Means and standard errors, overall and by cohort; null where too few users define them."""
-        cohorts = {name: {"users": len(cohort), "metrics": cohort._summary()} for name, cohort in self.cohorts().items()}
+        """Means and standard errors, overall and by cohort; null where too few users define
+        them.
+        """
+        cohorts = {
+            name: {"users": len(cohort), "metrics": cohort._summary()}
+            for name, cohort in self.cohorts().items()
+        }
         return {"users": len(self), "metrics": self._summary(), "cohorts": cohorts}
 
     def _summary(self) -> dict[str, dict[str, float | str | None]]:
@@ -102,10 +118,14 @@ class EvaluationReport:
 
     def per_user_table(self) -> pa.Table:
         """One row a user: user_id, n_interactions and a column a metric."""
-        return pa.table({"user_id": self.users.values, "n_interactions": self.n_interactions, **self.metrics})
+        return pa.table(
+            {"user_id": self.users.values, "n_interactions": self.n_interactions, **self.metrics}
+        )
 
     @classmethod
-    def from_table(cls, table: pa.Table, lower_bounds: Sequence[int] = DEFAULT_COHORTS) -> "EvaluationReport":
+    def from_table(
+        cls, table: pa.Table, lower_bounds: Sequence[int] = DEFAULT_COHORTS
+    ) -> "EvaluationReport":
         """Reads back `per_user_table`, so that a saved evaluation can be compared with a later one.
 
         Raises:
@@ -113,15 +133,23 @@ class EvaluationReport:
         """
         missing = {"user_id", "n_interactions"} - set(table.column_names)
         if missing:
-            raise DataError(f"a per-user table must have user_id and n_interactions, found no {', '.join(sorted(missing))}; save it anew.")
+            raise DataError(
+                "a per-user table must have user_id and n_interactions, found no"
+                f" {', '.join(sorted(missing))}; save it anew."
+            )
         values = {name: table[name].to_numpy() for name in table.column_names if name != "user_id"}
         return cls(IdMap.of(table["user_id"]), values.pop("n_interactions"), values, lower_bounds)
 
     def __str__(self) -> str:
         header = ["cohort", "users", *(Metric.parse(name).label for name in self.metrics)]
         parts = {"all": self, **self.cohorts()}
-        rows = [[name, str(len(part)), *(_cell(part, metric) for metric in self.metrics)] for name, part in parts.items()]
-        return plain_table(header, rows, [False, True] + [False] * len(self.metrics)) + f"\n{LEGEND}"
+        rows = [
+            [name, str(len(part)), *(_cell(part, metric) for metric in self.metrics)]
+            for name, part in parts.items()
+        ]
+        return (
+            plain_table(header, rows, [False, True] + [False] * len(self.metrics)) + f"\n{LEGEND}"
+        )
 
 
 def finite_or_none(value: float) -> float | None:

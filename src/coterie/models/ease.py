@@ -22,17 +22,22 @@ class EaseConfig(ModelConfig):
 
     name: Literal["ease"] = "ease"
     l2: float = Field(500.0, gt=0, description="λ, added to the diagonal of XᵀX")
-    popularity_exponent: float = Field(0.0, ge=0, description="of the popularity that an item's scores are divided by; 0 as published")
+    popularity_exponent: float = Field(
+        0.0,
+        ge=0,
+        description="of the popularity that an item's scores are divided by; 0 as published",
+    )
 
     SEARCH: ClassVar = {"l2": Range(10, 10_000, log=True), "popularity_exponent": Range(0, 0.5)}
 
 
 class Ease(nn.Module):
-    """Scores x B, where B minimises ‖X - X B‖² + λ‖B‖² with a zero diagonal. An item's column may then
-    be divided by a power of its popularity.
+    """Scores x B, where B minimises ‖X - X B‖² + λ‖B‖² with a zero diagonal. An item's column may
+    then be divided by a power of its popularity.
 
-    Fitting takes 8 bytes × items² and time that grows with items³; where users are fewer than items, 8 bytes × users² + 4 bytes ×
-    items² and users³. Keeping the weights takes 4 bytes × items²: right up to some tens of thousands of items.
+    Fitting takes 8 bytes × items² and time that grows with items³; where users are fewer than
+    items, 8 bytes × users² + 4 bytes × items² and users³. Keeping the weights takes 4 bytes ×
+    items²: right up to some tens of thousands of items.
     """
 
     weight: Tensor
@@ -44,7 +49,8 @@ class Ease(nn.Module):
 
     @classmethod
     def fit(cls, train: csr_array, config: EaseConfig) -> "Ease":
-        """Solves for B on a ``[n_users, n_items]`` binary matrix: P = (XᵀX + λI)⁻¹, B = I - P diag(1 / diag P).
+        """Solves for B on a ``[n_users, n_items]`` binary matrix: P = (XᵀX + λI)⁻¹, B = I - P
+        diag(1 / diag P).
 
         Where users are fewer, their Gram matrix is inverted instead: P = (I - Xᵀ(XXᵀ + λI)⁻¹X) / λ.
 
@@ -92,10 +98,12 @@ def _inverse(rows: csr_array, l2: float) -> np.ndarray:
 
 
 def _invert(matrix: Tensor) -> bool:
-    """Inverts the lower triangle of a symmetric matrix in place; tells whether it is positive definite.
+    """Inverts the lower triangle of a symmetric matrix in place; tells whether it is positive
+    definite.
 
-    LAPACK's factorization crashes in SciPy's OpenBLAS from some 16,000 rows on with several threads, and torch's is not done in place. So
-    blocks of the diagonal are swept one after the other (Goodnight 1979), which is as much work, nearly all of it matrix products.
+    LAPACK's factorization crashes in SciPy's OpenBLAS from some 16,000 rows on with several
+    threads, and torch's is not done in place. So blocks of the diagonal are swept one after the
+    other (Goodnight 1979), which is as much work, nearly all of it matrix products.
     """
     n = len(matrix)
     for start in range(0, n, AT_ONCE):
@@ -105,22 +113,33 @@ def _invert(matrix: Tensor) -> bool:
         if failed:
             return False
         pivot = torch.cholesky_inverse(root)
-        column = torch.cat([matrix[block, :start].t(), torch.zeros_like(pivot), matrix[stop:, block]])
+        column = torch.cat(
+            [matrix[block, :start].t(), torch.zeros_like(pivot), matrix[stop:, block]]
+        )
         swept = column @ pivot
         for first in range(0, n, AT_ONCE):
             others = slice(first, first + AT_ONCE)
             matrix[first:, others].addmm_(swept[first:], column[others].t(), alpha=-1)
-        matrix[block, :start], matrix[stop:, block], matrix[block, block] = swept[:start].t(), swept[stop:], -pivot
+        matrix[block, :start], matrix[stop:, block], matrix[block, block] = (
+            swept[:start].t(),
+            swept[stop:],
+            -pivot,
+        )
     matrix.neg_()
     return True
 
 
 def _too_small(l2: float) -> NumericalError:
-    return NumericalError(f"XᵀX + l2·I must be positive definite to be inverted, found it is not at l2 = {l2}; raise l2.")
+    return NumericalError(
+        f"XᵀX + l2·I must be positive definite to be inverted, found it is not at l2 = {l2};"
+        " raise l2."
+    )
 
 
 def _fill_from_items(weight: np.ndarray, inverse: np.ndarray) -> None:
-    """Fills ``weight`` with I - P diag(1 / diag P), P's lower triangle being given; gives P's memory back as it goes."""
+    """Fills ``weight`` with I - P diag(1 / diag P), P's lower triangle being given; gives P's
+    memory back as it goes.
+    """
     n_items, diagonal = len(inverse), np.diag(inverse).copy()
     for start in reversed(range(0, n_items, AT_ONCE)):
         stop = min(start + AT_ONCE, n_items)
@@ -136,11 +155,15 @@ def _fill_from_items(weight: np.ndarray, inverse: np.ndarray) -> None:
 
 
 def _fill_from_users(weight: np.ndarray, inverse: np.ndarray, train: csr_array, l2: float) -> None:
-    """Fills ``weight`` with M diag(1 / (1 - diag M)), M = Xᵀ(XXᵀ + λI)⁻¹X, the lower triangle of the inverse being given."""
+    """Fills ``weight`` with M diag(1 / (1 - diag M)), M = Xᵀ(XXᵀ + λI)⁻¹X, the lower triangle of
+    the inverse being given.
+    """
     for start in range(0, len(inverse), AT_ONCE):
         block = slice(start, start + AT_ONCE)
         inverse[block, block.stop :] = inverse[block.stop :, block].T
-        inverse[block, block] = np.tril(inverse[block, block]) + np.tril(inverse[block, block], -1).T
+        inverse[block, block] = (
+            np.tril(inverse[block, block]) + np.tril(inverse[block, block], -1).T
+        )
     by_item = train.tocsc()
     for start in range(0, len(weight), AT_ONCE):
         block = slice(start, start + AT_ONCE)

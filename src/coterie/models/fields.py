@@ -35,7 +35,10 @@ class Range:
 
     def __post_init__(self) -> None:
         if not self.low < self.high or (self.log and self.low <= 0):
-            raise ConfigError(f"a range must rise, and start above 0 if searched by magnitude (log), found {self}; change its ends.")
+            raise ConfigError(
+                "a range must rise, and start above 0 if searched by magnitude (log), found"
+                f" {self}; change its ends."
+            )
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -69,7 +72,10 @@ class Choice:
 
     def __post_init__(self) -> None:
         if len(self.values) < 2:
-            raise ConfigError(f"a choice must be among two values at least, found {self.values}; set a single one with --set.")
+            raise ConfigError(
+                f"a choice must be among two values at least, found {self.values}; set a single one"
+                " with --set."
+            )
 
     @property
     def ends(self) -> tuple[Any, ...]:
@@ -84,7 +90,9 @@ class Choice:
 
 
 class ModelConfig(BaseModel):
-    """A frozen value whose fields are all known: a misspelt or superfluous one is an error, never ignored."""
+    """A frozen value whose fields are all known: a misspelt or superfluous one is an error, never
+    ignored.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 

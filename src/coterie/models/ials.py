@@ -1,4 +1,6 @@
-"""iALS: a factorization whose unobserved entries count, too (Hu et al., ICDM 2008), by the library implicit."""
+"""iALS: a factorization whose unobserved entries count, too (Hu et al., ICDM 2008), by the library
+implicit.
+"""
 
 from types import ModuleType
 from typing import ClassVar, Literal
@@ -22,8 +24,14 @@ class IalsConfig(ModelConfig):
 
     name: Literal["ials"] = "ials"
     factors: PositiveInt = Field(128, description="the dimension of users and items")
-    regularization: float = Field(10.0, gt=0, description="λ of ‖user‖² and ‖item‖², the same for all of them")
-    alpha: float = Field(10.0, gt=0, description="weight of an interaction's error; all other entries' errors weigh 1")
+    regularization: float = Field(
+        10.0, gt=0, description="λ of ‖user‖² and ‖item‖², the same for all of them"
+    )
+    alpha: float = Field(
+        10.0,
+        gt=0,
+        description="weight of an interaction's error; all other entries' errors weigh 1",
+    )
     iterations: PositiveInt = Field(15, description="rounds of users, then items")
     seed: int = Field(0, ge=0, description="of the initial factors")
 
@@ -63,8 +71,8 @@ class Ials(nn.Module):
     def fit(cls, train: csr_array, config: IalsConfig) -> "Ials":
         """Alternates on a ``[n_users, n_items]`` binary matrix, with as many threads as torch has.
 
-        Each half of a round solves for its factors by three steps of conjugate gradients. The same seed gives the same
-        factors, whatever the number of threads.
+        Each half of a round solves for its factors by three steps of conjugate gradients. The same
+        seed gives the same factors, whatever the number of threads.
 
         Raises:
             ConfigError: if the package implicit is missing.
@@ -85,7 +93,9 @@ class Ials(nn.Module):
             )
             found.fit(csr_matrix(train, dtype=np.float32), show_progress=False)
         model.factors.copy_(torch.from_numpy(found.item_factors))
-        model.gram.copy_(model.factors.t() @ model.factors + config.regularization * torch.eye(config.factors))
+        model.gram.copy_(
+            model.factors.t() @ model.factors + config.regularization * torch.eye(config.factors)
+        )
         return model
 
     def score(self, rows: SparseRows) -> Tensor:
@@ -93,7 +103,8 @@ class Ials(nn.Module):
         return self.user_factors(rows) @ self.factors.t()
 
     def user_factors(self, rows: SparseRows) -> Tensor:
-        """``[n_users, factors]``: the minimum of α Σ_seen (1 - ⟨x, y⟩)² + Σ_unseen ⟨x, y⟩² + λ‖x‖², zeros for an empty history.
+        """``[n_users, factors]``: the minimum of α Σ_seen (1 - ⟨x, y⟩)² + Σ_unseen ⟨x, y⟩² + λ‖x‖²,
+        zeros for an empty history.
 
         It solves (YᵀY + λI + (α - 1) Σ_seen y yᵀ) x = α Σ_seen y.
 
@@ -106,15 +117,22 @@ class Ials(nn.Module):
 
     def _solve(self, rows: SparseRows) -> Tensor:
         alpha = self.config.alpha
-        systems, sums = self.gram.repeat(len(rows), 1, 1), self.gram.new_zeros(len(rows), len(self.gram))
-        for system, total, items in zip(systems, sums, torch.split(rows.indices, rows.counts.tolist()), strict=True):
+        systems, sums = (
+            self.gram.repeat(len(rows), 1, 1),
+            self.gram.new_zeros(len(rows), len(self.gram)),
+        )
+        for system, total, items in zip(
+            systems, sums, torch.split(rows.indices, rows.counts.tolist()), strict=True
+        ):
             seen = self.factors[items]
             system.addmm_(seen.t(), seen, alpha=alpha - 1)
             torch.sum(seen, 0, out=total)
         roots, failed = torch.linalg.cholesky_ex(systems)
         if failed.any():
             found = f"found they are not at regularization = {self.config.regularization}"
-            raise NumericalError(f"a user's equations must be positive definite in float32, {found}; raise it.")
+            raise NumericalError(
+                f"a user's equations must be positive definite in float32, {found}; raise it."
+            )
         return torch.cholesky_solve(alpha * sums.unsqueeze(2), roots).squeeze(2)
 
     def item_factors(self) -> Tensor:
@@ -131,5 +149,7 @@ def _library() -> tuple[ModuleType, ModuleType]:
         import threadpoolctl  # noqa: PLC0415
         from implicit.cpu import als  # noqa: PLC0415
     except ImportError as error:
-        raise ConfigError("ials needs the package implicit; pip install 'coterie[baselines]'.") from error
+        raise ConfigError(
+            "ials needs the package implicit; pip install 'coterie[baselines]'."
+        ) from error
     return als, threadpoolctl

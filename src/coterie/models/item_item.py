@@ -1,6 +1,8 @@
-"""Sparse item × item weights: neighbours, random walks and SLIM, for catalogues where a dense matrix has no place.
+"""Sparse item × item weights: neighbours, random walks and SLIM, for catalogues where a dense
+matrix has no place.
 
-One network, three ways to come by its weights, all fitted by irspack (extra ``coterie[baselines]``, decision 7).
+One network, three ways to come by its weights, all fitted by irspack (extra ``coterie[baselines]``,
+decision 7).
 """
 
 import warnings
@@ -16,7 +18,8 @@ from coterie.errors import ConfigError
 from coterie.models.fields import Choice, ModelConfig, PositiveInt, Range
 from coterie.sparse import SparseRows
 
-# Users whose products are added up at once: few enough for the processor's cache, which makes it twice as fast.
+# Users whose products are added up at once: few enough for the processor's cache, which makes it
+# twice as fast.
 _USERS_AT_ONCE = 16
 # The largest catalogue whose weights are shown as a dense matrix, 1 GiB of float32.
 _DENSE_ITEMS = 2**14
@@ -26,9 +29,15 @@ class ItemKnnConfig(ModelConfig):
     """Neighbours by cosine: two items are alike if the same users have them."""
 
     name: Literal["item-knn"] = "item-knn"
-    neighbours: PositiveInt = Field(200, description="items that each item is scored from, itself counted")
-    shrinkage: float = Field(0.0, ge=0, description="added to the cosine's denominator: doubts cosines of rare items")
-    weighting: Literal["none", "bm25"] = Field("bm25", description="bm25 weighs the users of one of the two items, long histories less")
+    neighbours: PositiveInt = Field(
+        200, description="items that each item is scored from, itself counted"
+    )
+    shrinkage: float = Field(
+        0.0, ge=0, description="added to the cosine's denominator: doubts cosines of rare items"
+    )
+    weighting: Literal["none", "bm25"] = Field(
+        "bm25", description="bm25 weighs the users of one of the two items, long histories less"
+    )
 
     SEARCH: ClassVar = {
         "neighbours": Choice((50, 100, 200, 400, 800)),
@@ -38,35 +47,54 @@ class ItemKnnConfig(ModelConfig):
 
 
 class Rp3BetaConfig(ModelConfig):
-    """Random walks of three steps, from an item over its users to their items, that shun popular items."""
+    """Random walks of three steps, from an item over its users to their items, that shun popular
+    items.
+    """
 
     name: Literal["rp3beta"] = "rp3beta"
-    neighbours: PositiveInt = Field(200, description="items that each item is scored from, itself counted")
+    neighbours: PositiveInt = Field(
+        200, description="items that each item is scored from, itself counted"
+    )
     alpha: float = Field(0.6, ge=0, description="exponent of each step's probability")
-    beta: float = Field(0.2, ge=0, description="exponent of the popularity that a walk's end is divided by")
+    beta: float = Field(
+        0.2, ge=0, description="exponent of the popularity that a walk's end is divided by"
+    )
 
-    SEARCH: ClassVar = {"neighbours": Choice((50, 100, 200, 400, 800)), "alpha": Range(0.2, 1.2), "beta": Range(0, 0.8)}
+    SEARCH: ClassVar = {
+        "neighbours": Choice((50, 100, 200, 400, 800)),
+        "alpha": Range(0.2, 1.2),
+        "beta": Range(0, 0.8),
+    }
 
 
 class SlimConfig(ModelConfig):
     """SLIM: every item regressed on the others with an elastic net, which leaves few weights."""
 
     name: Literal["slim"] = "slim"
-    l1: float = Field(1.0, gt=0, description="weight of |B| beside ½‖X - X B‖²: the larger, the sparser")
-    l2: float = Field(100.0, gt=0, description="weight of ½‖B‖² beside ½‖X - X B‖², which is EASE's λ")
+    l1: float = Field(
+        1.0, gt=0, description="weight of |B| beside ½‖X - X B‖²: the larger, the sparser"
+    )
+    l2: float = Field(
+        100.0, gt=0, description="weight of ½‖B‖² beside ½‖X - X B‖², which is EASE's λ"
+    )
     nonnegative: bool = Field(True, description="whether weights are at least 0, as published")
 
-    SEARCH: ClassVar = {"l1": Range(0.1, 20, log=True), "l2": Range(1, 1000, log=True), "nonnegative": Choice((True, False))}
+    SEARCH: ClassVar = {
+        "l1": Range(0.1, 20, log=True),
+        "l2": Range(1, 1000, log=True),
+        "nonnegative": Choice((True, False)),
+    }
 
 
 ItemItemConfig: TypeAlias = ItemKnnConfig | Rp3BetaConfig | SlimConfig
 
 
 class ItemItem(nn.Module):
-    """Scores x W for a sparse ``[n_items, n_items]`` W with an empty diagonal, kept as compressed rows.
+    """Scores x W for a sparse ``[n_items, n_items]`` W with an empty diagonal, kept as compressed
+    rows.
 
-    Memory and time grow with the number of weights. On CUDA the sums are taken in any order, so that the last bits of
-    a score may differ from call to call.
+    Memory and time grow with the number of weights. On CUDA the sums are taken in any order, so
+    that the last bits of a score may differ from call to call.
 
     Args:
         weight: ``[n_items, n_items]``; an empty one takes the size of what is loaded.
@@ -90,7 +118,8 @@ class ItemItem(nn.Module):
 
     @classmethod
     def fit(cls, train: csr_array, config: ItemItemConfig) -> "ItemItem":
-        """Computes W from a ``[n_users, n_items]`` binary matrix, with as many threads as torch has.
+        """Computes W from a ``[n_users, n_items]`` binary matrix, with as many threads as torch
+        has.
 
         Raises:
             ConfigError: if the package irspack is missing.
@@ -115,7 +144,9 @@ class ItemItem(nn.Module):
             block = rows.take(users)
             terms = weight.take(block.indices)
             assert terms.values is not None
-            place = torch.repeat_interleave(users[block.row] * self.n_items, terms.counts, output_size=len(terms.indices))
+            place = torch.repeat_interleave(
+                users[block.row] * self.n_items, terms.counts, output_size=len(terms.indices)
+            )
             scores.view(-1).index_add_(0, place + terms.indices, terms.values)
         return scores
 
@@ -127,8 +158,8 @@ class ItemItem(nn.Module):
         """
         if self.n_items > _DENSE_ITEMS:
             raise ConfigError(
-                f"similar items by sparse weights need a dense matrix of at most {_DENSE_ITEMS} items, found {self.n_items}; "
-                "use mult-vae, mult-dae or ials."
+                f"similar items by sparse weights need a dense matrix of at most {_DENSE_ITEMS}"
+                f" items, found {self.n_items}; use mult-vae, mult-dae or ials."
             )
         vectors = self.values.new_zeros(self.n_items, self.n_items)
         vectors[self.indices, SparseRows(self.indices, self.indptr, self.n_items).row] = self.values
@@ -142,7 +173,10 @@ class ItemItem(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
         if not self._is_matrix():
             errors: list[str] = args[-1]
-            errors.append(f"indptr, indices and values must be a matrix of {self.n_items} rows and columns, found they are not.")
+            errors.append(
+                f"indptr, indices and values must be a matrix of {self.n_items} rows and columns,"
+                " found they are not."
+            )
 
     def _is_matrix(self) -> bool:
         rises = bool((self.indptr.diff() >= 0).all()) and int(self.indptr[0]) == 0
@@ -157,33 +191,48 @@ def _library() -> Any:
             warnings.simplefilter("ignore", DeprecationWarning)
             import irspack  # noqa: PLC0415
     except ImportError as error:
-        raise ConfigError("item-knn, rp3beta and slim need the package irspack; pip install 'coterie[baselines]'.") from error
+        raise ConfigError(
+            "item-knn, rp3beta and slim need the package irspack; pip install 'coterie[baselines]'."
+        ) from error
     return irspack
 
 
 def _knn(library: Any, train: csr_array, config: ItemKnnConfig) -> csr_matrix:
-    """The library keeps the best of each row; transposed, each item is scored from the items closest to it.
+    """The library keeps the best of each row; transposed, each item is scored from the items
+    closest to it.
 
     References:
         Deshpande and Karypis (2004); Robertson et al. (1995) for BM25, k1 = 1.2, b = 0.75.
     """
     weighting = {"none": "NONE", "bm25": "BM_25"}[config.weighting]
-    options = {"normalize": True, "shrinkage": config.shrinkage, "top_k": config.neighbours, "feature_weighting": weighting}
-    recommender = library.CosineKNNRecommender(csr_matrix(train, dtype=np.float64), **options, n_threads=torch.get_num_threads())
+    options = {
+        "normalize": True,
+        "shrinkage": config.shrinkage,
+        "top_k": config.neighbours,
+        "feature_weighting": weighting,
+    }
+    recommender = library.CosineKNNRecommender(
+        csr_matrix(train, dtype=np.float64), **options, n_threads=torch.get_num_threads()
+    )
     return recommender.learn().W.T
 
 
 def _rp3beta(library: Any, train: csr_array, config: Rp3BetaConfig) -> csr_matrix:
     """W_ij = Σ_u (1 / n_i)^α (1 / n_u)^α / n_j^β over the users u of both, the best of each column.
 
-    The library's own RP3beta has no use for α on binary data: it raises the entries, not the probabilities, to it.
-    As the best of a column do not depend on its scale, they are those of a product X'ᵀX' of weighted histories.
+    The library's own RP3beta has no use for α on binary data: it raises the entries, not the
+    probabilities, to it. As the best of a column do not depend on its scale, they are those of a
+    product X'ᵀX' of weighted histories.
 
     References:
         Paudel et al. (2017), section 4.
     """
     n_u, n_i = (np.maximum(train.sum(axis=axis, dtype=np.float64), 1) for axis in (1, 0))
-    weighted = diags_array(n_u ** (-config.alpha / 2)) @ train.astype(np.float64) @ diags_array(n_i**-config.alpha)
+    weighted = (
+        diags_array(n_u ** (-config.alpha / 2))
+        @ train.astype(np.float64)
+        @ diags_array(n_i**-config.alpha)
+    )
     options = {"normalize": False, "top_k": config.neighbours, "n_threads": torch.get_num_threads()}
     product = library.CosineKNNRecommender(csr_matrix(weighted), **options).learn().W.T
     return product @ diags_array(n_i ** (config.alpha - config.beta))
@@ -192,7 +241,8 @@ def _rp3beta(library: Any, train: csr_array, config: Rp3BetaConfig) -> csr_matri
 def _slim(library: Any, train: csr_array, config: SlimConfig) -> csc_matrix:
     """Minimises ½‖X - X B‖² + l2 ½‖B‖² + l1 |B| with a zero diagonal, item by item.
 
-    With more than one thread the weights differ from fit to fit by as much as the solver's tolerance, 1e-4.
+    With more than one thread the weights differ from fit to fit by as much as the solver's
+    tolerance, 1e-4.
 
     References:
         Ning and Karypis (2011), equation 3.
@@ -201,4 +251,8 @@ def _slim(library: Any, train: csr_array, config: SlimConfig) -> csc_matrix:
     total = config.l1 + config.l2
     strength = {"alpha": total / train.shape[0], "l1_ratio": config.l1 / total}
     options = {"positive_only": config.nonnegative, "n_threads": torch.get_num_threads()}
-    return library.SLIMRecommender(csr_matrix(train, dtype=np.float64), **strength, **options).learn().W
+    return (
+        library.SLIMRecommender(csr_matrix(train, dtype=np.float64), **strength, **options)
+        .learn()
+        .W
+    )

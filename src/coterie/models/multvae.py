@@ -15,9 +15,16 @@ from coterie.sparse import SparseRows
 class VAEConfig(AlignedConfig):
     """Architecture and objective of a variational autoencoder with a multinomial likelihood."""
 
-    hidden_dims: tuple[PositiveInt, ...] = Field((600,), description="widths between items and latent space, mirrored in the decoder")
+    hidden_dims: tuple[PositiveInt, ...] = Field(
+        (600,), description="widths between items and latent space, mirrored in the decoder"
+    )
     latent_dim: PositiveInt = Field(200, description="the real dimension of z")
-    keep_prob: float = Field(0.5, gt=0, le=1, description="probability that an input entry survives masking; 1 = clean input")
+    keep_prob: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="probability that an input entry survives masking; 1 = clean input",
+    )
     beta: float = Field(0.2, ge=0, description="final weight of the KL")
     anneal_steps: int = Field(1000, ge=0, description="steps over which beta rises linearly from 0")
 
@@ -36,21 +43,30 @@ class MultVAEConfig(VAEConfig):
 
 
 class MultVAE(TanhAutoencoder):
-    """I-600-200-600-I by default: q(z given x) = N(mu, diag exp(logvar)), p(x given z) = Mult(n, softmax(f(z))).
+    """I-600-200-600-I by default: q(z given x) = N(mu, diag exp(logvar)), p(x given z) = Mult(n,
+    softmax(f(z))).
 
     Example:
         >>> from scipy.sparse import csr_array
-        >>> network = MultVAE(4, MultVAEConfig(hidden_dims=(3,), latent_dim=2), torch.Generator().manual_seed(1))
+        >>> network = MultVAE(
+        ...     4, MultVAEConfig(hidden_dims=(3,), latent_dim=2), torch.Generator().manual_seed(1)
+        ... )
         >>> network.score(SparseRows.from_csr(csr_array([[1, 0, 1, 0], [0, 0, 0, 0]]))).shape
         torch.Size([2, 4])
     """
 
     def __init__(self, n_items: int, config: VAEConfig, generator: torch.Generator) -> None:
-        super().__init__(n_items, config.hidden_dims, 2 * config.latent_dim, config.latent_dim, generator)
+        super().__init__(
+            n_items, config.hidden_dims, 2 * config.latent_dim, config.latent_dim, generator
+        )
 
     def posterior(self, rows: SparseRows, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance, each ``[n_users, latent_dim]``, of histories; ``scale`` as in `input_scale`, clean by default."""
-        mu, logvar = self.encode(rows, input_scale(rows.counts) if scale is None else scale).chunk(2, dim=1)
+        """Mean and log-variance, each ``[n_users, latent_dim]``, of histories; ``scale`` as in
+        `input_scale`, clean by default.
+        """
+        mu, logvar = self.encode(rows, input_scale(rows.counts) if scale is None else scale).chunk(
+            2, dim=1
+        )
         return mu, logvar
 
     def point(self, rows: SparseRows) -> Tensor:

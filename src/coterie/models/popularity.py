@@ -40,4 +40,7 @@ class Popularity(nn.Module):
 
     def item_vectors(self) -> Tensor:
         """Refused: popularity learns no representation."""
-        raise ConfigError("similar items need learned item vectors, popularity has none; use mult-vae, mult-dae or ease.")
+        raise ConfigError(
+            "similar items need learned item vectors, popularity has none; use mult-vae, mult-dae"
+            " or ease."
+        )

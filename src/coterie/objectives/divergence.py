@@ -35,7 +35,8 @@ def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
 
 
 def gaussian_log_density(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-    """The logarithm of N(z_k; mu_k, exp(logvar_k)) of every dimension, in the common shape of the arguments.
+    """The logarithm of N(z_k; mu_k, exp(logvar_k)) of every dimension, in the common shape of the
+    arguments.
 
     Example:
         >>> round(gaussian_log_density(torch.zeros(1), torch.zeros(1), torch.zeros(1)).item(), 4)
@@ -45,10 +46,11 @@ def gaussian_log_density(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
 
 
 def composite_log_density(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-    """RecVAE's composite prior, a mixture in every dimension of N(0, 1), an earlier posterior of the same user and N(0, e^10).
+    """RecVAE's composite prior, a mixture in every dimension of N(0, 1), an earlier posterior of
+    the same user and N(0, e^10).
 
-    The paper writes the mixture of whole densities; the authors' code, which made their tables and is followed here,
-    mixes in every dimension.
+    The paper writes the mixture of whole densities; the authors' code, which made their tables and
+    is followed here, mixes in every dimension.
 
     Args:
         z: ``[n_users, latent_dim]``.
@@ -62,18 +64,24 @@ def composite_log_density(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
         Shenbin et al. (2020), section 3.2.
 
     Example:
-        >>> at_once = composite_log_density(torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1, 1)).exp()
+        >>> at_once = composite_log_density(
+        ...     torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1, 1)
+        ... ).exp()
         >>> round(at_once.item(), 4)  # (3/20 + 3/4) of 0.3989, and a tenth of 0.3989 e^-5
         0.3593
     """
     zero = torch.zeros((), dtype=z.dtype, device=z.device)
     components = ((zero, zero), (mu, logvar), (zero, zero + WIDE_LOGVAR))
-    weighted = [gaussian_log_density(z, *one) + math.log(w) for w, one in zip(COMPOSITE_WEIGHTS, components, strict=True)]
+    weighted = [
+        gaussian_log_density(z, *one) + math.log(w)
+        for w, one in zip(COMPOSITE_WEIGHTS, components, strict=True)
+    ]
     return torch.stack(weighted).logsumexp(dim=0)
 
 
 def sampled_kl(z: Tensor, mu: Tensor, logvar: Tensor, log_prior: Tensor) -> Tensor:
-    """One draw's estimate of KL(q ‖ p): log q(z) - log p(z), a SUM over latent dimensions; unbiased, and may be negative.
+    """One draw's estimate of KL(q ‖ p): log q(z) - log p(z), a SUM over latent dimensions;
+    unbiased, and may be negative.
 
     Args:
         z: ``[n_users, latent_dim]`` drawn from q, with gradients to its parameters.

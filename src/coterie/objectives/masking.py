@@ -9,8 +9,8 @@ from coterie.sparse import SparseRows
 def mask_items(rows: SparseRows, keep_prob: float, generator: torch.Generator) -> SparseRows:
     """Keeps each entry with probability ``keep_prob``, independently.
 
-    Inverted dropout also divides the kept values by ``keep_prob``; as all entries of a row weigh the same, that
-    is left to the row's scale.
+    Inverted dropout also divides the kept values by ``keep_prob``; as all entries of a row weigh
+    the same, that is left to the row's scale.
 
     Args:
         rows: ``[n_users, n_items]`` clean histories.
@@ -24,7 +24,9 @@ def mask_items(rows: SparseRows, keep_prob: float, generator: torch.Generator) -
         Liang et al. (2018), section 2.1.2; dropout rate = 1 - keep_prob.
     """
     if not 0 < keep_prob <= 1:
-        raise ConfigError(f"keep_prob must be in (0, 1], found {keep_prob}; 0.5 is Mult-VAE's, 1 is no masking.")
+        raise ConfigError(
+            f"keep_prob must be in (0, 1], found {keep_prob}; 0.5 is Mult-VAE's, 1 is no masking."
+        )
     if keep_prob == 1:
         return rows
     draw = torch.rand(len(rows.indices), generator=generator, device=rows.indices.device)

@@ -2,7 +2,8 @@
 
 
 def linear_warm_up(step: int, steps: int, maximum: float) -> float:
-    """Rises linearly from 0 at step 0 to ``maximum`` at ``steps`` and STAYS there; 0 steps: ``maximum`` at once.
+    """Rises linearly from 0 at step 0 to ``maximum`` at ``steps`` and STAYS there; 0 steps:
+    ``maximum`` at once.
 
     References:
         Liang et al. (2018), section 2.2.2 (KL annealing).

@@ -36,7 +36,8 @@ class WrittenRecommendations:
         n_users: Users asked for.
         n_rows: Recommendations written.
         n_popularity_users: Users without a single known item, who got the most popular items.
-        unknown_items: Item ids that the model has never seen, each with the number of users who have it.
+        unknown_items: Item ids that the model has never seen, each with the number of users who
+            have it.
         unknown_allow: Ids of the allow list that the model has never seen.
         unknown_deny: Ids of the deny list that the model has never seen.
     """
@@ -63,21 +64,22 @@ def recommend(
 ) -> Recommendations:
     """Ranks the k best items for every user.
 
-    A user's list does not depend on who else is asked, nor on ``block_size``. Scores may differ between block
-    sizes by the rounding of float32 matrix products (about 1e-6 of the row's largest score), and so may the
-    order of two items that are closer than that; exact ties always go to the item that comes first in the catalogue.
+    A user's list does not depend on who else is asked, nor on ``block_size``. Scores may differ
+    between block sizes by the rounding of float32 matrix products (about 1e-6 of the row's largest
+    score), and so may the order of two items that are closer than that; exact ties always go to the
+    item that comes first in the catalogue.
 
     Args:
         model: A trained model.
-        histories: What each user has had; repetitions count once, items unknown to the model are reported and
-            ignored. A user left with nothing gets the most popular items.
+        histories: What each user has had; repetitions count once, items unknown to the model are
+            reported and ignored. A user left with nothing gets the most popular items.
         k: Length of each list; shorter where fewer items are eligible.
         exclude_seen: Whether to leave out what the user has had.
         allow: The only items to recommend; all if None.
         deny: Items never to recommend.
         index: Of the model's item factors, to rank approximately; None ranks exactly.
-        block_size: Users scored at once; memory is ``block_size × n_items`` scores, 256 MiB of them where the model ends in
-            an inner product.
+        block_size: Users scored at once; memory is ``block_size × n_items`` scores, 256 MiB of them
+            where the model ends in an inner product.
         progress: Called after each block with users done and in all.
 
     Raises:
@@ -106,10 +108,16 @@ def recommend(
     asked = Histories.of(histories)
     request = Request.of(model, k, allow, deny, index, exclude_seen=exclude_seen, with_titles=True)
     answers = list(request.answers(asked, block_size, progress))
-    counts = np.concatenate([np.zeros(1, dtype=np.int64), *(np.diff(answer.offsets) for answer in answers)])
-    table = pa.concat_tables([request.schema(asked.users).empty_table(), *(answer.table for answer in answers)])
+    counts = np.concatenate(
+        [np.zeros(1, dtype=np.int64), *(np.diff(answer.offsets) for answer in answers)]
+    )
+    table = pa.concat_tables(
+        [request.schema(asked.users).empty_table(), *(answer.table for answer in answers)]
+    )
     unknown = {user_id: ids for answer in answers for user_id, ids in answer.unknown_items.items()}
-    return Recommendations(asked.users, np.cumsum(counts), table, unknown, request.unknown_allow, request.unknown_deny)
+    return Recommendations(
+        asked.users, np.cumsum(counts), table, unknown, request.unknown_allow, request.unknown_deny
+    )
 
 
 def recommend_to_file(
@@ -125,14 +133,16 @@ def recommend_to_file(
     block_size: int = 1024,
     progress: Progress | None = None,
 ) -> WrittenRecommendations:
-    """Ranks as `recommend` does and writes user_id, rank, item_id, score and source, one row a recommendation.
+    """Ranks as `recommend` does and writes user_id, rank, item_id, score and source, one row a
+    recommendation.
 
     Only one block is in memory at a time, and the file appears whole or not at all.
 
     Args:
         model: As in `recommend`, like all that is not named here.
         histories: As in `recommend`.
-        path: Ends in ``.parquet``, ``.csv``, ``.jsonl`` or ``.ndjson``, the latter three also with ``.gz``.
+        path: Ends in ``.parquet``, ``.csv``, ``.jsonl`` or ``.ndjson``, the latter three also with
+            ``.gz``.
         k: As in `recommend`.
         exclude_seen: As in `recommend`.
         allow: As in `recommend`.
@@ -155,7 +165,9 @@ def recommend_to_file(
             n_rows += len(answer.table)
             n_popularity += answer.n_popularity_users
             unknown.update(item_id for ids in answer.unknown_items.values() for item_id in ids)
-    return WrittenRecommendations(len(asked), n_rows, n_popularity, dict(unknown), request.unknown_allow, request.unknown_deny)
+    return WrittenRecommendations(
+        len(asked), n_rows, n_popularity, dict(unknown), request.unknown_allow, request.unknown_deny
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +189,9 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """Everything about a request that is the same for each block; the unit of all recommending is `answer`."""
+    """Everything about a request that is the same for each block; the unit of all recommending is
+    `answer`.
+    """
 
     model: Recommender
     ranker: Ranker
@@ -203,23 +217,38 @@ class Request:
         allowed, unknown_allow = _mask(model.items, allow, "allow")
         denied, unknown_deny = _mask(model.items, deny, "deny")
         if allowed is not None and not allowed.any():
-            raise DataError(f"allow must name an item of the model, found none among {len(unknown_allow)} ids; leave it out to allow all.")
+            raise DataError(
+                f"allow must name an item of the model, found none among {len(unknown_allow)} ids;"
+                " leave it out to allow all."
+            )
         popularity = torch.from_numpy(np.asarray(model.popularity, dtype=np.float32))
         popular = top_k(popularity.unsqueeze(0), k, allow=allowed, deny=denied)
-        titles = pa.array(model.titles, pa.string()) if with_titles and model.titles is not None else None
+        titles = (
+            pa.array(model.titles, pa.string())
+            if with_titles and model.titles is not None
+            else None
+        )
         ranker = Ranker(model, k, allow=allowed, deny=denied, index=index)
         return cls(model, ranker, exclude_seen, unknown_allow, unknown_deny, popular, titles)
 
     def schema(self, users: IdMap) -> pa.Schema:
         """The columns of an answer's table."""
         title = [("title", pa.string())] if self.titles is not None else []
-        ids = [("user_id", users.values.type), ("rank", pa.int32()), ("item_id", self.model.items.values.type)]
+        ids = [
+            ("user_id", users.values.type),
+            ("rank", pa.int32()),
+            ("item_id", self.model.items.values.type),
+        ]
         return pa.schema([*ids, *title, ("score", pa.float32()), ("source", pa.string())])
 
-    def answers(self, histories: Histories, block_size: int, progress: Progress | None) -> Iterator[Block]:
+    def answers(
+        self, histories: Histories, block_size: int, progress: Progress | None
+    ) -> Iterator[Block]:
         """Ranks block by block, cut at multiples of ``block_size``."""
         if block_size < 1:
-            raise ConfigError(f"block_size must be at least 1, found {block_size}; 1024 suits most machines.")
+            raise ConfigError(
+                f"block_size must be at least 1, found {block_size}; 1024 suits most machines."
+            )
         done = 0
         for block in histories.blocks(block_size):
             yield self.answer(block)
@@ -236,7 +265,9 @@ class Request:
         best.items[empty], best.scores[empty] = self.popular
         return self._block(histories.users, best, empty, unknown)
 
-    def _block(self, users: IdMap, best: TopK, empty: np.ndarray, unknown: dict[Id, list[Id]]) -> Block:
+    def _block(
+        self, users: IdMap, best: TopK, empty: np.ndarray, unknown: dict[Id, list[Id]]
+    ) -> Block:
         items, scores = best.items.numpy(), best.scores.numpy()
         kept = items >= 0
         user, place = np.nonzero(kept)
@@ -246,18 +277,26 @@ class Request:
             "item_id": self.model.items.take(items[kept]),
             "title": None if self.titles is None else self.titles.take(pa.array(items[kept])),
             "score": pa.array(scores[kept], pa.float32()),
-            "source": pa.array(["model", "popularity"]).take(pa.array(empty[user].astype(np.int64))),
+            "source": (
+                pa.array(["model", "popularity"]).take(pa.array(empty[user].astype(np.int64)))
+            ),
         }
         table = pa.table({name: column for name, column in columns.items() if column is not None})
-        return Block(table, np.concatenate([[0], np.cumsum(kept.sum(axis=1))]), unknown, int(empty.sum()))
+        return Block(
+            table, np.concatenate([[0], np.cumsum(kept.sum(axis=1))]), unknown, int(empty.sum())
+        )
 
 
-def _mask(items: IdMap, ids: Iterable[Id] | None, name: str) -> tuple[Tensor | None, tuple[Id, ...]]:
+def _mask(
+    items: IdMap, ids: Iterable[Id] | None, name: str
+) -> tuple[Tensor | None, tuple[Id, ...]]:
     """``[n_items]`` bool of the known ids, and the unknown ones."""
     if ids is None:
         return None, ()
     if isinstance(ids, str):
-        raise DataError(f"{name} must be a sequence of item ids, found the string {ids!r}; put it in a list.")
+        raise DataError(
+            f"{name} must be a sequence of item ids, found the string {ids!r}; put it in a list."
+        )
     listed = list(ids)
     index = items.index_of(listed)
     mask = torch.zeros(len(items), dtype=torch.bool)

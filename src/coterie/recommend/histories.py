@@ -1,6 +1,7 @@
 """Histories: who is asked for and what they have had, still in people's own ids.
 
-Apart from recommending because a history file is read without a model, and one file may serve several.
+Apart from recommending because a history file is read without a model, and one file may serve
+several.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,8 +17,12 @@ from scipy.sparse import csr_array
 from coterie.data.ids import Id, IdMap
 from coterie.errors import DataError
 
-UserItems: TypeAlias = Mapping[Id, Iterable[Id]] | Mapping[int, Iterable[Id]] | Mapping[str, Iterable[Id]]
-"""Each user's items. Spelt thrice because a mapping's keys are invariant: no ``dict[str, …]`` is a ``Mapping[Id, …]``."""
+UserItems: TypeAlias = (
+    Mapping[Id, Iterable[Id]] | Mapping[int, Iterable[Id]] | Mapping[str, Iterable[Id]]
+)
+"""Each user's items. Spelt thrice because a mapping's keys are invariant: no ``dict[str, …]`` is a
+``Mapping[Id, …]``.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,27 +58,40 @@ class Histories:
             return histories
         for user_id, items in histories.items():
             if isinstance(items, str):
-                raise DataError(f"a history must be a sequence of item ids, found the string {items!r} for {user_id!r}; put it in a list.")
+                raise DataError(
+                    f"a history must be a sequence of item ids, found the string {items!r} for"
+                    f" {user_id!r}; put it in a list."
+                )
         listed = [list(items) for items in histories.values()]
         offsets = np.cumsum([0, *map(len, listed)], dtype=np.int64)
-        return cls(_user_ids(_array(list(histories))), offsets, _array(list(chain.from_iterable(listed))))
+        return cls(
+            _user_ids(_array(list(histories))), offsets, _array(list(chain.from_iterable(listed)))
+        )
 
     @classmethod
     def from_pairs(cls, user_ids: pa.Array, item_ids: pa.Array) -> "Histories":
-        """Groups ``[n_pairs]`` rows by user, in order of first appearance; a missing item adds the user alone.
+        """Groups ``[n_pairs]`` rows by user, in order of first appearance; a missing item adds the
+        user alone.
 
         Raises:
             DataError: if a user id is missing or of an unusable type.
         """
         if user_ids.null_count:
-            raise DataError(f"every row must name its user, found {user_ids.null_count} without; drop those rows.")
+            raise DataError(
+                f"every row must name its user, found {user_ids.null_count} without; drop those"
+                " rows."
+            )
         encoded = pc.dictionary_encode(user_ids)
         user = encoded.indices.to_numpy(zero_copy_only=False)
         given = item_ids.is_valid().to_numpy(zero_copy_only=False)
         pairs = np.argsort(user, kind="stable")
         pairs = pairs[given[pairs]]
         counts = np.bincount(user[given], minlength=len(encoded.dictionary))
-        return cls(_user_ids(encoded.dictionary), np.concatenate([[0], np.cumsum(counts)]), item_ids.take(pa.array(pairs)))
+        return cls(
+            _user_ids(encoded.dictionary),
+            np.concatenate([[0], np.cumsum(counts)]),
+            item_ids.take(pa.array(pairs)),
+        )
 
     def __len__(self) -> int:
         return len(self.users)
@@ -84,13 +102,18 @@ class Histories:
             stop = min(start + size, len(self))
             first, last = int(self.offsets[start]), int(self.offsets[stop])
             users = IdMap(self.users.values.slice(start, stop - start))
-            yield Histories(users, self.offsets[start : stop + 1] - first, self.item_ids.slice(first, last - first))
+            yield Histories(
+                users,
+                self.offsets[start : stop + 1] - first,
+                self.item_ids.slice(first, last - first),
+            )
 
     def encode(self, items: IdMap) -> tuple[csr_array, dict[Id, list[Id]]]:
         """Looks the items up in a catalogue.
 
         Returns:
-            ``[n_users, n_items]`` binary rows, repetitions merged, and the unknown item ids of each user who has any.
+            ``[n_users, n_items]`` binary rows, repetitions merged, and the unknown item ids of each
+            user who has any.
         """
         n_items = len(items)
         column = items.index_of(self.item_ids)
@@ -98,18 +121,27 @@ class Histories:
         known = column >= 0
         pairs = np.unique(row[known] * n_items + column[known])
         starts = np.searchsorted(pairs, np.arange(len(self) + 1) * n_items)
-        rows = csr_array((np.ones(len(pairs), dtype=np.float32), pairs % max(n_items, 1), starts), shape=(len(self), n_items))
+        rows = csr_array(
+            (np.ones(len(pairs), dtype=np.float32), pairs % max(n_items, 1), starts),
+            shape=(len(self), n_items),
+        )
         return rows, self._named(np.flatnonzero(~known), row)
 
     def _named(self, pairs: np.ndarray, row: np.ndarray) -> dict[Id, list[Id]]:
         named: dict[Id, dict[Id, None]] = {}
-        for user_id, item_id in zip(self.users.ids_of(row[pairs]), self.item_ids.take(pa.array(pairs)).to_pylist(), strict=True):
+        for user_id, item_id in zip(
+            self.users.ids_of(row[pairs]),
+            self.item_ids.take(pa.array(pairs)).to_pylist(),
+            strict=True,
+        ):
             named.setdefault(user_id, {})[item_id] = None
         return {user_id: list(item_ids) for user_id, item_ids in named.items()}
 
 
 def _array(ids: list[Id]) -> pa.Array:
-    """Ids as one Arrow array: integers if all are, else text, as two kinds in one list do not fit a column."""
+    """Ids as one Arrow array: integers if all are, else text, as two kinds in one list do not fit a
+    column.
+    """
     try:
         array = pa.array(ids)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
@@ -121,4 +153,6 @@ def _user_ids(ids: pa.Array) -> IdMap:
     try:
         return IdMap.of(ids)
     except pa.ArrowInvalid as error:
-        raise DataError(f"user ids must fit in 64-bit integers or be strings ({error}); write them as strings.") from error
+        raise DataError(
+            f"user ids must fit in 64-bit integers or be strings ({error}); write them as strings."
+        ) from error

@@ -1,4 +1,5 @@
-"""Scores and selection in one: the k best items of any number of histories, block after block in the same memory.
+"""Scores and selection in one: the k best items of any number of histories, block after block in
+the same memory.
 
 Recommending and evaluating both rank with it: what is measured is what is served.
 """
@@ -10,11 +11,20 @@ from torch import Tensor
 from coterie.errors import ConfigError, DataError
 from coterie.recommend.approximate import ApproximateIndex
 from coterie.recommend.scorer import FactorScorer, Scorer
-from coterie.recommend.topk import TopK, best_keys, decode_keys, exclude, merge_keys, require_finite, scores_of_keys, top_k
+from coterie.recommend.topk import (
+    TopK,
+    best_keys,
+    decode_keys,
+    exclude,
+    merge_keys,
+    require_finite,
+    scores_of_keys,
+    top_k,
+)
 from coterie.sparse import SparseRows
 
-# Scores that live at once where the scorer is an inner product, 256 MiB in float32: enough for 1,000 users of 65,000 items in one
-# piece; larger catalogues are ranked piece by piece.
+# Scores that live at once where the scorer is an inner product, 256 MiB in float32: enough for
+# 1,000 users of 65,000 items in one piece; larger catalogues are ranked piece by piece.
 _SCORES_AT_ONCE = 2**26
 # Rows of scores start on 64-byte boundaries, as in objectives/likelihood.py.
 _ALIGNMENT = 16
@@ -23,37 +33,53 @@ _ALIGNMENT = 16
 class Ranker:
     """Ranks by higher score first, equal scores by lower item index.
 
-    Where the scorer is a `FactorScorer` the product, the exclusions and the selection go over the catalogue in
-    pieces, in memory that is used again from block to block: allocating it anew costs a quarter of the product.
-    The item factors are copied when the ranker is made; a scorer that learns needs a new one.
+    Where the scorer is a `FactorScorer` the product, the exclusions and the selection go over the
+    catalogue in pieces, in memory that is used again from block to block: allocating it anew costs
+    a quarter of the product. The item factors are copied when the ranker is made; a scorer that
+    learns needs a new one.
 
     Args:
         scorer: Any scorer.
         k: How many items to keep; may exceed the number of items.
         allow: ``[n_items]`` bool, the only items to keep; None keeps all.
         deny: ``[n_items]`` bool, items to leave out of every row.
-        index: Of the scorer's item factors: ranks approximately, for catalogues where the product takes too long.
+        index: Of the scorer's item factors: ranks approximately, for catalogues where the product
+            takes too long.
 
     Raises:
         ConfigError: if ``k`` is below 1, or there is an index and the scorer has no factors.
 
     Example:
         >>> from types import SimpleNamespace
-        >>> scorer = SimpleNamespace(n_items=3, score=lambda rows: torch.tensor([[3.0, 2.0, 1.0]]).repeat(rows.shape[0], 1))
+        >>> scorer = SimpleNamespace(
+        ...     n_items=3,
+        ...     score=lambda rows: torch.tensor([[3.0, 2.0, 1.0]]).repeat(rows.shape[0], 1),
+        ... )
         >>> histories = csr_array([[1, 0, 0], [0, 0, 0]])
         >>> Ranker(scorer, k=2).rank(histories, seen=histories).items.tolist()
         [[1, 2], [0, 1]]
     """
 
     def __init__(
-        self, scorer: Scorer, k: int, *, allow: Tensor | None = None, deny: Tensor | None = None, index: ApproximateIndex | None = None
+        self,
+        scorer: Scorer,
+        k: int,
+        *,
+        allow: Tensor | None = None,
+        deny: Tensor | None = None,
+        index: ApproximateIndex | None = None,
     ) -> None:
         if k < 1:
-            raise ConfigError(f"k must be at least 1, found {k}; ask for one recommendation or more.")
+            raise ConfigError(
+                f"k must be at least 1, found {k}; ask for one recommendation or more."
+            )
         self.scorer, self.k, self.allow, self.deny, self._index = scorer, k, allow, deny, index
         factors = scorer.item_factors() if isinstance(scorer, FactorScorer) else None
         if index is not None and factors is None:
-            raise ConfigError("an approximate index needs a scorer with item factors, this one has none; leave the index out.")
+            raise ConfigError(
+                "an approximate index needs a scorer with item factors, this one has none; leave"
+                " the index out."
+            )
         self._factors = None if index is not None else factors
         self._memory = torch.empty(0)
 
@@ -61,19 +87,31 @@ class Ranker:
         """Ranks ``[n, n_items]`` histories, leaving ``seen`` out of each.
 
         Returns:
-            Items and scores ``[n, k]``, on the scorer's device; -1 and -inf where fewer are eligible.
+            Items and scores ``[n, k]``, on the scorer's device; -1 and -inf where fewer are
+            eligible.
 
         Raises:
             DataError: if ``seen`` has another shape than the scores.
             NumericalError: if a score is not finite.
         """
         if self._index is not None and isinstance(self.scorer, FactorScorer):
-            return self._index.search(self.scorer.user_factors(histories), self.k, seen=seen, allow=self.allow, deny=self.deny)
+            return self._index.search(
+                self.scorer.user_factors(histories),
+                self.k,
+                seen=seen,
+                allow=self.allow,
+                deny=self.deny,
+            )
         if self._factors is None or not isinstance(self.scorer, FactorScorer):
-            return top_k(self.scorer.score(histories), self.k, seen=seen, allow=self.allow, deny=self.deny)
+            return top_k(
+                self.scorer.score(histories), self.k, seen=seen, allow=self.allow, deny=self.deny
+            )
         users = self.scorer.user_factors(histories)
         if seen is not None and seen.shape != histories.shape:
-            raise DataError(f"seen must have the shape of the histories {histories.shape}, found {seen.shape}; pass the same users.")
+            raise DataError(
+                f"seen must have the shape of the histories {histories.shape}, found {seen.shape};"
+                " pass the same users."
+            )
         seen_rows = None if seen is None else SparseRows.from_csr(seen, users.device)
         return decode_keys(self._best(users, self._factors, seen_rows))
 

@@ -39,9 +39,10 @@ class Recommendations:
     Args:
         users: ``[n_users]`` everyone asked for, also those for whom no item was left.
         offsets: ``[n_users + 1]`` where each user's rows of the table start and the last one's end.
-        table: One row a recommendation, columns user_id, rank, item_id, title (if the model knows titles), score
-            and source; meanings as in `Recommendation`.
-        unknown_items: The ids in a user's history that the model has never seen, of each user who has any.
+        table: One row a recommendation, columns user_id, rank, item_id, title (if the model knows
+            titles), score and source; meanings as in `Recommendation`.
+        unknown_items: The ids in a user's history that the model has never seen, of each user who
+            has any.
         unknown_allow: Ids of the allow list that the model has never seen.
         unknown_deny: Ids of the deny list that the model has never seen.
     """
@@ -69,19 +70,38 @@ class Recommendations:
         """
         index = int(self.users.index_of([user_id])[0])
         if index < 0:
-            raise DataError(f"recommendations exist for the {len(self)} users asked for, found {user_id!r}; ask for that user too.")
-        rows = self.table.slice(int(self.offsets[index]), int(self.offsets[index + 1] - self.offsets[index])).to_pylist()
-        return [Recommendation(row["rank"], row["item_id"], row.get("title"), row["score"], row["source"]) for row in rows]
+            raise DataError(
+                f"recommendations exist for the {len(self)} users asked for, found {user_id!r}; ask"
+                " for that user too."
+            )
+        rows = self.table.slice(
+            int(self.offsets[index]), int(self.offsets[index + 1] - self.offsets[index])
+        ).to_pylist()
+        return [
+            Recommendation(
+                row["rank"], row["item_id"], row.get("title"), row["score"], row["source"]
+            )
+            for row in rows
+        ]
 
     def __str__(self) -> str:
         shown = self.table.slice(0, _SHOWN).to_pylist()
         numbers = [name in ("rank", "score") for name in self.table.column_names]
-        text = plain_table(self.table.column_names, [[_cell(value) for value in row.values()] for row in shown], numbers)
+        text = plain_table(
+            self.table.column_names,
+            [[_cell(value) for value in row.values()] for row in shown],
+            numbers,
+        )
         rest = len(self.table) - len(shown)
         notes = [f"… and {rest} rows more"] if rest else []
-        notes += [f"unknown items of {user_id}: {', '.join(map(str, ids))}" for user_id, ids in list(self.unknown_items.items())[:_SHOWN]]
+        notes += [
+            f"unknown items of {user_id}: {', '.join(map(str, ids))}"
+            for user_id, ids in list(self.unknown_items.items())[:_SHOWN]
+        ]
         for name, ids in (("allow", self.unknown_allow), ("deny", self.unknown_deny)):
-            notes += [f"unknown items in {name}: {', '.join(map(str, ids[:_SHOWN]))}"] if ids else []
+            notes += (
+                [f"unknown items in {name}: {', '.join(map(str, ids[:_SHOWN]))}"] if ids else []
+            )
         return "\n".join([text, *notes])
 
 

@@ -1,7 +1,7 @@
 """What a model must offer to be evaluated and to recommend.
 
-Protocols instead of a base class: a baseline of ten lines and a trained network meet here and nowhere
-else. ``tests/scorer_contract.py`` holds every scorer to what is promised below.
+Protocols instead of a base class: a baseline of ten lines and a trained network meet here and
+nowhere else. ``tests/scorer_contract.py`` holds every scorer to what is promised below.
 """
 
 from typing import Protocol, runtime_checkable
@@ -16,14 +16,15 @@ from coterie.data.ids import IdMap
 class Scorer(Protocol):
     """Scores every item of its catalogue for any histories: users need not have been in training.
 
-    The contract, which one test holds every scorer to: a row's scores depend on that row alone, whatever
-    else is in the block; an empty row has finite scores; no argument is changed; the answer belongs to the
-    caller, who may overwrite it.
+    The contract, which one test holds every scorer to: a row's scores depend on that row alone,
+    whatever else is in the block; an empty row has finite scores; no argument is changed; the
+    answer belongs to the caller, who may overwrite it.
 
-    What follows from it for whoever writes a scorer: no dropout, noise or batch statistics while scoring; a
-    cached or expanded tensor is copied before it is returned; gradients are off, by ``torch.no_grad`` rather
-    than ``torch.inference_mode``, whose tensors a caller may not overwrite. "That row alone" holds up to
-    rounding: a matrix product may add in another order when the block has another height.
+    What follows from it for whoever writes a scorer: no dropout, noise or batch statistics while
+    scoring; a cached or expanded tensor is copied before it is returned; gradients are off, by
+    ``torch.no_grad`` rather than ``torch.inference_mode``, whose tensors a caller may not
+    overwrite. "That row alone" holds up to rounding: a matrix product may add in another order when
+    the block has another height.
     """
 
     @property
@@ -32,13 +33,16 @@ class Scorer(Protocol):
         ...
 
     def score(self, histories: csr_array) -> Tensor:
-        """Scores ``[n, n_items]`` binary histories: a ``[n, n_items]`` float32 tensor, higher is better."""
+        """Scores ``[n, n_items]`` binary histories: a ``[n, n_items]`` float32 tensor, higher is
+        better.
+        """
         ...
 
 
 @runtime_checkable
 class FactorScorer(Scorer, Protocol):
-    """A scorer whose last step is an inner product: score(u, i) = ⟨user factors of u, item factors of i⟩.
+    """A scorer whose last step is an inner product: score(u, i) = ⟨user factors of u, item factors
+    of i⟩.
 
     What knows this can rank without an array of all scores, or search approximately.
     """
@@ -48,9 +52,11 @@ class FactorScorer(Scorer, Protocol):
         ...
 
     def item_factors(self) -> Tensor | None:
-        """``[n_items, dim]`` of the catalogue, a bias being a column that meets ones in the user factors.
+        """``[n_items, dim]`` of the catalogue, a bias being a column that meets ones in the user
+        factors.
 
-        None for a model that is of this class but whose last step is no inner product of few dimensions.
+        None for a model that is of this class but whose last step is no inner product of few
+        dimensions.
         """
         ...
 
@@ -70,7 +76,9 @@ class Recommender(Scorer, Protocol):
 
     @property
     def popularity(self) -> np.ndarray:
-        """``[n_items]`` number of training users of each item, the fall-back for empty histories."""
+        """``[n_items]`` number of training users of each item, the fall-back for empty
+        histories.
+        """
         ...
 
     def item_vectors(self) -> Tensor:

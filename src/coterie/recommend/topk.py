@@ -40,8 +40,8 @@ def top_k(
 ) -> TopK:
     """Ranks each row by higher score first, equal scores by lower item index.
 
-    ``scores`` is overwritten: excluded items become -inf in place, as a copy of a large block would cost more
-    than the ranking.
+    ``scores`` is overwritten: excluded items become -inf in place, as a copy of a large block would
+    cost more than the ranking.
 
     Args:
         scores: ``[n, n_items]`` finite scores, owned by the caller.
@@ -72,7 +72,8 @@ def top_k(
 
 def require_finite(scores: Tensor) -> None:
     """Refuses ``[n, n_items]`` scores with a NaN or an infinity."""
-    # A sum is not finite if a term is not, and costs a fraction of looking at each; a sum of large finite terms may overflow.
+    # A sum is not finite if a term is not, and costs a fraction of looking at each; a sum of large
+    # finite terms may overflow.
     bad = (~scores.sum(dim=1).isfinite()).nonzero().flatten()
     bad = bad[~scores[bad].isfinite().all(dim=1)]
     if len(bad):
@@ -82,7 +83,9 @@ def require_finite(scores: Tensor) -> None:
         )
 
 
-def exclude(scores: Tensor, seen: csr_array | SparseRows | None, allow: Tensor | None, deny: Tensor | None) -> None:
+def exclude(
+    scores: Tensor, seen: csr_array | SparseRows | None, allow: Tensor | None, deny: Tensor | None
+) -> None:
     """Sets what is not eligible to -inf, in place; arguments as in `top_k`."""
     if allow is not None:
         scores.masked_fill_(~allow.to(scores.device), -torch.inf)
@@ -92,16 +95,20 @@ def exclude(scores: Tensor, seen: csr_array | SparseRows | None, allow: Tensor |
         rows = seen if isinstance(seen, SparseRows) else SparseRows.from_csr(seen, scores.device)
         if (len(rows), rows.n_items) != tuple(scores.shape):
             found = (len(rows), rows.n_items)
-            raise DataError(f"seen must have the shape of the scores {tuple(scores.shape)}, found {found}; pass the scored rows.")
+            raise DataError(
+                f"seen must have the shape of the scores {tuple(scores.shape)}, found {found}; pass"
+                " the scored rows."
+            )
         scores[rows.row, rows.indices] = -torch.inf
 
 
 def best_keys(scores: Tensor, k: int, first_item: int = 0, floor: Tensor | None = None) -> Tensor:
-    """The k best of each row as 64-bit keys, best first, so that parts of a catalogue can be ranked in turn and merged.
+    """The k best of each row as 64-bit keys, best first, so that parts of a catalogue can be ranked
+    in turn and merged.
 
-    A key orders by higher score, then by lower item: sorting keys breaks ties. Few are made. A row's items fall
-    into groups, 1.5 k of them; the k-th highest of the groups' maxima is a lower bound of the k-th best score,
-    and only the items that reach it, about 1.6 k, get a key.
+    A key orders by higher score, then by lower item: sorting keys breaks ties. Few are made. A
+    row's items fall into groups, 1.5 k of them; the k-th highest of the groups' maxima is a lower
+    bound of the k-th best score, and only the items that reach it, about 1.6 k, get a key.
 
     Args:
         scores: ``[n, n_items]`` scores, those of excluded items -inf.
@@ -126,9 +133,15 @@ def best_keys(scores: Tensor, k: int, first_item: int = 0, floor: Tensor | None 
         bound = torch.maximum(bound, large.topk(k, dim=1, sorted=False).values.amin(dim=1))
     row, group = (maxima >= bound.unsqueeze(1)).nonzero(as_tuple=True)
     if n > 1 and len(row) > max(4 * n * k, scores.numel() // 64):
-        # So many ties at the bound that their keys would take more memory than the scores: half the rows at a time.
+        # So many ties at the bound that their keys would take more memory than the scores: half the
+        # rows at a time.
         halves = (slice(n // 2), slice(n // 2, n))
-        return torch.cat([best_keys(scores[half], k, first_item, None if floor is None else floor[half]) for half in halves])
+        return torch.cat(
+            [
+                best_keys(scores[half], k, first_item, None if floor is None else floor[half])
+                for half in halves
+            ]
+        )
     item = group.unsqueeze(1) + torch.arange(0, n_items, n_small, device=scores.device)
     value = scores[row.unsqueeze(1), item.clamp(max=n_items - 1)]
     kept, member = ((value >= bound[row].unsqueeze(1)) & (item < n_items)).nonzero(as_tuple=True)
@@ -151,7 +164,8 @@ def _maxima(scores: Tensor, size: int) -> Tensor:
 
 
 def _key(value: Tensor, item: Tensor) -> Tensor:
-    # Adding zero turns -0.0 into 0.0. The bits of a negative float order backwards; flipping all but the sign mends that.
+    # Adding zero turns -0.0 into 0.0. The bits of a negative float order backwards; flipping all
+    # but the sign mends that.
     bits = (value.float() + 0.0).view(torch.int32)
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return (ordered.long() << 32) + (0x7FFFFFFF - item)
@@ -174,7 +188,11 @@ def merge_keys(*keys: Tensor) -> Tensor:
 def scores_of_keys(keys: Tensor) -> Tensor:
     """``[…]`` float32 scores of keys, -inf for `NO_KEY`."""
     ordered = (keys >> 32).int()
-    return (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(torch.float32).masked_fill(keys == NO_KEY, -torch.inf)
+    return (
+        (ordered ^ ((ordered >> 31) & 0x7FFFFFFF))
+        .view(torch.float32)
+        .masked_fill(keys == NO_KEY, -torch.inf)
+    )
 
 
 def decode_keys(keys: Tensor) -> TopK:

@@ -1,1 +1,3 @@
-"""Recommending to everybody: histories as a stream in, shards of recommendations out, on this machine or on many."""
+"""Recommending to everybody: histories as a stream in, shards of recommendations out, on this
+machine or on many.
+"""

@@ -1,7 +1,7 @@
 """Histories of any number of users, read a range of users at a time.
 
-Apart from `coterie.recommend.history_files` because nothing here holds more than the range asked for: what is
-opened is paths and row counts, small enough to be sent to other processes.
+Apart from `coterie.recommend.history_files` because nothing here holds more than the range asked
+for: what is opened is paths and row counts, small enough to be sent to other processes.
 """
 
 import hashlib
@@ -49,7 +49,9 @@ class HistorySource(Protocol):
 
 
 class GivenHistories(Protocol):
-    """Histories as people have them, perhaps not yet in a form that can be read by ranges of users."""
+    """Histories as people have them, perhaps not yet in a form that can be read by ranges of
+    users.
+    """
 
     @property
     def fingerprint(self) -> str:
@@ -86,7 +88,15 @@ class HeldHistories:
         """Hex SHA-256 over ids and order."""
         digest = hashlib.sha256()
         for block in self.histories.blocks(_BATCH):
-            digest.update(_json([block.users.values.to_pylist(), block.offsets.tolist(), block.item_ids.to_pylist()]))
+            digest.update(
+                _json(
+                    [
+                        block.users.values.to_pylist(),
+                        block.offsets.tolist(),
+                        block.item_ids.to_pylist(),
+                    ]
+                )
+            )
         return digest.hexdigest()
 
     def source(self, folder: Folder) -> HistorySource:
@@ -98,15 +108,17 @@ class HeldHistories:
         held = self.histories
         first, last = int(held.offsets[start]), int(held.offsets[stop])
         users = IdMap(held.users.values.slice(start, stop - start))
-        return Histories(users, held.offsets[start : stop + 1] - first, held.item_ids.slice(first, last - first))
+        return Histories(
+            users, held.offsets[start : stop + 1] - first, held.item_ids.slice(first, last - first)
+        )
 
 
 @dataclass(frozen=True)
 class ParquetLists:
     """One row a user, with a list of items, in one or several Parquet files.
 
-    Row groups that overlap a range are read from their start, in small batches: they may be of any size, but
-    small ones (up to some shards of users) are read faster.
+    Row groups that overlap a range are read from their start, in small batches: they may be of any
+    size, but small ones (up to some shards of users) are read faster.
 
     Args:
         paths: Local paths or fsspec URLs, in order.
@@ -123,7 +135,9 @@ class ParquetLists:
     fingerprint: str
 
     @classmethod
-    def of(cls, paths: Iterable[str], user_column: str, item_column: str, fingerprint: str) -> "ParquetLists":
+    def of(
+        cls, paths: Iterable[str], user_column: str, item_column: str, fingerprint: str
+    ) -> "ParquetLists":
         """Reads the footers.
 
         Raises:
@@ -132,10 +146,21 @@ class ParquetLists:
         paths, kinds, rows = tuple(paths), [], []
         for path in paths:
             with _parquet(path) as file:
-                kinds.append({name: _type_of(path, file.schema_arrow, name) for name in (user_column, item_column)})
-                rows.append(tuple(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)))
+                kinds.append(
+                    {
+                        name: _type_of(path, file.schema_arrow, name)
+                        for name in (user_column, item_column)
+                    }
+                )
+                rows.append(
+                    tuple(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
+                )
             if kinds[-1] != kinds[0]:
-                raise SourceError(f"every file must have the same types, found {kinds[-1]} here and {kinds[0]} in {paths[0]}.", path)
+                raise SourceError(
+                    f"every file must have the same types, found {kinds[-1]} here and {kinds[0]} in"
+                    f" {paths[0]}.",
+                    path,
+                )
         return cls(paths, user_column, item_column, tuple(rows), fingerprint)
 
     @property
@@ -147,7 +172,10 @@ class ParquetLists:
         """These, once every user is known to be one row."""
         repeated = repeated_user(self.paths, self.user_column)
         if repeated is not None:
-            raise SourceError(f"every user must be one row, found {repeated!r} in several; join their lists.", self.paths[0])
+            raise SourceError(
+                f"every user must be one row, found {repeated!r} in several; join their lists.",
+                self.paths[0],
+            )
         return self
 
     def read(self, start: int, stop: int) -> Histories:
@@ -158,7 +186,9 @@ class ParquetLists:
             within = (max(start - first, 0), min(stop - first, rows))
             # Where nobody is asked for the last file still tells the types.
             if within[0] < within[1] or (not tables and path == self.paths[-1]):
-                tables.append(_read_rows(path, groups, [self.user_column, self.item_column], *within))
+                tables.append(
+                    _read_rows(path, groups, [self.user_column, self.item_column], *within)
+                )
             first += rows
         table = pa.concat_tables(tables)
         try:
@@ -207,16 +237,21 @@ class DatasetRows:
                 indices = arrays.get_slice("indices")[int(offsets[0]) : int(offsets[-1])]
             path = str(here / "users.parquet")
             with _parquet(path) as file:
-                groups = tuple(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
+                groups = tuple(
+                    file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)
+                )
             users = _read_rows(path, groups, ["user_id"], start, stop)["user_id"]
         except (OSError, SafetensorError, pa.ArrowException) as error:
-            raise ArtifactError(f"{here}: not a whole data set ({error}); prepare it anew.") from error
+            raise ArtifactError(
+                f"{here}: not a whole data set ({error}); prepare it anew."
+            ) from error
         return Histories(IdMap.of(users), offsets - offsets[0], items.take(indices))
 
 
 @dataclass(frozen=True)
 class PairFiles:
-    """One row a pair, or JSON lines with lists: made into `ParquetLists` before use, in order of user id.
+    """One row a pair, or JSON lines with lists: made into `ParquetLists` before use, in order of
+    user id.
 
     Args:
         paths: Local paths or fsspec URLs, all with one ending.
@@ -231,7 +266,9 @@ class PairFiles:
     fingerprint: str
 
     def source(self, folder: Folder) -> HistorySource:
-        """Sorts by user into one file in the work area, unless an interrupted run has left it there."""
+        """Sorts by user into one file in the work area, unless an interrupted run has left it
+        there.
+        """
         name = PurePosixPath(LISTS).name
         if name not in folder.sizes(str(PurePosixPath(LISTS).parent)):
             with folder.publish(LISTS) as aside:
@@ -239,13 +276,16 @@ class PairFiles:
         return ParquetLists.of([folder.url(LISTS)], "user_id", "item_ids", self.fingerprint)
 
 
-def open_histories(path: str | Path, user_column: str = "user_id", item_column: str = "item_id") -> GivenHistories:
+def open_histories(
+    path: str | Path, user_column: str = "user_id", item_column: str = "item_id"
+) -> GivenHistories:
     """Opens histories of any number of users, without reading them.
 
     Args:
-        path: A Coterie data set folder; or a file, or a folder of files with one ending, locally or behind an fsspec
-            URL: one row a user with a list under ``item_column`` or its plural (Parquet, JSON lines), or one row a
-            pair (Parquet, CSV, JSON lines), as `coterie.recommend.history_files.read_histories` reads them.
+        path: A Coterie data set folder; or a file, or a folder of files with one ending, locally or
+            behind an fsspec URL: one row a user with a list under ``item_column`` or its plural
+            (Parquet, JSON lines), or one row a pair (Parquet, CSV, JSON lines), as
+            `coterie.recommend.history_files.read_histories` reads them.
         user_column: Name of the column of user ids.
         item_column: Name of the column of item ids.
 
@@ -255,9 +295,10 @@ def open_histories(path: str | Path, user_column: str = "user_id", item_column: 
 
     Example:
         >>> import tempfile
+        >>> lists = pa.table({"user_id": [7, 8, 9], "item_ids": [["blue"], [], ["red", "blue"]]})
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "histories.parquet"
-        ...     pq.write_table(pa.table({"user_id": [7, 8, 9], "item_ids": [["blue"], [], ["red", "blue"]]}), path)
+        ...     pq.write_table(lists, path)
         ...     histories = open_histories(path).source(Folder(folder))
         ...     part = histories.read(1, 3)
         >>> part.users.ids_of([0, 1]), part.item_ids.to_pylist()
@@ -273,28 +314,44 @@ def open_histories(path: str | Path, user_column: str = "user_id", item_column: 
             schema = file.schema_arrow
         column = find_item_column(paths[0], schema.names, user_column, item_column)
         if _is_list(schema.field(column).type):
-            return ParquetLists.of(paths, user_column, column, _digest("lists", user_column, column, prints))
-    return PairFiles(paths, user_column, item_column, _digest("pairs", user_column, item_column, prints))
+            return ParquetLists.of(
+                paths, user_column, column, _digest("lists", user_column, column, prints)
+            )
+    return PairFiles(
+        paths, user_column, item_column, _digest("pairs", user_column, item_column, prints)
+    )
 
 
 def _files(path: str) -> tuple[str, ...]:
-    """The file itself, or a folder's in order of their names; hidden ones and those of other kinds are passed over."""
+    """The file itself, or a folder's in order of their names; hidden ones and those of other kinds
+    are passed over.
+    """
     try:
-        filesystem, inside = fsspec.core.url_to_fs(path if is_url(path) else str(Path(path).resolve()))
+        filesystem, inside = fsspec.core.url_to_fs(
+            path if is_url(path) else str(Path(path).resolve())
+        )
         if not filesystem.exists(inside):
             raise SourceError("histories must exist here, none were found; check the path.", path)
         if filesystem.isfile(inside):
             ending_of(path)
             return (_named(filesystem, inside),)
-        found = sorted(one for one in filesystem.find(inside) if _is_visible(PurePosixPath(one[len(inside) :])))
+        found = sorted(
+            one for one in filesystem.find(inside) if _is_visible(PurePosixPath(one[len(inside) :]))
+        )
     except CoterieError:
         raise
     except Exception as error:
         # Each store's client raises kinds of its own, as when there are no credentials.
-        raise SourceError(f"must be a local path or a URL that fsspec can open ({error}).", path) from error
+        raise SourceError(
+            f"must be a local path or a URL that fsspec can open ({error}).", path
+        ) from error
     endings = {PurePosixPath(one.removesuffix(".gz")).suffix for one in found}
     if len(endings) != 1:
-        raise SourceError(f"a folder must hold files of one ending, found {sorted(endings)}; convert or move them.", path)
+        raise SourceError(
+            f"a folder must hold files of one ending, found {sorted(endings)}; convert or move"
+            " them.",
+            path,
+        )
     ending_of(found[0])
     return tuple(_named(filesystem, one) for one in found)
 
@@ -308,7 +365,9 @@ def _is_visible(path: PurePosixPath) -> bool:
 
 
 def _fingerprint(path: str) -> str:
-    """Of a file's content: the object store's own where it has one, as that spares a second transfer."""
+    """Of a file's content: the object store's own where it has one, as that spares a second
+    transfer.
+    """
     if is_url(path):
         filesystem, inside = fsspec.core.url_to_fs(path)
         tag = filesystem.info(inside).get("ETag")
@@ -327,22 +386,33 @@ def _json(value: Any) -> bytes:
 
 @contextmanager
 def _parquet(path: str) -> Iterator[pq.ParquetFile]:
-    """Opens Parquet so that column chunks are read through a small buffer, however large they are."""
+    """Opens Parquet so that column chunks are read through a small buffer, however large they
+    are.
+    """
     with readable(path):
         filesystem, inside = fsspec.core.url_to_fs(path)
-        with filesystem.open(inside, "rb") as stream, pq.ParquetFile(stream, buffer_size=_READ_AHEAD, pre_buffer=False) as file:
+        with (
+            filesystem.open(inside, "rb") as stream,
+            pq.ParquetFile(stream, buffer_size=_READ_AHEAD, pre_buffer=False) as file,
+        ):
             yield file
 
 
-def _read_rows(path: str, group_rows: tuple[int, ...], columns: list[str], start: int, stop: int) -> pa.Table:
-    """The rows ``start`` to ``stop`` of some columns, decoding only row groups that hold some of them."""
+def _read_rows(
+    path: str, group_rows: tuple[int, ...], columns: list[str], start: int, stop: int
+) -> pa.Table:
+    """The rows ``start`` to ``stop`` of some columns, decoding only row groups that hold some of
+    them.
+    """
     ends = list(accumulate(group_rows))
     groups = [i for i, end in enumerate(ends) if end > start and end - group_rows[i] < stop]
     skip = start - (ends[groups[0]] - group_rows[groups[0]]) if groups else 0
     wanted, batches = max(stop - start, 0), []
     with _parquet(path) as file:
         schema = pa.schema([file.schema_arrow.field(name) for name in columns])
-        for batch in file.iter_batches(_BATCH, row_groups=groups, columns=columns, use_threads=False):
+        for batch in file.iter_batches(
+            _BATCH, row_groups=groups, columns=columns, use_threads=False
+        ):
             kept = batch.slice(skip, wanted).select(columns)
             skip, wanted = max(skip - len(batch), 0), wanted - len(kept)
             batches += [kept] if len(kept) else []
@@ -352,7 +422,9 @@ def _read_rows(path: str, group_rows: tuple[int, ...], columns: list[str], start
 
 
 def _of_lists(users: pa.ChunkedArray, lists: pa.ChunkedArray) -> Histories:
-    """Histories of ``[n_users]`` ids and lists; a missing list is an empty one, a missing item none."""
+    """Histories of ``[n_users]`` ids and lists; a missing list is an empty one, a missing item
+    none.
+    """
     counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy().astype(np.int64)
     offsets, items = np.concatenate([[0], np.cumsum(counts)]), _plain(pc.list_flatten(lists))
     if items.null_count:
@@ -370,10 +442,15 @@ def _plain(ids: pa.ChunkedArray) -> pa.Array:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return any(is_kind(kind) for is_kind in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
+    return any(
+        is_kind(kind)
+        for is_kind in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    )
 
 
 def _type_of(path: str, schema: pa.Schema, name: str) -> pa.DataType:
     if name not in schema.names:
-        raise SourceError(f"must have the column {name!r}, found {schema.names}; rename or name yours.", path)
+        raise SourceError(
+            f"must have the column {name!r}, found {schema.names}; rename or name yours.", path
+        )
     return schema.field(name).type

@@ -1,9 +1,9 @@
 """The shards of a stream as Ray tasks, on the processes of one machine or of a cluster.
 
-A task gets a way to load the model and the number of a shard. It can be run again at any time: it writes the same
-bytes under the same name. So Ray may retry what a lost worker left behind, and nothing is lost or doubled. Folders
-and histories must be reachable by every machine under the same path. Ray transports what is passed by cloudpickle;
-nothing of that reaches a file of ours.
+A task gets a way to load the model and the number of a shard. It can be run again at any time: it
+writes the same bytes under the same name. So Ray may retry what a lost worker left behind, and
+nothing is lost or doubled. Folders and histories must be reachable by every machine under the same
+path. Ray transports what is passed by cloudpickle; nothing of that reaches a file of ours.
 """
 
 import os
@@ -23,26 +23,33 @@ from coterie.stream.shards import ShardJob, ShardResult, StreamRequest, Tick, mo
 Failure: TypeAlias = tuple[type[CoterieError], str]
 """An error of Coterie's own, as it crosses processes."""
 
-Loaders: TypeAlias = tuple[Callable[[], Recommender], Callable[[Recommender], ApproximateIndex] | None]
+Loaders: TypeAlias = tuple[
+    Callable[[], Recommender], Callable[[Recommender], ApproximateIndex] | None
+]
 """Of the model and of its approximate index."""
 
 _WAIT_SECONDS = 0.5
 
 _loaded: list[tuple[StreamRequest, Request]] = []
-"""The ranking that this process scored with last: a model is loaded once a process, and only one is held."""
+"""The ranking that this process scored with last: a model is loaded once a process, and only one is
+held.
+"""
 
 
 @dataclass(frozen=True)
 class RayEngine:
     """Scores shards on Ray; a machine runs as many at once as it has processors for their threads.
 
-    Connects to the Ray that this process uses already, else to ``address``, else to that in RAY_ADDRESS, else
-    starts one on this machine. What it started or connected to it leaves at the end; when it is stopped on a Ray that
-    is not its own, it waits for the shards under way, which then count as finished.
+    Connects to the Ray that this process uses already, else to ``address``, else to that in
+    RAY_ADDRESS, else starts one on this machine. What it started or connected to it leaves at the
+    end; when it is stopped on a Ray that is not its own, it waits for the shards under way, which
+    then count as finished.
 
     Args:
-        load: Loads the model in a worker, as in ``functools.partial(TrainedModel.load, folder)``; sent by reference.
-        load_index: Loads the model's approximate index there, as in ``functools.partial(ApproximateIndex.load, folder)``.
+        load: Loads the model in a worker, as in ``functools.partial(TrainedModel.load, folder)``;
+            sent by reference.
+        load_index: Loads the model's approximate index there, as in
+            ``functools.partial(ApproximateIndex.load, folder)``.
         address: Of a running cluster.
         threads: Threads that score a shard, where neither the caller nor an earlier run says.
         gpus: GPUs (or a share of one) of each task; 1 where the model is loaded onto CUDA.
@@ -64,13 +71,16 @@ class RayEngine:
     def __post_init__(self) -> None:
         _ray()
 
-    def run(self, ranking: Request, job: ShardJob, numbers: Sequence[int], tick: Tick) -> Iterator[ShardResult]:
-        """Scores the shards in any order, each as an idempotent task; ``tick`` is called when one is finished, and in between.
+    def run(
+        self, ranking: Request, job: ShardJob, numbers: Sequence[int], tick: Tick
+    ) -> Iterator[ShardResult]:
+        """Scores the shards in any order, each as an idempotent task; ``tick`` is called when one
+        is finished, and in between.
 
         Raises:
             ConfigError: if a Ray started here has fewer processors than a shard has threads.
-            CoterieError: what a task raised, of the same kind and with the same message; or if a shard's workers were
-                lost again and again.
+            CoterieError: what a task raised, of the same kind and with the same message; or if a
+                shard's workers were lost again and again.
         """
         if not numbers:
             return
@@ -82,15 +92,16 @@ class RayEngine:
             self._check(ray, job.request.threads)
             yield from self._run(ray, job, numbers, tick, flying)
         finally:
-            # Nobody may write into the folder when this returns. Not by cancelling: a task that ends just as it is
-            # cancelled takes this process with it (Ray 2.60).
+            # Nobody may write into the folder when this returns. Not by cancelling: a task that
+            # ends just as it is cancelled takes this process with it (Ray 2.60).
             if ours:
                 ray.shutdown()
             elif flying:
                 ray.wait(list(flying), num_returns=len(flying))
 
     def _start(self, ray: Any) -> None:
-        # Nothing is reported to Ray's makers. RAY_AUTH_MODE is left alone: Ray read it when it was imported.
+        # Nothing is reported to Ray's makers. RAY_AUTH_MODE is left alone: Ray read it when it was
+        # imported.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         address, quiet = self._address(), {"log_to_driver": False, "logging_level": "error"}
         on_terminate = signal.getsignal(signal.SIGTERM)
@@ -101,7 +112,8 @@ class RayEngine:
                 ray.init("local", include_dashboard=False, **quiet, **self.options)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise ConfigError(
-                f"Ray must be reached or started, found {error}; check the address, RAY_ADDRESS and RAY_AUTH_MODE."
+                f"Ray must be reached or started, found {error}; check the address, RAY_ADDRESS and"
+                " RAY_AUTH_MODE."
             ) from error
         # Ray takes SIGTERM for itself; whoever waited for it before must get it.
         if callable(on_terminate) and threading.current_thread() is threading.main_thread():
@@ -114,16 +126,27 @@ class RayEngine:
         # A cluster may grow; one that was started here does not, and would wait for ever.
         processors = ray.cluster_resources().get("CPU", 0)
         if threads > processors and not self._address():
-            raise ConfigError(f"a shard must have at most the {processors:.0f} threads that Ray has processors for, found {threads}.")
+            raise ConfigError(
+                f"a shard must have at most the {processors:.0f} threads that Ray has processors"
+                f" for, found {threads}."
+            )
 
-    def _run(self, ray: Any, job: ShardJob, numbers: Sequence[int], tick: Tick, flying: set[Any]) -> Iterator[ShardResult]:
+    def _run(
+        self, ray: Any, job: ShardJob, numbers: Sequence[int], tick: Tick, flying: set[Any]
+    ) -> Iterator[ShardResult]:
         threads = job.request.threads
-        score = ray.remote(_score).options(num_cpus=threads, num_gpus=self.gpus, max_retries=self.retries)
+        score = ray.remote(_score).options(
+            num_cpus=threads, num_gpus=self.gpus, max_retries=self.retries
+        )
         shared, waiting = ray.put(((self.load, self.load_index), job)), iter(numbers)
         while True:
-            # As many as can run: a million shards are not queued at once, and a stop waits for few. A cluster may grow.
+            # As many as can run: a million shards are not queued at once, and a stop waits for few.
+            # A cluster may grow.
             places = max(int(ray.cluster_resources().get("CPU", 1)) // threads, 1)
-            flying |= {score.remote(shared, number) for number in islice(waiting, max(places - len(flying), 0))}
+            flying |= {
+                score.remote(shared, number)
+                for number in islice(waiting, max(places - len(flying), 0))
+            }
             if not flying:
                 return
             ready, _ = ray.wait(list(flying), timeout=_WAIT_SECONDS)
@@ -141,8 +164,9 @@ class RayEngine:
             raise
         except ray.exceptions.RayError as error:
             raise CoterieError(
-                f"a shard's worker must live until it is done, found that it was lost {self.retries + 1} times ({error}); "
-                "is there memory for the model in each? The same command goes on."
+                "a shard's worker must live until it is done, found that it was lost"
+                f" {self.retries + 1} times ({error}); is there memory for the model in each? The"
+                " same command goes on."
             ) from error
         if isinstance(result, tuple):
             kind, message = result
@@ -166,9 +190,15 @@ def _ranking(loaders: Loaders, request: StreamRequest) -> Request:
         model = load()
         index = None if load_index is None else load_index(model)
         if model_fingerprint(model) != request.model:
-            raise ArtifactError("every worker must load the request's model, found another; has the model's folder been replaced?")
+            raise ArtifactError(
+                "every worker must load the request's model, found another; has the model's folder"
+                " been replaced?"
+            )
         if (None if index is None else index.name) != request.index:
-            raise ArtifactError("every worker must load the request's index, found another; give load_index, and leave its folder alone.")
+            raise ArtifactError(
+                "every worker must load the request's index, found another; give load_index, and"
+                " leave its folder alone."
+            )
         _loaded.append((request, request.ranking(model, index)))
     return _loaded[0][1]
 
@@ -177,5 +207,7 @@ def _ray() -> Any:
     try:
         import ray  # noqa: PLC0415
     except ImportError as error:
-        raise ConfigError("scoring on Ray needs the package ray; pip install 'coterie[ray]'.") from error
+        raise ConfigError(
+            "scoring on Ray needs the package ray; pip install 'coterie[ray]'."
+        ) from error
     return ray

@@ -1,7 +1,7 @@
 """A shard of recommendations: a fixed range of users, scored block by block into one Parquet file.
 
-Which users are in a shard, how it is cut into blocks and how many threads score it are fixed by the request. So
-a shard is the same bytes whoever scores it, and scoring it again changes nothing.
+Which users are in a shard, how it is cut into blocks and how many threads score it are fixed by the
+request. So a shard is the same bytes whoever scores it, and scoring it again changes nothing.
 """
 
 from collections import Counter
@@ -25,14 +25,17 @@ from coterie.stream.history_source import HistorySource
 from coterie.stream.storage import WORK, Folder
 
 Tick: TypeAlias = Callable[[int], None]
-"""Called with the number of users done since the last call, perhaps none; what it raises ends the work."""
+"""Called with the number of users done since the last call, perhaps none; what it raises ends the
+work.
+"""
 
 _MOST_UNKNOWN = 100
 
 
 @dataclass(frozen=True)
 class StreamRequest:
-    """What is asked of whom: two runs with the same request write the same bytes on the same kind of machine.
+    """What is asked of whom: two runs with the same request write the same bytes on the same kind
+    of machine.
 
     Args:
         model: Fingerprint of the model.
@@ -64,15 +67,29 @@ class StreamRequest:
     def __post_init__(self) -> None:
         for name in ("k", "block_size", "shard_users", "threads"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, found {getattr(self, name)}; leave it out for the default.")
+                raise ConfigError(
+                    f"{name} must be at least 1, found {getattr(self, name)}; leave it out for the"
+                    " default."
+                )
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
 
     def ranking(self, model: Recommender, index: ApproximateIndex | None) -> Request:
         """The request as the in-memory engine takes it."""
-        return Request.of(model, self.k, self.allow, self.deny, index, exclude_seen=self.exclude_seen, with_titles=False)
+        return Request.of(
+            model,
+            self.k,
+            self.allow,
+            self.deny,
+            index,
+            exclude_seen=self.exclude_seen,
+            with_titles=False,
+        )
 
 
 @dataclass(frozen=True)
@@ -107,12 +124,18 @@ class ShardResult:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "ShardResult":
         """Reads what ``asdict`` gave, through JSON or not."""
-        return cls(**{**values, "unknown_items": tuple((item_id, n) for item_id, n in values["unknown_items"])})
+        return cls(
+            **{
+                **values,
+                "unknown_items": tuple((item_id, n) for item_id, n in values["unknown_items"]),
+            }
+        )
 
 
 @dataclass(frozen=True)
 class ShardJob:
-    """All that scoring a shard needs except for the model: small, and sent to other processes as it is.
+    """All that scoring a shard needs except for the model: small, and sent to other processes as it
+    is.
 
     Args:
         request: What is asked.
@@ -142,7 +165,9 @@ class ShardJob:
             NumericalError: if the model's scores are not finite.
         """
         start = number * self.request.shard_users
-        histories = self.source.read(start, min(start + self.request.shard_users, self.source.n_users))
+        histories = self.source.read(
+            start, min(start + self.request.shard_users, self.source.n_users)
+        )
         n_rows, n_popularity, unknown = 0, 0, Counter[Id]()
         with _threads(self.request.threads), self.folder.publish(part_name(number)) as aside:
             with pq.ParquetWriter(aside, ranking.schema(histories.users)) as parquet:
@@ -151,9 +176,17 @@ class ShardJob:
                     parquet.write_table(answer.table)
                     n_rows += len(answer.table)
                     n_popularity += answer.n_popularity_users
-                    unknown.update(item_id for ids in answer.unknown_items.values() for item_id in ids)
+                    unknown.update(
+                        item_id for ids in answer.unknown_items.values() for item_id in ids
+                    )
                     tick(len(block))
-            tallies = (len(histories), n_rows, n_popularity, unknown.total(), most_common(unknown.items(), _MOST_UNKNOWN))
+            tallies = (
+                len(histories),
+                n_rows,
+                n_popularity,
+                unknown.total(),
+                most_common(unknown.items(), _MOST_UNKNOWN),
+            )
             result = ShardResult(number, *tallies, aside.stat().st_size, sha256(aside))
         self.folder.write_json(tally_name(number), asdict(result))
         return result
@@ -175,14 +208,17 @@ def most_common(counts: Iterable[tuple[Id, int]], n: int) -> tuple[tuple[Id, int
 
 
 def model_fingerprint(model: Recommender) -> str:
-    """Hex SHA-256 over item ids, popularity and weights: every module, tensor and array among the model's fields.
+    """Hex SHA-256 over item ids, popularity and weights: every module, tensor and array among the
+    model's fields.
 
     Example:
         >>> from types import SimpleNamespace
         >>> from coterie.data.ids import IdMap
         >>> def model(weight):
-        ...     return SimpleNamespace(items=IdMap.of(["blue", "red"]), popularity=np.array([2, 1]), weight=np.array(weight))
-        >>> model_fingerprint(model([0.5])) == model_fingerprint(model([0.5])) != model_fingerprint(model([0.25]))
+        ...     items, popularity = IdMap.of(["blue", "red"]), np.array([2, 1])
+        ...     return SimpleNamespace(items=items, popularity=popularity, weight=np.array(weight))
+        >>> prints = [model_fingerprint(model([weight])) for weight in (0.5, 0.5, 0.25)]
+        >>> prints[0] == prints[1] != prints[2]
         True
     """
     digest = new_sha256(str(model.items.values.type).encode())

@@ -1,7 +1,9 @@
-"""A folder of results on the local disk or behind an fsspec URL, whose files appear whole or not at all.
+"""A folder of results on the local disk or behind an fsspec URL, whose files appear whole or not at
+all.
 
-Apart from `coterie.files` because an object store has no rename: there an upload is atomic, so a file is written
-to the local disk and put. On the local disk it is written aside and renamed, as everywhere.
+Apart from `coterie.files` because an object store has no rename: there an upload is atomic, so a
+file is written to the local disk and put. On the local disk it is written aside and renamed, as
+everywhere.
 """
 
 import hashlib
@@ -21,7 +23,9 @@ from coterie.errors import ArtifactError, ConfigError
 from coterie.files import publish_file, write_json
 
 WORK = ".work"
-"""The part of a folder that is needed until it is complete; readers of Parquet folders pass over names with a dot."""
+"""The part of a folder that is needed until it is complete; readers of Parquet folders pass over
+names with a dot.
+"""
 
 _BLOCK = 1 << 20
 
@@ -53,7 +57,9 @@ class Folder:
         try:
             fsspec.core.url_to_fs(self.path)
         except (ImportError, ValueError) as error:
-            raise ConfigError(f"{self.path}: must be a local path or a URL that fsspec can open ({error}).") from error
+            raise ConfigError(
+                f"{self.path}: must be a local path or a URL that fsspec can open ({error})."
+            ) from error
 
     def url(self, name: str) -> str:
         """Where a file of the folder is."""
@@ -61,7 +67,9 @@ class Folder:
 
     @contextmanager
     def publish(self, name: str) -> Iterator[Path]:
-        """Yields a local path to write to; on success its content appears under ``name``, on failure nothing does."""
+        """Yields a local path to write to; on success its content appears under ``name``, on
+        failure nothing does.
+        """
         filesystem, inside = fsspec.core.url_to_fs(self.url(name))
         if isinstance(filesystem, LocalFileSystem):
             with publish_file(inside, aside_folder=self.url(WORK)) as aside:
@@ -89,13 +97,17 @@ class Folder:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise ArtifactError(f"{self.url(name)}: must be JSON ({error}); remove the folder and make it anew.") from error
+            raise ArtifactError(
+                f"{self.url(name)}: must be JSON ({error}); remove the folder and make it anew."
+            ) from error
 
     def sizes(self, below: str = "") -> dict[str, int]:
-        """Bytes of each file and 0 for each folder, by name, of the folder itself or of one below; empty if it is not there.
+        """Bytes of each file and 0 for each folder, by name, of the folder itself or of one below;
+        empty if it is not there.
 
         Raises:
-            ConfigError: if a file stands where the folder should be, or the store cannot be reached.
+            ConfigError: if a file stands where the folder should be, or the store cannot be
+                reached.
         """
         url = self.url(below).rstrip("/")
         filesystem, inside = fsspec.core.url_to_fs(url)
@@ -109,8 +121,13 @@ class Folder:
             return {}
         except Exception as error:
             # Each store's client raises kinds of its own, as when there are no credentials.
-            raise ConfigError(f"{url}: must be a folder that can be listed ({error}); check address and rights.") from error
-        return {PurePosixPath(one["name"]).name: int(one["size"] or 0) if one["type"] == "file" else 0 for one in found}
+            raise ConfigError(
+                f"{url}: must be a folder that can be listed ({error}); check address and rights."
+            ) from error
+        return {
+            PurePosixPath(one["name"]).name: int(one["size"] or 0) if one["type"] == "file" else 0
+            for one in found
+        }
 
     def sha256(self, name: str) -> str:
         """Hex SHA-256 of a file's bytes, read in blocks."""

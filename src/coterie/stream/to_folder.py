@@ -1,4 +1,5 @@
-"""Recommending to any number of users: histories in as a stream, a folder of Parquet out, stopped and resumed at will.
+"""Recommending to any number of users: histories in as a stream, a folder of Parquet out, stopped
+and resumed at will.
 
 Memory holds one shard's histories and one block's scores, whatever the number of users.
 """
@@ -19,7 +20,15 @@ from coterie.recommend.engine import Progress, Request, WrittenRecommendations
 from coterie.recommend.histories import Histories, UserItems
 from coterie.recommend.scorer import Recommender
 from coterie.stream.history_source import GivenHistories, HeldHistories, open_histories
-from coterie.stream.shards import ShardJob, ShardResult, StreamRequest, Tick, model_fingerprint, most_common, tally_name
+from coterie.stream.shards import (
+    ShardJob,
+    ShardResult,
+    StreamRequest,
+    Tick,
+    model_fingerprint,
+    most_common,
+    tally_name,
+)
 from coterie.stream.storage import WORK, Folder
 
 SCHEMA = "coterie.recommendations/1"
@@ -33,7 +42,9 @@ class Engine(Protocol):
         """Threads that score a shard, where neither the caller nor an earlier run says."""
         ...
 
-    def run(self, ranking: Request, job: ShardJob, numbers: Sequence[int], tick: Tick) -> Iterator[ShardResult]:
+    def run(
+        self, ranking: Request, job: ShardJob, numbers: Sequence[int], tick: Tick
+    ) -> Iterator[ShardResult]:
         """Scores the shards ``numbers`` in any order and yields each as it is finished.
 
         ``tick`` is called at least every few seconds; closing the iterator ends the work.
@@ -49,7 +60,9 @@ class LocalEngine:
         """As many as torch uses."""
         return torch.get_num_threads()
 
-    def run(self, ranking: Request, job: ShardJob, numbers: Sequence[int], tick: Tick) -> Iterator[ShardResult]:
+    def run(
+        self, ranking: Request, job: ShardJob, numbers: Sequence[int], tick: Tick
+    ) -> Iterator[ShardResult]:
         """Scores the shards in order; ``tick`` is called after each block."""
         return (job.score(ranking, number, tick) for number in numbers)
 
@@ -58,8 +71,8 @@ class LocalEngine:
 class FolderRecommendations(WrittenRecommendations):
     """A complete folder of recommendations.
 
-    `unknown_items` is made of the 100 with the most users in every shard, so that memory stays bounded: complete and
-    exact while no shard has more.
+    `unknown_items` is made of the 100 with the most users in every shard, so that memory stays
+    bounded: complete and exact while no shard has more.
 
     Args:
         path: The folder.
@@ -90,26 +103,30 @@ def recommend_to_folder(
 ) -> FolderRecommendations:
     """Ranks as `coterie.recommend.engine.recommend` does, for any number of users, into a folder.
 
-    The folder holds ``part-00000.parquet``, … with user_id, rank, item_id, score and source, the request as
-    ``request.json`` and, once it is complete, ``manifest.json`` with row counts and checksums. After an
-    interruption of any kind the same call goes on with the shards that are missing or damaged; on a complete
-    folder it returns at once. The bytes do not depend on interruptions or on the engine.
+    The folder holds ``part-00000.parquet``, … with user_id, rank, item_id, score and source, the
+    request as ``request.json`` and, once it is complete, ``manifest.json`` with row counts and
+    checksums. After an interruption of any kind the same call goes on with the shards that are
+    missing or damaged; on a complete folder it returns at once. The bytes do not depend on
+    interruptions or on the engine.
 
     Args:
         model: A trained model.
-        histories: Everybody's: what `coterie.stream.history_source.open_histories` opens, or its answer, or
-            histories in memory. Pairs are first sorted by user, on disk.
-        path: Folder, locally or behind an fsspec URL (``s3://…``); new, empty, or of the same request.
+        histories: Everybody's: what `coterie.stream.history_source.open_histories` opens, or its
+            answer, or histories in memory. Pairs are first sorted by user, on disk.
+        path: Folder, locally or behind an fsspec URL (``s3://…``); new, empty, or of the same
+            request.
         k: Length of each list; shorter where fewer items are eligible.
         exclude_seen: Whether to leave out what the user has had.
         allow: The only items to recommend; all if None.
         deny: Items never to recommend.
         index: As in `coterie.recommend.engine.recommend`.
         block_size: Users scored at once, likewise.
-        shard_users: Users in a file; their histories are in memory at once, and a crash loses no more than a shard.
-        threads: Threads that score a shard, as their number may change the rounding; by default the engine's own, or
-            what the folder was begun with.
-        progress: Called after each block with users done and in all. It may raise to stop: what is finished stays.
+        shard_users: Users in a file; their histories are in memory at once, and a crash loses no
+            more than a shard.
+        threads: Threads that score a shard, as their number may change the rounding; by default the
+            engine's own, or what the folder was begun with.
+        progress: Called after each block with users done and in all. It may raise to stop: what is
+            finished stays.
         engine: `LocalEngine` by default.
 
     Raises:
@@ -131,7 +148,9 @@ def recommend_to_folder(
         ...     together=together,
         ...     score=lambda rows: torch.from_numpy(rows @ together),
         ... )
-        >>> done = recommend_to_folder(model, {"ann": ["blue"], "new": []}, "memory://recommendations", k=2)
+        >>> done = recommend_to_folder(
+        ...     model, {"ann": ["blue"], "new": []}, "memory://recommendations", k=2
+        ... )
         >>> done.n_shards, done.n_users, done.n_rows
         (1, 2, 4)
     """
@@ -155,7 +174,14 @@ def recommend_to_folder(
     if not _is_complete(folder):
         job = ShardJob(request, given.source(folder), folder)
         results = _score(ranking, job, engine, progress)
-        _complete(job, results, {"unknown_allow": list(ranking.unknown_allow), "unknown_deny": list(ranking.unknown_deny)})
+        _complete(
+            job,
+            results,
+            {
+                "unknown_allow": list(ranking.unknown_allow),
+                "unknown_deny": list(ranking.unknown_deny),
+            },
+        )
     folder.remove(WORK)
     return _summary(folder)
 
@@ -177,12 +203,18 @@ def _begun(folder: Folder) -> dict[str, Any] | None:
     """The request that the folder was begun with, if it was."""
     names = set(folder.sizes()) - {WORK}
     if names and "request.json" not in names:
-        raise ConfigError(f"{folder.path}: must be empty, new, or begun by the same request, found other files; choose another folder.")
+        raise ConfigError(
+            f"{folder.path}: must be empty, new, or begun by the same request, found other files;"
+            " choose another folder."
+        )
     if not names:
         return None
     begun: dict[str, Any] = folder.read_json("request.json")
     if not isinstance(begun, dict) or begun.get("schema") != SCHEMA:
-        raise ArtifactError(f"{folder.url('request.json')}: schema must be {SCHEMA!r}; use the Coterie version that wrote it.")
+        raise ArtifactError(
+            f"{folder.url('request.json')}: schema must be {SCHEMA!r}; use the Coterie version that"
+            " wrote it."
+        )
     return begun
 
 
@@ -193,12 +225,19 @@ def _agree(folder: Folder, begun: dict[str, Any] | None, request: StreamRequest)
         try:
             folder.write_json("request.json", asked)
         except OSError as error:
-            raise ConfigError(f"{folder.path}: must be a folder that can be written ({error}); choose another.") from error
+            raise ConfigError(
+                f"{folder.path}: must be a folder that can be written ({error}); choose another."
+            ) from error
     elif begun != asked:
         differences = [
-            f"{name} {_short(begun.get(name))}, now {_short(value)}" for name, value in asked.items() if begun.get(name) != value
+            f"{name} {_short(begun.get(name))}, now {_short(value)}"
+            for name, value in asked.items()
+            if begun.get(name) != value
         ]
-        raise ConfigError(f"{folder.path} was begun with {'; '.join(differences)}. Ask as before, or choose another folder.")
+        raise ConfigError(
+            f"{folder.path} was begun with {'; '.join(differences)}. Ask as before, or choose"
+            " another folder."
+        )
 
 
 def _short(value: Any) -> str:
@@ -207,7 +246,9 @@ def _short(value: Any) -> str:
 
 
 def _is_complete(folder: Folder) -> bool:
-    """Whether all is there; a complete folder that has lost a file goes back to its state before the manifest."""
+    """Whether all is there; a complete folder that has lost a file goes back to its state before
+    the manifest.
+    """
     manifest = folder.read_json("manifest.json")
     if manifest is None:
         return False
@@ -220,7 +261,9 @@ def _is_complete(folder: Folder) -> bool:
     return False
 
 
-def _score(ranking: Request, job: ShardJob, engine: Engine, progress: Progress | None) -> list[ShardResult]:
+def _score(
+    ranking: Request, job: ShardJob, engine: Engine, progress: Progress | None
+) -> list[ShardResult]:
     """Scores what is not finished; the results of all shards in order."""
     results = {result.number: result for result in _finished(job)}
     pending = [number for number in range(job.n_shards) if number not in results]
@@ -248,7 +291,10 @@ def _finished(job: ShardJob) -> Iterator[ShardResult]:
             result = ShardResult.of(job.folder.read_json(tally_name(number)))
         except (ArtifactError, KeyError, TypeError):
             continue
-        if sizes.get(result.name) == result.bytes and job.folder.sha256(result.name) == result.sha256:
+        if (
+            sizes.get(result.name) == result.bytes
+            and job.folder.sha256(result.name) == result.sha256
+        ):
             yield result
 
 
@@ -257,8 +303,13 @@ def _complete(job: ShardJob, results: Sequence[ShardResult], notes: dict[str, An
     unknown = Counter[Id]()
     for result in results:
         unknown.update(dict(result.unknown_items))
-    totals = {name: sum(getattr(result, name) for result in results) for name in ("n_users", "n_rows", "n_popularity_users", "n_unknown")}
-    files = {result.name: result.sha256 for result in results} | {"request.json": job.folder.sha256("request.json")}
+    totals = {
+        name: sum(getattr(result, name) for result in results)
+        for name in ("n_users", "n_rows", "n_popularity_users", "n_unknown")
+    }
+    files = {result.name: result.sha256 for result in results} | {
+        "request.json": job.folder.sha256("request.json")
+    }
     written_by = {"coterie": coterie.__version__, "torch": torch.__version__}
     job.folder.write_json(
         "manifest.json",
@@ -282,5 +333,8 @@ def _summary(folder: Folder) -> FolderRecommendations:
         unknown_items=dict(manifest["unknown_items"]),
         unknown_allow=tuple(manifest["unknown_allow"]),
         unknown_deny=tuple(manifest["unknown_deny"]),
-        **{name: manifest[name] for name in ("n_users", "n_rows", "n_popularity_users", "n_unknown")},
+        **{
+            name: manifest[name]
+            for name in ("n_users", "n_rows", "n_popularity_users", "n_unknown")
+        },
     )

@@ -1,4 +1,6 @@
-"""Checkpoints: all a run needs to go on as if it had never stopped, in one file that is replaced in one rename."""
+"""Checkpoints: all a run needs to go on as if it had never stopped, in one file that is replaced in
+one rename.
+"""
 
 import hashlib
 import json
@@ -36,7 +38,9 @@ class Position:
     best_value: float | None = None
 
 
-def save_checkpoint(path: Path, position: Position, state: dict[str, Tensor], best: dict[str, Tensor]) -> None:
+def save_checkpoint(
+    path: Path, position: Position, state: dict[str, Tensor], best: dict[str, Tensor]
+) -> None:
     """Writes position, the step's state and the best weights so far."""
     tensors = state | {f"best.{name}": value for name, value in best.items()}
     told = json.dumps(asdict(position))
@@ -45,7 +49,9 @@ def save_checkpoint(path: Path, position: Position, state: dict[str, Tensor], be
         save_file({name: value.contiguous() for name, value in tensors.items()}, aside, metadata)
 
 
-def load_checkpoint(path: Path, device: str) -> tuple[Position, dict[str, Tensor], dict[str, Tensor]]:
+def load_checkpoint(
+    path: Path, device: str
+) -> tuple[Position, dict[str, Tensor], dict[str, Tensor]]:
     """Reads what `save_checkpoint` wrote.
 
     Raises:
@@ -55,14 +61,25 @@ def load_checkpoint(path: Path, device: str) -> tuple[Position, dict[str, Tensor
         with safe_open(path, framework="pt", device=device) as file:
             metadata = file.metadata() or {}
             if metadata.get("schema") != SCHEMA:
-                raise ArtifactError(f"{path}: schema must be {SCHEMA!r}, found {metadata.get('schema')!r}; use the version that wrote it.")
+                raise ArtifactError(
+                    f"{path}: schema must be {SCHEMA!r}, found {metadata.get('schema')!r}; use the"
+                    " version that wrote it."
+                )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             if metadata["sha256"] != _checksum(tensors, metadata["position"]):
-                raise ArtifactError(f"{path}: its values differ from its checksum; remove it to start anew.")
+                raise ArtifactError(
+                    f"{path}: its values differ from its checksum; remove it to start anew."
+                )
             position = Position(**json.loads(metadata["position"]))
     except (SafetensorError, OSError, KeyError) as error:
-        raise ArtifactError(f"{path}: not a whole checkpoint ({error}); remove it to start anew.") from error
-    best = {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
+        raise ArtifactError(
+            f"{path}: not a whole checkpoint ({error}); remove it to start anew."
+        ) from error
+    best = {
+        name.removeprefix("best."): value
+        for name, value in tensors.items()
+        if name.startswith("best.")
+    }
     state = {name: value for name, value in tensors.items() if not name.startswith("best.")}
     return position, state, best
 

@@ -1,4 +1,6 @@
-"""Which network belongs to which configuration: built for training, fitted by its closed form, or empty, for weights to be loaded."""
+"""Which network belongs to which configuration: built for training, fitted by its closed form, or
+empty, for weights to be loaded.
+"""
 
 from typing import TypeAlias
 
@@ -15,10 +17,14 @@ from coterie.models.multvae import MultVAE
 from coterie.models.popularity import Popularity, PopularityConfig
 from coterie.models.recvae import RecVAE, RecVAEConfig
 
-Network: TypeAlias = MultVAE | MultDAE | RecVAE | LinearPathVAE | Ease | Popularity | ItemItem | Ials
+Network: TypeAlias = (
+    MultVAE | MultDAE | RecVAE | LinearPathVAE | Ease | Popularity | ItemItem | Ials
+)
 
 
-def build_network(n_items: int, model: NetworkConfig, generator: torch.Generator | None = None) -> MultVAE | MultDAE | RecVAE:
+def build_network(
+    n_items: int, model: NetworkConfig, generator: torch.Generator | None = None
+) -> MultVAE | MultDAE | RecVAE:
     """An untrained network, its weights drawn from ``generator``; a linear path is empty."""
     generator = generator or torch.Generator()
     if isinstance(model, MultDAEConfig):
@@ -26,7 +32,11 @@ def build_network(n_items: int, model: NetworkConfig, generator: torch.Generator
     if isinstance(model, RecVAEConfig):
         return RecVAE(n_items, model, generator)
     if isinstance(model, LinearPathVAEConfig):
-        path = Ease(n_items) if isinstance(model.path, EaseConfig) else ItemItem(csr_array((n_items, n_items)))
+        path = (
+            Ease(n_items)
+            if isinstance(model.path, EaseConfig)
+            else ItemItem(csr_array((n_items, n_items)))
+        )
         return LinearPathVAE(n_items, model, generator, path)
     return MultVAE(n_items, model, generator)
 
@@ -40,10 +50,16 @@ def fit_network(train: csr_array, model: ClosedFormConfig) -> Network:
     return Ials.fit(train, model) if isinstance(model, IalsConfig) else ItemItem.fit(train, model)
 
 
-def fit_path(network: Network, model: ModelsConfig, train: csr_array, device: torch.device | str) -> None:
+def fit_path(
+    network: Network, model: ModelsConfig, train: csr_array, device: torch.device | str
+) -> None:
     """Fits the linear path that stands beside a decoder, where the model has one."""
     if isinstance(network, LinearPathVAE) and isinstance(model, LinearPathVAEConfig):
-        path = Ease.fit(train, model.path) if isinstance(model.path, EaseConfig) else ItemItem.fit(train, model.path)
+        path = (
+            Ease.fit(train, model.path)
+            if isinstance(model.path, EaseConfig)
+            else ItemItem.fit(train, model.path)
+        )
         network.path = path.to(device)
 
 

@@ -7,8 +7,8 @@ checkpoint.safetensors   while the run is unfinished
 anchors.safetensors      PIA's, one point an item: for looking at, no model needs them
 model/             the artifact, once it is finished
 
-Every file but the history is replaced in one rename; the history is cut back to the checkpoint on resuming.
-Of several processes that train together all read, and the first one writes.
+Every file but the history is replaced in one rename; the history is cut back to the checkpoint on
+resuming. Of several processes that train together all read, and the first one writes.
 """
 
 import json
@@ -28,7 +28,7 @@ from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
 from coterie.errors import ArtifactError, ConfigError
 from coterie.files import publish_file, write_json
-from coterie.training.parallel import ALONE, World
+from coterie.running.world import ALONE, World
 
 ANCHORS_FILE = "anchors.safetensors"
 
@@ -46,8 +46,8 @@ class RunFolder:
         world: The processes that train together.
 
     Raises:
-        ConfigError: if there is a run and ``resume`` is false, it was another configuration or data set, or the
-            processes do not see the same folder.
+        ConfigError: if there is a run and ``resume`` is false, it was another configuration or data
+            set, or the processes do not see the same folder.
         ArtifactError: if its ``config.json`` is damaged.
     """
 
@@ -70,7 +70,7 @@ class RunFolder:
         if begun:
             self._check_same(asked, resume=resume)
         # All have looked before the first one writes, and it has written before any looks again.
-        world.meet()
+        world.barrier()
         if world.leads and begun:
             self._sweep()
         elif world.leads:
@@ -81,18 +81,23 @@ class RunFolder:
 
     def _check_same(self, asked: dict[str, Any], *, resume: bool) -> None:
         if not resume:
-            raise ConfigError(f"{self.path}: a run must have a folder of its own, this holds one; resume it (--resume) or choose another.")
+            raise ConfigError(
+                f"{self.path}: a run must have a folder of its own, this holds one; resume it"
+                " (--resume) or choose another."
+            )
         try:
             found = json.loads(self.config_file.read_text(encoding="utf-8"))
             # A field that the version of then did not have takes its default.
             found["config"] = RunConfig.of(found["config"]).as_json()
         except (ValueError, KeyError, TypeError, ConfigError) as error:
             raise ArtifactError(
-                f"{self.config_file}: must be a configuration in JSON ({error}); restore it or start anew elsewhere."
+                f"{self.config_file}: must be a configuration in JSON ({error}); restore it or"
+                " start anew elsewhere."
             ) from error
         if found != asked:
             raise ConfigError(
-                f"{self.path}: a run resumes only with its own configuration, data set and precision, {differences(found, asked)}."
+                f"{self.path}: a run resumes only with its own configuration, data set and"
+                f" precision, {differences(found, asked)}."
             )
 
     def _sweep(self) -> None:
@@ -106,7 +111,11 @@ class RunFolder:
         """Drops history lines after ``epoch``: the work they tell of was lost and is done again."""
         if not self._world.leads:
             return
-        lines = self.history_file.read_text(encoding="utf-8").splitlines() if self.history_file.exists() else []
+        lines = (
+            self.history_file.read_text(encoding="utf-8").splitlines()
+            if self.history_file.exists()
+            else []
+        )
         with publish_file(self.history_file) as aside:
             aside.write_text("".join(f"{line}\n" for line in lines[:epoch]), encoding="utf-8")
 
@@ -135,13 +144,17 @@ def read_anchors(run: str | Path) -> Tensor | None:
         return load_file(path)["anchors"] if path.exists() else None
     except (SafetensorError, OSError, KeyError) as error:
         raise ArtifactError(
-            f"{path}: not a whole file of anchors ({error}); train the run anew, or remove the file to go without."
+            f"{path}: not a whole file of anchors ({error}); train the run anew, or remove the file"
+            " to go without."
         ) from error
 
 
 def read_history(run: str | Path) -> list[dict[str, Any]]:
     """The history of a run folder, one mapping an epoch."""
-    return [json.loads(line) for line in (Path(run) / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (Path(run) / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def dataset_folder(run: str | Path) -> Path:
@@ -154,9 +167,14 @@ def dataset_folder(run: str | Path) -> Path:
         environment = json.loads((Path(run) / "environment.json").read_text(encoding="utf-8"))
         folder = environment["dataset"]["folder"]
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{run}: a run folder must say where its data set is ({error}); give it with --data.") from error
+        raise ConfigError(
+            f"{run}: a run folder must say where its data set is ({error}); give it with --data."
+        ) from error
     if folder is None or not Path(folder).is_dir():
-        raise ConfigError(f"{run}: its data set must still be at {folder}, none was found there; give it with --data.")
+        raise ConfigError(
+            f"{run}: its data set must still be at {folder}, none was found there; give it with"
+            " --data."
+        )
     return Path(folder)
 
 
@@ -189,4 +207,8 @@ def differences(found: dict[str, Any], asked: dict[str, Any]) -> str:
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {prefix: value}
-    return {k: v for key, inner in value.items() for k, v in _flatten(inner, f"{prefix}.{key}".lstrip(".")).items()}
+    return {
+        k: v
+        for key, inner in value.items()
+        for k, v in _flatten(inner, f"{prefix}.{key}".lstrip(".")).items()
+    }

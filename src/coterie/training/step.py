@@ -19,13 +19,14 @@ from coterie.objectives.divergence import composite_log_density, gaussian_kl, sa
 from coterie.objectives.likelihood import LogitBuffer, multinomial_nll, sampled_nll
 from coterie.objectives.masking import mask_items
 from coterie.objectives.schedules import linear_warm_up
+from coterie.running.world import ALONE, World
 from coterie.sparse import SparseRows
 from coterie.training.networks import build_network
-from coterie.training.parallel import ALONE, World
 
 Precision: TypeAlias = Literal["float32", "bf16"]
 
-# Logits of a batch, 1 GiB in float32, beyond which they are computed in chunks of items unless a chunk is asked for.
+# Logits of a batch, 1 GiB in float32, beyond which they are computed in chunks of items unless a
+# chunk is asked for.
 LOGITS_AT_ONCE = 2**28
 CHUNK_ITEMS = 4096
 
@@ -33,11 +34,13 @@ CHUNK_ITEMS = 4096
 WEIGHTS, ORDER, NOISE = range(3)
 
 
-def seeded(seed: int, stream: int, number: int, device: torch.device | str = "cpu") -> torch.Generator:
+def seeded(
+    seed: int, stream: int, number: int, device: torch.device | str = "cpu"
+) -> torch.Generator:
     """A generator that depends on nothing but its arguments.
 
-    Each step's randomness is a function of (seed, step): a resumed run needs no saved generator, and draws what an
-    uninterrupted one would have.
+    Each step's randomness is a function of (seed, step): a resumed run needs no saved generator,
+    and draws what an uninterrupted one would have.
     """
     state = np.random.SeedSequence([seed, stream, number]).generate_state(2, np.uint32)
     return torch.Generator(device).manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
@@ -46,8 +49,8 @@ def seeded(seed: int, stream: int, number: int, device: torch.device | str = "cp
 class Proposal:
     """Items drawn by popularity for half, evenly for half.
 
-    The soft-max's mass lies mostly where popularity lies; the even half bounds the weight of items that popularity
-    knows nothing of.
+    The soft-max's mass lies mostly where popularity lies; the even half bounds the weight of items
+    that popularity knows nothing of.
 
     Args:
         n_items: Size of the catalogue.
@@ -55,7 +58,9 @@ class Proposal:
         device: Where the items are drawn.
     """
 
-    def __init__(self, n_items: int, popularity: np.ndarray | None, device: torch.device | str) -> None:
+    def __init__(
+        self, n_items: int, popularity: np.ndarray | None, device: torch.device | str
+    ) -> None:
         probability = torch.full((n_items,), 1 / n_items, dtype=torch.float64)
         if popularity is not None and popularity.any():
             probability = (probability + torch.from_numpy(popularity / popularity.sum())) / 2
@@ -63,8 +68,12 @@ class Proposal:
         self._cumulative = self.probability.cumsum(0)
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """``[n]`` int64 items, with replacement, and the expected number of times that each of them is drawn, float32."""
-        draws = torch.rand(n, generator=generator, dtype=torch.float64, device=self.probability.device)
+        """``[n]`` int64 items, with replacement, and the expected number of times that each of them
+        is drawn, float32.
+        """
+        draws = torch.rand(
+            n, generator=generator, dtype=torch.float64, device=self.probability.device
+        )
         items = torch.searchsorted(self._cumulative, draws).clamp(max=len(self.probability) - 1)
         return items, (n * self.probability[items]).float()
 
@@ -75,11 +84,14 @@ class TrainingStep:
     Args:
         n_items: Size of the catalogue.
         model: Architecture and objective.
-        training: Learning rate, weight decay, how the likelihood and Adam treat large catalogues, and seed are read.
+        training: Learning rate, weight decay, how the likelihood and Adam treat large catalogues,
+            and seed are read.
         device: Where everything lives.
-        precision: ``"bf16"`` runs the products under autocast; weights, soft-max and the terms stay float32.
+        precision: ``"bf16"`` runs the products under autocast; weights, soft-max and the terms stay
+            float32.
         world: The processes that take each step together.
-        popularity: ``[n_items]`` training users of each item: by it items are drawn if they are sampled; None draws evenly.
+        popularity: ``[n_items]`` training users of each item: by it items are drawn if they are
+            sampled; None draws evenly.
         compile: Runs the layers between the first and the last compiled (`torch.compile`).
 
     Example:
@@ -106,12 +118,22 @@ class TrainingStep:
         generator = seeded(training.seed, WEIGHTS, 0)
         self.network = build_network(n_items, model, generator).to(device)
         self.anchors = _anchors(model, self.network, generator, device)
-        self.model, self.training, self.device, self.precision, self.world = model, training, torch.device(device), precision, world
+        self.model, self.training, self.device, self.precision, self.world = (
+            model,
+            training,
+            torch.device(device),
+            precision,
+            world,
+        )
         self.optimizers = self._optimizers()
         self.n_steps = 0
         self.prior: dict[str, Tensor] = {}
         if isinstance(self.network, RecVAE):
-            self.prior = {name: value.detach().clone() for name, value in self.network.named_parameters() if not name.startswith("output.")}
+            self.prior = {
+                name: value.detach().clone()
+                for name, value in self.network.named_parameters()
+                if not name.startswith("output.")
+            }
         self._learnt: Part | None = None
         self._buffer = LogitBuffer()
         self._proposal = Proposal(n_items, popularity, device) if training.sampled_items else None
@@ -119,16 +141,21 @@ class TrainingStep:
             self.network.compile_layers()
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """By the name of its moments in a checkpoint: Adam, and with sparse updates lazy Adam for the matrices of items.
+        """By the name of its moments in a checkpoint: Adam, and with sparse updates lazy Adam for
+        the matrices of items.
 
         Where encoder and decoder learn in turns, each has its own.
         """
         if self.training.sparse_updates:
             if self.world.size > 1:
-                raise ConfigError("sparse_updates need one process, whose rows nobody else must know; leave them off or train with one.")
+                raise ConfigError(
+                    "sparse_updates need one process, whose rows nobody else must know; leave them"
+                    " off or train with one."
+                )
             if getattr(self.model, "pia_anchors", "free") != "free":
                 raise ConfigError(
-                    "sparse_updates need anchors of their own, found tied ones; set model.pia_anchors to free or leave them off."
+                    "sparse_updates need anchors of their own, found tied ones; set"
+                    " model.pia_anchors to free or leave them off."
                 )
             self.network.input.sparse_gradient = True
         anchors = [] if self.anchors is None else [self.anchors]
@@ -138,46 +165,75 @@ class TrainingStep:
         encoder = [p for p in self.network.parameters() if p not in last]
         return self._adams("encoder-", [*encoder, *anchors]) | self._adams("decoder-", list(last))
 
-    def _adams(self, prefix: str, parameters: list[nn.Parameter]) -> dict[str, torch.optim.Optimizer]:
+    def _adams(
+        self, prefix: str, parameters: list[nn.Parameter]
+    ) -> dict[str, torch.optim.Optimizer]:
         met: list[nn.Parameter | None] = []
         if self.training.sparse_updates:
-            met = [self.network.input.weight, self.network.output.weight if self.training.sampled_items else None, self.anchors]
+            met = [
+                self.network.input.weight,
+                self.network.output.weight if self.training.sampled_items else None,
+                self.anchors,
+            ]
         sparse = [p for p in parameters if any(p is one for one in met)]
         rest = [p for p in parameters if all(p is not one for one in met)]
         weights = [p for p in rest if p.ndim > 1 and p is not self.anchors]
         others = [p for p in rest if p.ndim == 1 or p is self.anchors]
-        groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": self.training.weight_decay}, {"params": others}]
-        adams: dict[str, torch.optim.Optimizer] = {f"{prefix}adam": torch.optim.Adam(groups, lr=self.training.learning_rate, fused=True)}
+        groups: list[dict[str, Any]] = [
+            {"params": weights, "weight_decay": self.training.weight_decay},
+            {"params": others},
+        ]
+        adams: dict[str, torch.optim.Optimizer] = {
+            f"{prefix}adam": torch.optim.Adam(groups, lr=self.training.learning_rate, fused=True)
+        }
         if sparse:
-            adams[f"{prefix}sparse-adam"] = torch.optim.SparseAdam(sparse, lr=self.training.learning_rate)
+            adams[f"{prefix}sparse-adam"] = torch.optim.SparseAdam(
+                sparse, lr=self.training.learning_rate
+            )
         return adams
 
     def __call__(self, rows: SparseRows, part: Part = "all") -> dict[str, Tensor]:
-        """Takes one step on ``[n_users, n_items]`` clean histories, the whole batch for every process of the world.
+        """Takes one step on ``[n_users, n_items]`` clean histories, the whole batch for every
+        process of the world.
 
         Args:
             rows: The batch; values, if there are any, weigh the items of PIA's centroids.
-            part: What learns. The decoder alone learns from clean input, after the prior has taken over the encoder.
+            part: What learns. The decoder alone learns from clean input, after the prior has taken
+                over the encoder.
 
         Returns:
-            Means over all users, detached, on the device: ``loss`` and its unweighted terms ``nll``, ``kl`` and ``pia``.
+            Means over all users, detached, on the device: ``loss`` and its unweighted terms
+            ``nll``, ``kl`` and ``pia``.
         """
         self._turn_to(part)
-        optimizers = [one for name, one in self.optimizers.items() if part == "all" or name.startswith(part)]
-        narrow = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else contextlib.nullcontext()
+        optimizers = [
+            one for name, one in self.optimizers.items() if part == "all" or name.startswith(part)
+        ]
+        narrow = (
+            torch.autocast(self.device.type, torch.bfloat16)
+            if self.precision == "bf16"
+            else contextlib.nullcontext()
+        )
         with narrow:
             keep_prob = 1.0 if part == "decoder" else self.model.keep_prob
-            loss, terms = self._objective(rows, keep_prob, seeded(self.training.seed, NOISE, self.n_steps, self.device))
+            loss, terms = self._objective(
+                rows, keep_prob, seeded(self.training.seed, NOISE, self.n_steps, self.device)
+            )
         dense = [one for one in optimizers if isinstance(one, torch.optim.Adam)]
-        with self.world.summed_gradients(p for one in dense for group in one.param_groups for p in group["params"]):
+        with self.world.summed_gradients(
+            p for one in dense for group in one.param_groups for p in group["params"]
+        ):
             loss.backward()  # type: ignore[no-untyped-call]
         for optimizer in optimizers:
             optimizer.step()
-            # At once, not before the next step: gradients are as large as the weights, and validation comes in between.
+            # At once, not before the next step: gradients are as large as the weights, and
+            # validation comes in between.
             optimizer.zero_grad()
         self.n_steps += 1
         terms = {"loss": loss.detach(), **terms}
-        return dict(zip(terms, self.world.total(torch.stack(list(terms.values()))), strict=True))
+        return dict(
+            zip(terms, self.world.all_reduce_sum(torch.stack(list(terms.values()))), strict=True)
+        )
 
     def _turn_to(self, part: Part) -> None:
         """Freezes what does not learn, whose gradients then are not computed."""
@@ -188,19 +244,28 @@ class TrainingStep:
             for name, value in self.network.named_parameters():
                 if name in self.prior:
                     self.prior[name].copy_(value.detach())
-        for learns, optimizer in ((part in ("all", name.partition("-")[0]), one) for name, one in self.optimizers.items()):
+        for learns, optimizer in (
+            (part in ("all", name.partition("-")[0]), one) for name, one in self.optimizers.items()
+        ):
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     parameter.requires_grad_(learns)
         self._learnt = part
 
-    def _objective(self, batch: SparseRows, keep_prob: float, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """This process's part of the loss and of its terms: sums over its users, over the number of users in the batch.
+    def _objective(
+        self, batch: SparseRows, keep_prob: float, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """This process's part of the loss and of its terms: sums over its users, over the number of
+        users in the batch.
 
-        Masks and noise are drawn for the whole batch by every process, so that they do not depend on how many there are.
+        Masks and noise are drawn for the whole batch by every process, so that they do not depend
+        on how many there are.
         """
         n, mine = len(batch), self.world.share(len(batch))
-        rows, kept = self.world.take(batch), self.world.take(mask_items(batch, keep_prob, generator))
+        rows, kept = (
+            self.world.take(batch),
+            self.world.take(mask_items(batch, keep_prob, generator)),
+        )
         scale = input_scale(rows.counts) / keep_prob
         if isinstance(self.network, MultDAE):
             nll = self._nll(self.network.code(kept, scale), rows, generator).sum() / n
@@ -224,7 +289,9 @@ class TrainingStep:
             return gaussian_kl(mu, logvar)
         with torch.no_grad():
             earlier = torch.func.functional_call(self.network, self.prior, (rows,))
-        return sampled_kl(z, mu, logvar, composite_log_density(z, *(part.float() for part in earlier)))
+        return sampled_kl(
+            z, mu, logvar, composite_log_density(z, *(part.float() for part in earlier))
+        )
 
     def _pia(self, mu: Tensor, logvar: Tensor, rows: SparseRows) -> Tensor:
         """L_A of every user in the variant that the configuration asks for."""
@@ -236,22 +303,40 @@ class TrainingStep:
         if model.pia_temperature:
             return nearest_alignment(mu, logvar, anchors, rows, model.pia_temperature)
         parts = alignment_parts(mu, logvar, anchors, rows)
-        return torch.stack([getattr(parts, name) for name in PIA_PARTS if name in model.pia_parts]).sum(dim=0)
+        return torch.stack(
+            [getattr(parts, name) for name in PIA_PARTS if name in model.pia_parts]
+        ).sum(dim=0)
 
     def anchor_points(self) -> Tensor | None:
-        """``[n_items, latent_dim]``: the anchors, or what items' weights and a projection make of them; None without PIA."""
-        layer = {"encoder": self.network.input, "decoder": self.network.output}.get(getattr(self.model, "pia_anchors", "free"))
-        return self.anchors if layer is None or self.anchors is None else layer.weight @ self.anchors
+        """``[n_items, latent_dim]``: the anchors, or what items' weights and a projection make of
+        them; None without PIA.
+        """
+        layer = {"encoder": self.network.input, "decoder": self.network.output}.get(
+            getattr(self.model, "pia_anchors", "free")
+        )
+        return (
+            self.anchors if layer is None or self.anchors is None else layer.weight @ self.anchors
+        )
 
     def _nll(self, z: Tensor, rows: SparseRows, generator: torch.Generator) -> Tensor:
         hidden, output, training = self.network.decode_hidden(z), self.network.output, self.training
         if self._proposal is None:
             too_many = len(rows) * self.n_items > LOGITS_AT_ONCE
             chunk_items = training.chunk_items or (CHUNK_ITEMS if too_many else None)
-            return multinomial_nll(hidden, output.weight, output.bias, rows, self._buffer, chunk_items)
+            return multinomial_nll(
+                hidden, output.weight, output.bias, rows, self._buffer, chunk_items
+            )
         sample, expected = self._proposal.draw(training.sampled_items, generator)
         sparse = training.sparse_updates
-        return sampled_nll(hidden.float(), output.weight, output.bias, rows, sample, expected, sparse_gradient=sparse)
+        return sampled_nll(
+            hidden.float(),
+            output.weight,
+            output.bias,
+            rows,
+            sample,
+            expected,
+            sparse_gradient=sparse,
+        )
 
     @property
     def n_items(self) -> int:
@@ -259,7 +344,9 @@ class TrainingStep:
         return self.network.n_items
 
     def score(self, histories: csr_array) -> Tensor:
-        """Scores ``[n, n_items]`` clean histories with the weights of the moment: a `Scorer`, for validation."""
+        """Scores ``[n, n_items]`` clean histories with the weights of the moment: a `Scorer`, for
+        validation.
+        """
         with torch.no_grad():
             return self.network.score(SparseRows.from_csr(histories, self.device))
 
@@ -288,21 +375,32 @@ class TrainingStep:
         if not isinstance(self.model, AlignedConfig):
             return 0.0
         risen = linear_warm_up(self.n_steps, self.model.pia_steps, self.model.pia)
-        return {"constant": self.model.pia, "rise": risen, "fall": self.model.pia - risen}[self.model.pia_schedule]
+        return {"constant": self.model.pia, "rise": risen, "fall": self.model.pia - risen}[
+            self.model.pia_schedule
+        ]
 
     def state(self) -> dict[str, Tensor]:
-        """Everything a checkpoint must hold, by name: weights, anchors, the prior's encoder and Adam's moments."""
-        state = {f"network.{name}": value.detach() for name, value in self.network.named_parameters()}
+        """Everything a checkpoint must hold, by name: weights, anchors, the prior's encoder and
+        Adam's moments.
+        """
+        state = {
+            f"network.{name}": value.detach() for name, value in self.network.named_parameters()
+        }
         if self.anchors is not None:
             state["anchors"] = self.anchors.detach()
         state |= {f"prior.{name}": value for name, value in self.prior.items()}
         for name, optimizer in self.optimizers.items():
             for number, moments in optimizer.state_dict()["state"].items():
-                state |= {f"{name}.{number}.{moment}": torch.as_tensor(value) for moment, value in moments.items()}
+                state |= {
+                    f"{name}.{number}.{moment}": torch.as_tensor(value)
+                    for moment, value in moments.items()
+                }
         return state
 
     def restore(self, state: dict[str, Tensor], n_steps: int) -> None:
-        """Takes over what `state` gave after ``n_steps`` steps; the next step is that of an uninterrupted run."""
+        """Takes over what `state` gave after ``n_steps`` steps; the next step is that of an
+        uninterrupted run.
+        """
         with torch.no_grad():
             for name, parameter in self.network.named_parameters():
                 parameter.copy_(state[f"network.{name}"])
@@ -329,12 +427,28 @@ def check_precision(precision: str) -> None:
         ConfigError: naming those there are.
     """
     if precision not in get_args(Precision):
-        raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}, found {precision!r}; choose one of them.")
+        raise ConfigError(
+            f"precision must be one of {', '.join(get_args(Precision))}, found {precision!r};"
+            " choose one of them."
+        )
 
 
-def _anchors(model: NetworkConfig, network: Autoencoder, generator: torch.Generator, device: torch.device | str) -> nn.Parameter | None:
-    """``[n_items, latent_dim]`` points, or, where they are tied to a layer, the ``[hidden, latent_dim]`` projection of its weights."""
+def _anchors(
+    model: NetworkConfig,
+    network: Autoencoder,
+    generator: torch.Generator,
+    device: torch.device | str,
+) -> nn.Parameter | None:
+    """``[n_items, latent_dim]`` points, or, where they are tied to a layer, the ``[hidden,
+    latent_dim]`` projection of its weights.
+    """
     if not isinstance(model, AlignedConfig) or model.pia == 0:
         return None
-    rows = {"free": network.n_items, "encoder": network.input.weight.shape[1], "decoder": network.output.weight.shape[1]}[model.pia_anchors]
-    return nn.Parameter(nn.init.xavier_normal_(torch.empty(rows, model.latent_dim), generator=generator).to(device))
+    rows = {
+        "free": network.n_items,
+        "encoder": network.input.weight.shape[1],
+        "decoder": network.output.weight.shape[1],
+    }[model.pia_anchors]
+    return nn.Parameter(
+        nn.init.xavier_normal_(torch.empty(rows, model.latent_dim), generator=generator).to(device)
+    )

@@ -1,8 +1,8 @@
 """The trained model: a scorer with its vocabulary, and the self-contained artifact it is saved as.
 
 The artifact is a folder of plain files: ``weights.safetensors`` (no anchors: serving needs none),
-``items.parquet`` (ids, titles, popularity) and ``manifest.json`` (schema, configuration, checksums).
-Nothing in it is unpickled, and no training data is needed to load it.
+``items.parquet`` (ids, titles, popularity) and ``manifest.json`` (schema, configuration,
+checksums). Nothing in it is unpickled, and no training data is needed to load it.
 """
 
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ class TrainedModel:
         provenance: Data set fingerprint and training summary. JSON values only.
 
     Example:
-        >>> from coterie.data.simulate import simulate_dataset
+        >>> from coterie.simulation.service import simulate_dataset
         >>> from coterie.training.trainer import train
         >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
         >>> model = train(data, RunConfig.of({"model": {"name": "ease"}}))
@@ -69,9 +69,16 @@ class TrainedModel:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for what, length in (("ids", len(self.items)), ("popularity", len(self.popularity)), ("titles", len(self.titles or self.items))):
+        for what, length in (
+            ("ids", len(self.items)),
+            ("popularity", len(self.popularity)),
+            ("titles", len(self.titles or self.items)),
+        ):
             if length != self.network.n_items:
-                raise DataError(f"{what} must have one entry for each of the network's {self.network.n_items} items, found {length}.")
+                raise DataError(
+                    f"{what} must have one entry for each of the network's {self.network.n_items}"
+                    f" items, found {length}."
+                )
 
     @property
     def n_items(self) -> int:
@@ -85,34 +92,48 @@ class TrainedModel:
         return device
 
     def score(self, histories: csr_array) -> Tensor:
-        """Scores ``[n, n_items]`` binary histories: ``[n, n_items]`` float32 on the model's device."""
+        """Scores ``[n, n_items]`` binary histories: ``[n, n_items]`` float32 on the model's
+        device.
+        """
         with torch.no_grad():
             return self.network.score(SparseRows.from_csr(histories, self.device))
 
     def user_factors(self, histories: csr_array) -> Tensor:
-        """``[n, dim]`` of ``[n, n_items]`` binary histories: times the item factors they are the scores.
+        """``[n, dim]`` of ``[n, n_items]`` binary histories: times the item factors they are the
+        scores.
 
         Raises:
             ConfigError: if the model's last step is no inner product of few dimensions.
         """
         if not isinstance(self.network, Autoencoder | Ials) or self.network.item_factors() is None:
-            raise ConfigError(f"user factors need scores that are inner products, {self.config.model.name} has none; train mult-vae.")
+            raise ConfigError(
+                f"user factors need scores that are inner products, {self.config.model.name} has"
+                " none; train mult-vae."
+            )
         with torch.no_grad():
             return self.network.user_factors(SparseRows.from_csr(histories, self.device))
 
     def item_factors(self) -> Tensor | None:
-        """``[n_items, dim]``, or None if the model's last step is no inner product of few dimensions."""
-        factors = self.network.item_factors() if isinstance(self.network, Autoencoder | Ials) else None
+        """``[n_items, dim]``, or None if the model's last step is no inner product of few
+        dimensions.
+        """
+        factors = (
+            self.network.item_factors() if isinstance(self.network, Autoencoder | Ials) else None
+        )
         return None if factors is None else factors.detach()
 
     def encode(self, histories: csr_array) -> tuple[Tensor, Tensor]:
-        """Posterior mean and log-variance of ``[n, n_items]`` clean histories, each ``[n, latent_dim]``.
+        """Posterior mean and log-variance of ``[n, n_items]`` clean histories, each ``[n,
+        latent_dim]``.
 
         Raises:
             ConfigError: if the model is no variational autoencoder.
         """
         if not isinstance(self.network, MultVAE | RecVAE):
-            raise ConfigError(f"a posterior needs a variational autoencoder, this is {self.config.model.name}; train mult-vae.")
+            raise ConfigError(
+                f"a posterior needs a variational autoencoder, this is {self.config.model.name};"
+                " train mult-vae."
+            )
         with torch.no_grad():
             return self.network.posterior(SparseRows.from_csr(histories, self.device))
 
@@ -120,7 +141,9 @@ class TrainedModel:
         """``[n_items, dim]`` learned item representations."""
         return self.network.item_vectors()
 
-    def recommend(self, histories: Histories | UserItems, k: int = 10, **options: Any) -> Recommendations:
+    def recommend(
+        self, histories: Histories | UserItems, k: int = 10, **options: Any
+    ) -> Recommendations:
         """The k best items for every user; options as in `coterie.recommend.engine.recommend`.
 
         Args:
@@ -147,13 +170,25 @@ class TrainedModel:
     def save(self, folder: str | Path) -> None:
         """Writes the artifact, whole or not at all; an older one there is replaced."""
         with publish_folder(folder) as aside:
-            save_file({name: w.cpu().contiguous() for name, w in self.network.state_dict().items()}, aside / "weights.safetensors")
-            columns = {"item_id": self.items.values, "popularity": pa.array(self.popularity, pa.int64())}
+            save_file(
+                {name: w.cpu().contiguous() for name, w in self.network.state_dict().items()},
+                aside / "weights.safetensors",
+            )
+            columns = {
+                "item_id": self.items.values,
+                "popularity": pa.array(self.popularity, pa.int64()),
+            }
             if self.titles is not None:
                 columns["title"] = pa.array(self.titles, pa.string())
             pq.write_table(pa.table(columns), aside / "items.parquet")
             written_by = {"coterie": coterie.__version__, "torch": torch.__version__}
-            write_manifest(aside, SCHEMA, config=self.config.as_json(), written_by=written_by, provenance=dict(self.provenance))
+            write_manifest(
+                aside,
+                SCHEMA,
+                config=self.config.as_json(),
+                written_by=written_by,
+                provenance=dict(self.provenance),
+            )
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "TrainedModel":
@@ -172,6 +207,23 @@ class TrainedModel:
             network.load_state_dict(load_file(folder / "weights.safetensors"))
             titles = tuple(items["title"].to_pylist()) if "title" in items.column_names else None
             popularity = items["popularity"].to_numpy()
-            return cls(network.to(device).eval(), config, IdMap.of(items["item_id"]), titles, popularity, manifest["provenance"])
-        except (KeyError, OSError, RuntimeError, SafetensorError, pa.ArrowException, ConfigError, DataError) as error:
-            raise ArtifactError(f"{folder}: not a whole model ({error}); restore it or train anew.") from error
+            return cls(
+                network.to(device).eval(),
+                config,
+                IdMap.of(items["item_id"]),
+                titles,
+                popularity,
+                manifest["provenance"],
+            )
+        except (
+            KeyError,
+            OSError,
+            RuntimeError,
+            SafetensorError,
+            pa.ArrowException,
+            ConfigError,
+            DataError,
+        ) as error:
+            raise ArtifactError(
+                f"{folder}: not a whole model ({error}); restore it or train anew."
+            ) from error

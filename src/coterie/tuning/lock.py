@@ -6,7 +6,8 @@ from pathlib import Path
 
 
 class FileLock:
-    """Held by one process at a time, on machines that see the same file; the kernel lets go of it when the process ends.
+    """Held by one process at a time, on machines that see the same file; the kernel lets go of it
+    when the process ends.
 
     Args:
         path: An empty file that stands for the lock; made if missing.
@@ -42,10 +43,12 @@ class FileLock:
 
 
 class JournalLock(FileLock):
-    """The lock of a journal of lines: whoever takes it first cuts off a last line that a kill left half-written.
+    """The lock of a journal of lines: whoever takes it first cuts off a last line that a kill left
+    half-written.
 
-    Optuna's own locks are files that a killed process leaves behind: everybody then waits thirty seconds or, where the
-    journal's path is relative, for ever; and what is appended to half a line makes the journal unreadable.
+    Optuna's own locks are files that a killed process leaves behind: everybody then waits thirty
+    seconds or, where the journal's path is relative, for ever; and what is appended to half a line
+    makes the journal unreadable.
 
     Args:
         journal: The file of lines.

@@ -1,6 +1,7 @@
 """A study shared among processes of this machine, each of which looks for trials itself.
 
-The parent hands out nothing: it starts the others, tells of the study, passes a signal on and waits.
+The parent hands out nothing: it starts the others, tells of the study, passes a signal on and
+waits.
 """
 
 import json
@@ -12,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from coterie.errors import ConfigError, CoterieError
-from coterie.training.stop import StopRequest
+from coterie.running.interrupt import StopRequest
 from coterie.tuning.study import StudyFolder
 from coterie.tuning.work import Progress, interrupted
 
 _POLL_SECONDS = 0.2
 
 
-def share(study: StudyFolder, data: Path | None, n_trials: int, jobs: int, tell: Progress, **options: Any) -> None:
-    """Starts ``jobs`` processes on a study and waits for them; threads are shared out, too, unless OMP_NUM_THREADS says otherwise.
+def share(
+    study: StudyFolder, data: Path | None, n_trials: int, jobs: int, tell: Progress, **options: Any
+) -> None:
+    """Starts ``jobs`` processes on a study and waits for them; threads are shared out, too, unless
+    OMP_NUM_THREADS says otherwise.
 
     Args:
         study: Opened.
@@ -32,17 +36,34 @@ def share(study: StudyFolder, data: Path | None, n_trials: int, jobs: int, tell:
 
     Raises:
         ConfigError: if the data set is not in a folder, where the others could find it.
-        Interrupted: if a signal asked for a stop; every process has stopped, with a checkpoint of its trial.
+        Interrupted: if a signal asked for a stop; every process has stopped, with a checkpoint of
+            its trial.
         CoterieError: if one of the processes failed.
     """
     if data is None:
-        raise ConfigError("several jobs read the data set from its folder, this one is in memory only; save and load it, or take one job.")
-    # One that was started with the terminal's Ctrl-C, too, would hear of it twice: in sessions of their own they hear it from here.
-    # Their standard input stays open as long as this process lives.
-    command = [sys.executable, "-m", "coterie.tuning.work", str(study.path), str(data), json.dumps({"n_trials": n_trials, **options})]
+        raise ConfigError(
+            "several jobs read the data set from its folder, this one is in memory only; save and"
+            " load it, or take one job."
+        )
+    # One that was started with the terminal's Ctrl-C, too, would hear of it twice: in sessions of
+    # their own they hear it from here. Their standard input stays open as long as this process
+    # lives.
+    command = [
+        sys.executable,
+        "-m",
+        "coterie.tuning.work",
+        str(study.path),
+        str(data),
+        json.dumps({"n_trials": n_trials, **options}),
+    ]
     environment = {"OMP_NUM_THREADS": str(max(1, _cores() // jobs)), **os.environ}
     with StopRequest(active=True) as stop:
-        processes = [subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True) for _ in range(jobs)]
+        processes = [
+            subprocess.Popen(
+                command, stdin=subprocess.PIPE, env=environment, start_new_session=True
+            )
+            for _ in range(jobs)
+        ]
         try:
             _wait(study, processes, tell, stop)
         finally:
@@ -53,7 +74,12 @@ def share(study: StudyFolder, data: Path | None, n_trials: int, jobs: int, tell:
         raise interrupted(study, stop.signal_number)
 
 
-def _wait(study: StudyFolder, processes: list["subprocess.Popen[bytes]"], tell: Progress, stop: StopRequest) -> None:
+def _wait(
+    study: StudyFolder,
+    processes: list["subprocess.Popen[bytes]"],
+    tell: Progress,
+    stop: StopRequest,
+) -> None:
     told, asked_to_stop = -1, False
     while any(process.poll() is None for process in processes):
         result = study.result()
@@ -67,8 +93,8 @@ def _wait(study: StudyFolder, processes: list["subprocess.Popen[bytes]"], tell: 
         time.sleep(_POLL_SECONDS)
     if stop.signal_number is None and (failures := _failures(processes)):
         raise CoterieError(
-            f"{study.path}: a process of the study ended with {failures[0]}, what it said is above; the others were stopped, "
-            "and the same command goes on."
+            f"{study.path}: a process of the study ended with {failures[0]}, what it said is above;"
+            " the others were stopped, and the same command goes on."
         )
 
 

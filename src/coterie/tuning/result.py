@@ -22,7 +22,8 @@ class Trial:
 
     Args:
         number: From 0, in order of beginning.
-        state: ``"complete"``, ``"pruned"``, ``"failed"`` or ``"running"``, which may also be interrupted.
+        state: ``"complete"``, ``"pruned"``, ``"failed"`` or ``"running"``, which may also be
+            interrupted.
         value: The metric: the best of all epochs if complete, the last one's if pruned.
         epochs: At the last validation; 0 for a closed form.
         seconds: That training and validating took.
@@ -67,18 +68,35 @@ class TuningResult:
     def summary(self) -> str:
         """How many trials ended how, as in ``"20 trials: 14 complete, 6 pruned"``."""
         states = Counter(trial.state for trial in self.trials)
-        told = ", ".join(f"{states[state]} {state}" for state in ("complete", "pruned", "failed", "running") if states[state])
+        told = ", ".join(
+            f"{states[state]} {state}"
+            for state in ("complete", "pruned", "failed", "running")
+            if states[state]
+        )
         return f"{len(self.trials)} trial{'' if len(self.trials) == 1 else 's'}: {told}"
 
     def __str__(self) -> str:
         """The best trials side by side, narrow enough for a terminal whatever was searched."""
-        ranked = [trial for trial in self.trials if trial.state == "complete" and trial.value is not None]
+        ranked = [
+            trial for trial in self.trials if trial.state == "complete" and trial.value is not None
+        ]
         ranked = sorted(ranked, key=lambda trial: (-(trial.value or 0), trial.number))[:_SHOWN]
         rows = [[self.metric, *(f"{trial.value:.4f}" for trial in ranked)]]
-        rows += [[key.partition(".")[2], *(_shown(trial.values[key]) for trial in ranked)] for key in self.space]
-        rows += [["epochs", *(str(trial.epochs) for trial in ranked)]] if any(trial.epochs for trial in ranked) else []
+        rows += [
+            [key.partition(".")[2], *(_shown(trial.values[key]) for trial in ranked)]
+            for key in self.space
+        ]
+        rows += (
+            [["epochs", *(str(trial.epochs) for trial in ranked)]]
+            if any(trial.epochs for trial in ranked)
+            else []
+        )
         rows += [["seconds", *(_shown(trial.seconds) for trial in ranked)]]
-        table = plain_table(["trial", *(str(trial.number) for trial in ranked)], rows, [False] + [True] * len(ranked))
+        table = plain_table(
+            ["trial", *(str(trial.number) for trial in ranked)],
+            rows,
+            [False] + [True] * len(ranked),
+        )
         return f"{table}\n{self.summary()}" if ranked else self.summary()
 
     def to_json(self) -> dict[str, Any]:
@@ -101,19 +119,42 @@ def write_trials(path: Path, result: TuningResult) -> None:
     """Writes all trials as CSV, a column a field."""
     with publish_file(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file, lineterminator="\n")
-        lines.writerow(["number", "state", result.metric, "epochs", "seconds", *result.space, "error"])
+        lines.writerow(
+            ["number", "state", result.metric, "epochs", "seconds", *result.space, "error"]
+        )
         for trial in result.trials:
-            values = [json.dumps(trial.values[key]) if key in trial.values else None for key in result.space]
-            lines.writerow([trial.number, trial.state, trial.value, trial.epochs, trial.seconds, *values, trial.error])
+            values = [
+                json.dumps(trial.values[key]) if key in trial.values else None
+                for key in result.space
+            ]
+            lines.writerow(
+                [
+                    trial.number,
+                    trial.state,
+                    trial.value,
+                    trial.epochs,
+                    trial.seconds,
+                    *values,
+                    trial.error,
+                ]
+            )
 
 
 def write_best(path: Path, result: TuningResult, dataset: str, command: str | None) -> None:
-    """Writes the best configuration as TOML that ``coterie train --config`` reads, with where it comes from in comments."""
+    """Writes the best configuration as TOML that ``coterie train --config`` reads, with where it
+    comes from in comments.
+    """
     assert result.best is not None
     assert result.config is not None
     made = [f"Found by: {command}"] if command else ["Found by coterie.tune"]
-    made += [f"{result.metric} of the validation users: {result.best.value:.4f}, trial {result.best.number}; {result.summary()}"]
-    made += [f"Searched: {', '.join(f'{key}={tried}' for key, tried in result.space.items())}", f"Data set: {dataset}"]
+    made += [
+        f"{result.metric} of the validation users: {result.best.value:.4f}, trial"
+        f" {result.best.number}; {result.summary()}"
+    ]
+    made += [
+        f"Searched: {', '.join(f'{key}={tried}' for key, tried in result.space.items())}",
+        f"Data set: {dataset}",
+    ]
     comments = "".join(f"# {' '.join(line.split())}\n" for line in made)
     with publish_file(path) as aside:
         aside.write_text(f"{comments}\n{as_toml(result.config)}", encoding="utf-8")
@@ -129,7 +170,9 @@ def as_toml(config: RunConfig) -> str:
         l2 = 300.0
         popularity_exponent = 0.0
     """
-    return "\n".join(f"[{section}]\n{_lines(fields)}" for section, fields in config.as_json().items())
+    return "\n".join(
+        f"[{section}]\n{_lines(fields)}" for section, fields in config.as_json().items()
+    )
 
 
 def _lines(fields: Mapping[str, Any]) -> str:

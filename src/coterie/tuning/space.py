@@ -1,6 +1,8 @@
-"""What is searched: fields of a configuration, each with a range or some values, as text, checked, and as Optuna knows it.
+"""What is searched: fields of a configuration, each with a range or some values, as text, checked,
+and as Optuna knows it.
 
-The ranges themselves stand beside the fields they are of, as ``SEARCH`` of each configuration; those know no Optuna.
+The ranges themselves stand beside the fields they are of, as ``SEARCH`` of each configuration;
+those know no Optuna.
 """
 
 import json
@@ -27,10 +29,17 @@ def own_space(base: RunConfig) -> Space:
     """What the configuration's own classes say to search.
 
     Example:
-        >>> {key: str(tried) for key, tried in own_space(RunConfig.of({"model": {"name": "ease"}})).items()}
+        >>> {
+        ...     key: str(tried)
+        ...     for key, tried in own_space(RunConfig.of({"model": {"name": "ease"}})).items()
+        ... }
         {'model.l2': '10..10000:log', 'model.popularity_exponent': '0..0.5'}
     """
-    return {f"{name}.{field}": tried for name, part in _parts(base).items() for field, tried in part.SEARCH.items()}
+    return {
+        f"{name}.{field}": tried
+        for name, part in _parts(base).items()
+        for field, tried in part.SEARCH.items()
+    }
 
 
 def read_space(base: RunConfig, asked: Sequence[str], fixed: Collection[str] = ()) -> Space:
@@ -38,8 +47,8 @@ def read_space(base: RunConfig, asked: Sequence[str], fixed: Collection[str] = (
 
     Args:
         base: The configuration that is varied.
-        asked: ``KEY=LOW..HIGH``, ``KEY=LOW..HIGH:log``, ``KEY=VALUE,VALUE,…`` or ``KEY`` alone, for the model's own
-            range; without any, all of the model's own space.
+        asked: ``KEY=LOW..HIGH``, ``KEY=LOW..HIGH:log``, ``KEY=VALUE,VALUE,…`` or ``KEY`` alone, for
+            the model's own range; without any, all of the model's own space.
         fixed: Keys that keep the value of ``base``.
 
     Raises:
@@ -47,7 +56,8 @@ def read_space(base: RunConfig, asked: Sequence[str], fixed: Collection[str] = (
 
     Example:
         >>> read_space(RunConfig(), ["model.pia=0.05..5:log", "model.latent_dim=64,128"])
-        {'model.pia': Range(low=0.05, high=5.0, log=True), 'model.latent_dim': Choice(values=(64, 128))}
+        {'model.pia': Range(low=0.05, high=5.0, log=True),
+         'model.latent_dim': Choice(values=(64, 128))}
     """
     own = own_space(base)
     if not asked:
@@ -56,10 +66,16 @@ def read_space(base: RunConfig, asked: Sequence[str], fixed: Collection[str] = (
     for text in asked:
         key, equals, values = text.partition("=")
         if key in fixed:
-            raise ConfigError(f"{key} must be either fixed (--set) or searched (--search), found both; leave one out.")
+            raise ConfigError(
+                f"{key} must be either fixed (--set) or searched (--search), found both; leave one"
+                " out."
+            )
         kind = _kind(base, key)
         if not equals and key not in own:
-            raise ConfigError(f"--search {key} needs values, as in {key}=1..10 or {key}=1,5: the model has no range of its own for it.")
+            raise ConfigError(
+                f"--search {key} needs values, as in {key}=1..10 or {key}=1,5: the model has no"
+                " range of its own for it."
+            )
         space[key] = _read(key, values, kind) if equals else own[key]
     return space
 
@@ -71,7 +87,8 @@ def _read(key: str, text: str, kind: Any) -> Range | Choice:
             low, high = number(match[1]), number(match[2])
         except ValueError as error:
             raise ConfigError(
-                f"--search {key}: a range must lie between numbers that the field takes, found {text!r} ({error})."
+                f"--search {key}: a range must lie between numbers that the field takes, found"
+                f" {text!r} ({error})."
             ) from error
         return Range(low, high, log=match[3] is not None)
     try:
@@ -84,20 +101,32 @@ def check_space(base: RunConfig, space: Space) -> None:
     """Refuses a space before the first trial.
 
     Raises:
-        ConfigError: if it is empty, a field is unknown, is not a number but has a range, or does not take an end of it.
+        ConfigError: if it is empty, a field is unknown, is not a number but has a range, or does
+            not take an end of it.
     """
     if not space:
-        raise ConfigError(f"tuning must have something to search, {base.model.name} has nothing left; name fields with --search.")
+        raise ConfigError(
+            f"tuning must have something to search, {base.model.name} has nothing left; name fields"
+            " with --search."
+        )
     for key, tried in space.items():
         if _kind(base, key) not in (int, float) and isinstance(tried, Range):
-            raise ConfigError(f"--search {key}: only numbers have a range, found {tried}; list values, as in {key}=A,B.")
+            raise ConfigError(
+                f"--search {key}: only numbers have a range, found {tried}; list values, as in"
+                f" {key}=A,B."
+            )
         for end in tried.ends:
             if fault := _refusal(base, space, {key: end}):
-                raise ConfigError(f"--search {key}={tried}: the field must take every value, {end} is refused: {fault}")
+                raise ConfigError(
+                    f"--search {key}={tried}: the field must take every value, {end} is refused:"
+                    f" {fault}"
+                )
 
 
 def _refusal(base: RunConfig, space: Space, values: Mapping[str, Any]) -> ConfigError | None:
-    """Why these values cannot be, whether the other fields are as in ``base`` or at either end: some need one another."""
+    """Why these values cannot be, whether the other fields are as in ``base`` or at either end:
+    some need one another.
+    """
     faults = []
     for others in ({}, *({key: tried.ends[at] for key, tried in space.items()} for at in (0, -1))):
         try:
@@ -126,7 +155,11 @@ def base_in(space: Space, base: RunConfig) -> dict[str, Any]:
     """The values of ``base``, for Optuna, where they are in the space."""
     nested = base.as_json()
     found = {key: place[field] for key in space for place, field in [_place(nested, key)]}
-    return {key: json.dumps(value) if isinstance(space[key], Choice) else value for key, value in found.items() if value in space[key]}
+    return {
+        key: json.dumps(value) if isinstance(space[key], Choice) else value
+        for key, value in found.items()
+        if value in space[key]
+    }
 
 
 def suggest(trial: "optuna.Trial", base: RunConfig, space: Space) -> dict[str, Any]:
@@ -146,7 +179,9 @@ def suggest(trial: "optuna.Trial", base: RunConfig, space: Space) -> dict[str, A
 
 
 def values_of(space: Space, suggested: Mapping[str, Any]) -> dict[str, Any]:
-    """What Optuna suggested, as fields of a configuration; numbers to four digits, for people to read."""
+    """What Optuna suggested, as fields of a configuration; numbers to four digits, for people to
+    read.
+    """
     return {key: _value(space[key], value) for key, value in suggested.items()}
 
 
@@ -168,18 +203,34 @@ def _place(nested: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
 
 def _parts(base: RunConfig) -> dict[str, ModelConfig]:
     """Every configuration within ``base``, by what its fields' keys begin with."""
-    sections = {"model": base.model} if base.network_free() else {"model": base.model, "training": base.training}
-    inner = {f"{name}.{field}": value for name, part in sections.items() for field, value in part if isinstance(value, ModelConfig)}
+    sections = (
+        {"model": base.model}
+        if base.network_free()
+        else {"model": base.model, "training": base.training}
+    )
+    inner = {
+        f"{name}.{field}": value
+        for name, part in sections.items()
+        for field, value in part
+        if isinstance(value, ModelConfig)
+    }
     return {**sections, **inner}
 
 
 def _kind(base: RunConfig, key: str) -> Any:
     """The type of a field's values."""
     parts = _parts(base)
-    fields = {f"{name}.{field}": about.annotation for name, part in parts.items() for field, about in type(part).model_fields.items()}
+    fields = {
+        f"{name}.{field}": about.annotation
+        for name, part in parts.items()
+        for field, about in type(part).model_fields.items()
+    }
     known = [name for name in fields if name not in parts and not name.endswith(_NEVER)]
     if key not in known:
         section = key.partition(".")[0]
         near = [name for name in known if name.startswith(f"{section}.")] or known
-        raise ConfigError(f"--search {key}: {base.model.name} has no such field to search; it has {', '.join(near)}.")
+        raise ConfigError(
+            f"--search {key}: {base.model.name} has no such field to search; it has"
+            f" {', '.join(near)}."
+        )
     return fields[key]

@@ -6,9 +6,9 @@ trials/NUMBER/   the run folder of a trial; of a finished one its configuration 
 trials.csv       all trials, after each that finishes
 best.toml        the configuration of the best one, likewise
 
-A trial belongs to whoever holds its lock. One that is not finished and whose lock is free was interrupted: the next
-process that looks for work takes it up under its own number, where its checkpoint is. Trials begin and end under the
-lock of the folder, so that none is counted twice.
+A trial belongs to whoever holds its lock. One that is not finished and whose lock is free was
+interrupted: the next process that looks for work takes it up under its own number, where its
+checkpoint is. Trials begin and end under the lock of the folder, so that none is counted twice.
 """
 
 import json
@@ -50,7 +50,8 @@ class Terms:
         base: The configuration whose fields are varied.
         space: Which, and where.
         metric: On validation users.
-        pruner: Whether a trial ends early whose best value so far is below the median of the others' at its epoch.
+        pruner: Whether a trial ends early whose best value so far is below the median of the
+            others' at its epoch.
         seed: Of the search.
     """
 
@@ -64,15 +65,24 @@ class Terms:
     def as_json(self) -> dict[str, Any]:
         """JSON values; `of_json` reads them back."""
         search = {key: str(tried) for key, tried in self.space.items()}
-        told = {"dataset": self.dataset, "config": self.base.as_json(), "search": search, "metric": self.metric}
+        told = {
+            "dataset": self.dataset,
+            "config": self.base.as_json(),
+            "search": search,
+            "metric": self.metric,
+        }
         return {"schema": SCHEMA, **told, "pruner": self.pruner, "seed": self.seed}
 
     @classmethod
     def of_json(cls, values: Mapping[str, Any]) -> Self:
-        """From what `as_json` gave; a field that the version of then did not have takes its default."""
+        """From what `as_json` gave; a field that the version of then did not have takes its
+        default.
+        """
         base = RunConfig.of(values["config"])
         space = read_space(base, [f"{key}={tried}" for key, tried in values["search"].items()])
-        return cls(values["dataset"], base, space, values["metric"], values["pruner"], values["seed"])
+        return cls(
+            values["dataset"], base, space, values["metric"], values["pruner"], values["seed"]
+        )
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -85,10 +95,16 @@ class Terms:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             if values["schema"] != SCHEMA:
-                raise ArtifactError(f"{path}: schema must be {SCHEMA!r}, found {values['schema']!r}; use the version that wrote it.")
+                raise ArtifactError(
+                    f"{path}: schema must be {SCHEMA!r}, found {values['schema']!r}; use the"
+                    " version that wrote it."
+                )
             return cls.of_json(values)
         except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
-            raise ArtifactError(f"{path}: must hold the terms of a study ({error}); restore it or start anew elsewhere.") from error
+            raise ArtifactError(
+                f"{path}: must hold the terms of a study ({error}); restore it or start anew"
+                " elsewhere."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -149,7 +165,8 @@ class StudyFolder:
         terms: What is searched.
 
     Raises:
-        ConfigError: if Optuna is not installed, or the folder holds something else or a study on other terms.
+        ConfigError: if Optuna is not installed, or the folder holds something else or a study on
+            other terms.
         ArtifactError: if its files are damaged.
     """
 
@@ -162,8 +179,13 @@ class StudyFolder:
         self._study = _open_study(path / "journal.jsonl", terms)
 
     def _open_folder(self) -> FileLock:
-        if self.path.exists() and not (self.path.is_dir() and ((self.path / "study.json").exists() or _empty(self.path))):
-            raise ConfigError(f"{self.path}: must be a study (with study.json), empty or new, found something else; choose another folder.")
+        if self.path.exists() and not (
+            self.path.is_dir() and ((self.path / "study.json").exists() or _empty(self.path))
+        ):
+            raise ConfigError(
+                f"{self.path}: must be a study (with study.json), empty or new, found something"
+                " else; choose another folder."
+            )
         (self.path / "trials").mkdir(parents=True, exist_ok=True)
         return FileLock(self.path / "study.lock")
 
@@ -174,11 +196,14 @@ class StudyFolder:
         found, asked = Terms.load(self.path).as_json(), self.terms.as_json()
         if found != asked:
             raise ConfigError(
-                f"{self.path}: a study goes on only on its own terms, {differences(found, asked)}; choose another folder, or these terms."
+                f"{self.path}: a study goes on only on its own terms, {differences(found, asked)};"
+                " choose another folder, or these terms."
             )
 
     def claim(self, n_trials: int) -> Claim | None:
-        """A trial to work on: one that was interrupted, or else a new one; None when ``n_trials`` have begun."""
+        """A trial to work on: one that was interrupted, or else a new one; None when ``n_trials``
+        have begun.
+        """
         from optuna.trial import Trial as OptunaTrial  # noqa: PLC0415
         from optuna.trial import TrialState  # noqa: PLC0415
 
@@ -205,11 +230,22 @@ class StudyFolder:
         reported = self._study.get_trials(deepcopy=False)[trial.number].intermediate_values
         return Claim(trial, values, self._folder_of(trial.number), lock, frozenset(reported))
 
-    def finish(self, claim: Claim, state: Literal["complete", "pruned", "failed"], *, value: float | None = None, **notes: Any) -> None:
+    def finish(
+        self,
+        claim: Claim,
+        state: Literal["complete", "pruned", "failed"],
+        *,
+        value: float | None = None,
+        **notes: Any,
+    ) -> None:
         """Ends a trial, with its value if it is complete, and whatever else is to be noted."""
         from optuna.trial import TrialState  # noqa: PLC0415
 
-        states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+        states = {
+            "complete": TrialState.COMPLETE,
+            "pruned": TrialState.PRUNED,
+            "failed": TrialState.FAIL,
+        }
         with self._lock:
             for name, note in notes.items():
                 claim.trial.set_user_attr(name, note)
@@ -226,8 +262,14 @@ class StudyFolder:
 
     def result(self) -> TuningResult:
         """All trials as they stand."""
-        trials = tuple(self._trial(trial) for trial in self._study.get_trials(deepcopy=False) if trial.state.name != "WAITING")
-        complete = [trial for trial in trials if trial.state == "complete" and trial.value is not None]
+        trials = tuple(
+            self._trial(trial)
+            for trial in self._study.get_trials(deepcopy=False)
+            if trial.state.name != "WAITING"
+        )
+        complete = [
+            trial for trial in trials if trial.state == "complete" and trial.value is not None
+        ]
         best = max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
         config = None if best is None else configured(self.terms.base, best.values)
         return TuningResult(self.path, self.terms.metric, self.terms.space, trials, best, config)
@@ -236,7 +278,15 @@ class StudyFolder:
         state = {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
         notes = trial.user_attrs
         values = values_of(self.terms.space, trial.params)
-        return Trial(trial.number, state, trial.value, trial.last_step or 0, notes.get("seconds"), values, notes.get("error"))
+        return Trial(
+            trial.number,
+            state,
+            trial.value,
+            trial.last_step or 0,
+            notes.get("seconds"),
+            values,
+            notes.get("error"),
+        )
 
     def _folder_of(self, number: int) -> Path:
         return self.path / "trials" / f"{number}"
@@ -248,7 +298,10 @@ class StudyFolder:
 
 def _empty(folder: Path) -> bool:
     """Whether nothing is there but what another process makes that opens the same study."""
-    return all(path.name in ("trials", "study.lock") or path.name.startswith(".study.") for path in folder.iterdir())
+    return all(
+        path.name in ("trials", "study.lock") or path.name.startswith(".study.")
+        for path in folder.iterdir()
+    )
 
 
 def _open_study(journal: Path, terms: Terms) -> "optuna.Study":
@@ -260,16 +313,30 @@ def _open_study(journal: Path, terms: Terms) -> "optuna.Study":
     # Optuna asks of a lock nothing but acquire and release.
     lock: Any = JournalLock(journal)
     warm_up = terms.base.training.epochs // 10
-    pruner = optuna.pruners.MedianPruner(n_warmup_steps=warm_up) if terms.pruner == "median" else optuna.pruners.NopPruner()
+    pruner = (
+        optuna.pruners.MedianPruner(n_warmup_steps=warm_up)
+        if terms.pruner == "median"
+        else optuna.pruners.NopPruner()
+    )
     try:
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal), lock))
-        return optuna.create_study(study_name="study", storage=storage, pruner=pruner, direction="maximize", load_if_exists=True)
+        return optuna.create_study(
+            study_name="study",
+            storage=storage,
+            pruner=pruner,
+            direction="maximize",
+            load_if_exists=True,
+        )
     except (ValueError, KeyError, AssertionError) as error:
-        raise ArtifactError(f"{journal}: must be the log of a study ({error}); restore it or start anew elsewhere.") from error
+        raise ArtifactError(
+            f"{journal}: must be the log of a study ({error}); restore it or start anew elsewhere."
+        ) from error
 
 
 def _sampler(seed: int, number: int) -> "optuna.samplers.BaseSampler":
-    """A function of seed and number, as every draw here: a study that goes on does not draw its first trials again."""
+    """A function of seed and number, as every draw here: a study that goes on does not draw its
+    first trials again.
+    """
     from optuna.samplers import TPESampler  # noqa: PLC0415
 
     return TPESampler(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))

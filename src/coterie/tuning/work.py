@@ -20,8 +20,8 @@ from coterie.data.dataset import Dataset
 from coterie.data.split import Part
 from coterie.errors import ConfigError, CoterieError, Interrupted, NumericalError
 from coterie.evaluation.evaluate import evaluate
+from coterie.running.interrupt import StopRequest
 from coterie.training.run_folder import read_history
-from coterie.training.stop import StopRequest
 from coterie.training.trainer import train
 from coterie.tuning.result import TuningResult
 from coterie.tuning.space import configured
@@ -32,7 +32,14 @@ Progress: TypeAlias = Callable[[TuningResult], None]
 
 
 def work(
-    study: StudyFolder, dataset: Dataset, n_trials: int, tell: Progress, *, device: str, keep: bool = False, command: str | None = None
+    study: StudyFolder,
+    dataset: Dataset,
+    n_trials: int,
+    tell: Progress,
+    *,
+    device: str,
+    keep: bool = False,
+    command: str | None = None,
 ) -> None:
     """Takes up trials, one after the other, until ``n_trials`` have begun and none is left behind.
 
@@ -56,7 +63,10 @@ def work(
 def interrupted(study: StudyFolder, signal_number: int) -> Interrupted:
     """Where the study stands, and how to go on."""
     done = study.result().n_finished
-    return Interrupted(f"{study.path}: stopped after {done} finished trials; the same command goes on.", signal_number)
+    return Interrupted(
+        f"{study.path}: stopped after {done} finished trials; the same command goes on.",
+        signal_number,
+    )
 
 
 def _heed(study: StudyFolder, stop: StopRequest) -> None:
@@ -64,8 +74,12 @@ def _heed(study: StudyFolder, stop: StopRequest) -> None:
         raise interrupted(study, stop.signal_number)
 
 
-def _try(study: StudyFolder, claim: Claim, dataset: Dataset, device: str, stop: StopRequest) -> None:
-    """Trains, validates and writes down the outcome; a configuration that cannot work is an outcome, too."""
+def _try(
+    study: StudyFolder, claim: Claim, dataset: Dataset, device: str, stop: StopRequest
+) -> None:
+    """Trains, validates and writes down the outcome; a configuration that cannot work is an
+    outcome, too.
+    """
     try:
         config = configured(study.terms.base, claim.values)
     except ConfigError as error:
@@ -83,14 +97,23 @@ def _try(study: StudyFolder, claim: Claim, dataset: Dataset, device: str, stop: 
         study.finish(claim, "failed", error=f"{type(error).__name__}: {error}")
 
 
-def _closed_form(dataset: Dataset, config: RunConfig, metric: str, device: str) -> tuple[float, float]:
+def _closed_form(
+    dataset: Dataset, config: RunConfig, metric: str, device: str
+) -> tuple[float, float]:
     started = time.perf_counter()
     model = train(dataset, config, device=device)
     value = evaluate(model, dataset.cases(Part.VALIDATION), metrics=[metric]).mean(metric)
     return value, round(time.perf_counter() - started, 3)
 
 
-def _descend(study: StudyFolder, claim: Claim, dataset: Dataset, config: RunConfig, device: str, stop: StopRequest) -> tuple[float, float]:
+def _descend(
+    study: StudyFolder,
+    claim: Claim,
+    dataset: Dataset,
+    config: RunConfig,
+    device: str,
+    stop: StopRequest,
+) -> tuple[float, float]:
     def watch(entry: dict[str, Any]) -> None:
         for value in entry.get("validation", {}).values():
             claim.report(entry["epoch"], value)
@@ -108,13 +131,17 @@ def _seconds(claim: Claim) -> float:
 
 
 def _stop_with_parent() -> None:
-    """Asks this process to stop when its standard input ends: the parent holds the other end, and is gone."""
+    """Asks this process to stop when its standard input ends: the parent holds the other end, and
+    is gone.
+    """
     os.read(0, 1)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """One process of `share`: the study folder, the data set folder and the options of `work` in JSON."""
+    """One process of `share`: the study folder, the data set folder and the options of `work` in
+    JSON.
+    """
     folder, data, options = Path(arguments[0]), Path(arguments[1]), json.loads(arguments[2])
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:

@@ -1,0 +1,208 @@
+"""The demo, the results book and the benchmarks."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coterie.cli.console import err, out, write_result
+from coterie.cli.options import (
+    Device,
+    JsonFile,
+    Precision,
+    whole_numbers,
+)
+
+verbs = typer.Typer()
+
+bench_verbs = typer.Typer(
+    no_args_is_help=True,
+    help="Measure the engine on this machine, beside what it cannot do without.",
+)
+verbs.add_typer(bench_verbs, name="bench")
+
+
+@verbs.command()
+def demo(
+    folder: Annotated[
+        Path,
+        typer.Option("--out", help="Where log, data set, models and figure go; replaced if there."),
+    ] = Path("demo"),
+    users: Annotated[int, typer.Option(min=1000, help="Users of the simulated service.")] = 6000,
+    items: Annotated[int, typer.Option(min=200, help="Titles of the simulated service.")] = 1500,
+    seed: Annotated[int, typer.Option(min=0, help="Of service, split and training.")] = 1,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """The main job on a simulated streaming service: log, data set, five models, recommendations,
+    figure.
+    """
+    from coterie.lab.demo.run import run_demo  # noqa: PLC0415
+
+    result = run_demo(
+        folder, n_users=users, n_items=items, seed=seed, device=device, tell=err.print
+    )
+    out.print(result.text, markup=False, highlight=False, soft_wrap=True)
+    write_result(json_file, result.to_json())
+
+
+@verbs.command()
+def reproduce(
+    table: Annotated[
+        str,
+        typer.Argument(
+            help=(
+                "ml-20m, netflix, taste-profile, ml-1m, recvae, ml-latest-small, gowalla,"
+                " pia-ablations or curves."
+            )
+        ),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the raw files; needed until every data set is prepared."),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help=(
+                "Data sets, runs and the table; the same command goes on there (default"
+                " runs/TABLE)."
+            ),
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1,2,…", help="In place of the table's own; each draws a split and trains."
+        ),
+    ] = None,
+    held_out_users: Annotated[
+        int | None, typer.Option(min=1, help="A smaller table: in place of the protocol's number.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="A smaller table: passes at most.")
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="Some of the table's rows only.")
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also replace the table's section in this page."),
+    ] = None,
+    estimate: Annotated[
+        bool,
+        typer.Option(
+            "--estimate", help="Only tell the time and memory it will take, from a few steps."
+        ),
+    ] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of torch (default: all).")] = None,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """Run a published protocol from raw files to its table, beside the published values."""
+    import torch  # noqa: PLC0415
+
+    from coterie.lab.reproduce.book import reproduce as reproduce_table  # noqa: PLC0415
+    from coterie.lab.reproduce.estimate import estimate as estimate_table  # noqa: PLC0415
+    from coterie.lab.reproduce.pages import text  # noqa: PLC0415
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    chosen = None if rows is None else rows.split(",")
+    if estimate:
+        costs = estimate_table(table, rows=chosen, epochs=epochs, device=device, tell=err.print)
+        out.print(str(costs), markup=False, highlight=False, soft_wrap=True)
+        write_result(json_file, costs.to_json())
+        return
+    results = reproduce_table(
+        table,
+        folder or Path("runs") / table,
+        data,
+        seeds=None if seeds is None else whole_numbers(seeds),
+        held_out_users=held_out_users,
+        epochs=epochs,
+        rows=chosen,
+        device=device,
+        page=page,
+        tell=lambda line: err.print(line, markup=False, highlight=False, soft_wrap=True),
+        progress=True,
+    )
+    out.print(text(results), markup=False, highlight=False, soft_wrap=True)
+    write_result(json_file, results.to_json())
+
+
+@bench_verbs.command("training-step")
+def bench_training_step(
+    items: Annotated[int, typer.Option(min=1, help="Size of the catalogue.")] = 20108,
+    batch: Annotated[int, typer.Option(min=1, help="Users a step.")] = 500,
+    items_per_user: Annotated[int, typer.Option(min=1, help="Mean length of a history.")] = 73,
+    hidden: Annotated[int, typer.Option(min=1, help="Width of the hidden layer.")] = 600,
+    latent: Annotated[int, typer.Option(min=1, help="Dimension of the latent space.")] = 200,
+    pia: Annotated[
+        float, typer.Option(min=0, help="λ_A; anchors take part if it is above 0.")
+    ] = 0.0,
+    chunk_items: Annotated[int, typer.Option(min=0, help="As training.chunk_items.")] = 0,
+    sampled_items: Annotated[int, typer.Option(min=0, help="As training.sampled_items.")] = 0,
+    sparse_updates: Annotated[
+        bool, typer.Option("--sparse-updates", help="As training.sparse_updates.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each takes its turn.")] = 15,
+    dense: Annotated[bool, typer.Option(help="Whether the usual dense step takes part.")] = True,
+    device: Device = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="Of Coterie's products.")
+    ] = Precision.FLOAT32,
+    json_file: JsonFile = None,
+) -> None:
+    """One training step against the usual dense one and the decoder's three products alone."""
+    from coterie.config import TrainingConfig  # noqa: PLC0415
+    from coterie.lab.bench.training_step import bench_training_step as bench  # noqa: PLC0415
+    from coterie.models.multvae import MultVAEConfig  # noqa: PLC0415
+    from coterie.training.trainer import resolve_device  # noqa: PLC0415
+
+    turns = bench(
+        items,
+        batch_size=batch,
+        items_per_user=items_per_user,
+        model=MultVAEConfig(hidden_dims=(hidden,), latent_dim=latent, pia=pia),
+        training=TrainingConfig(
+            chunk_items=chunk_items, sampled_items=sampled_items, sparse_updates=sparse_updates
+        ),
+        rounds=rounds,
+        device=resolve_device(device),
+        precision=precision.value,
+        dense=dense,
+    )
+    out.print(str(turns), highlight=False, soft_wrap=True)
+    write_result(json_file, turns.to_json())
+
+
+@bench_verbs.command("scoring")
+def bench_scoring(
+    items: Annotated[int, typer.Option(min=1, help="Size of the catalogue.")] = 20108,
+    users: Annotated[int, typer.Option(min=1, help="Users scored in a round.")] = 2000,
+    block: Annotated[int, typer.Option(min=1, help="Users scored at once.")] = 500,
+    k: Annotated[int, typer.Option(min=1, help="Length of the lists.")] = 100,
+    items_per_user: Annotated[int, typer.Option(min=1, help="Mean length of a history.")] = 73,
+    hidden: Annotated[int, typer.Option(min=1, help="Width of the hidden layer.")] = 600,
+    latent: Annotated[int, typer.Option(min=1, help="Dimension of the latent space.")] = 200,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each takes its turn.")] = 7,
+    ease: Annotated[
+        bool, typer.Option("--ease", help="EASE takes part; it needs items² floats.")
+    ] = False,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """The top k of all users against the single product of their hidden states and the items."""
+    from coterie.lab.bench.scoring import bench_scoring as bench  # noqa: PLC0415
+    from coterie.models.multvae import MultVAEConfig  # noqa: PLC0415
+    from coterie.training.trainer import resolve_device  # noqa: PLC0415
+
+    model = MultVAEConfig(hidden_dims=(hidden,), latent_dim=latent)
+    size = {"n_users": users, "block_size": block, "k": k, "items_per_user": items_per_user}
+    turns = bench(
+        items, **size, model=model, rounds=rounds, device=resolve_device(device), ease=ease
+    )
+    out.print(str(turns), highlight=False, soft_wrap=True)
+    write_result(json_file, turns.to_json())

@@ -1,0 +1,189 @@
+"""How good models are, and what is inside them."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from coterie.cli.console import bar, out, stages, write_result
+from coterie.cli.options import (
+    DEFAULT_METRICS,
+    Data,
+    Device,
+    JsonFile,
+    Metrics,
+    SplitPart,
+)
+from coterie.errors import ConfigError
+from coterie.files import check_replaceable
+
+verbs = typer.Typer()
+
+
+@verbs.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder, from train.")],
+    split: Annotated[
+        SplitPart, typer.Option(help="Choose on validation; report test once.")
+    ] = SplitPart.TEST,
+    metric: Metrics = DEFAULT_METRICS,
+    data: Data = None,
+    per_user: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write every user's values as Parquet.")
+    ] = None,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """Measure a model on held-out users, overall and by their number of interactions."""
+    report = _evaluate(run, split, metric, data, device)
+    out.print(str(report), highlight=False, soft_wrap=True)
+    if per_user is not None:
+        import pyarrow.parquet as pq  # noqa: PLC0415
+
+        from coterie.files import publish_file  # noqa: PLC0415
+
+        with publish_file(per_user) as aside:
+            pq.write_table(report.per_user_table(), aside)
+    write_result(json_file, {"run": str(run), "split": split.value, **report.to_json()})
+
+
+@verbs.command()
+def compare(
+    candidate: Annotated[
+        str, typer.Argument(help="Run folder, or several (seeds) joined by commas.")
+    ],
+    reference: Annotated[
+        str, typer.Argument(help="Run folder to hold it against, as many, in the same order.")
+    ],
+    split: Annotated[
+        SplitPart, typer.Option(help="Choose on validation; report test once.")
+    ] = SplitPart.TEST,
+    metric: Metrics = DEFAULT_METRICS,
+    data: Data = None,
+    resamples: Annotated[
+        int, typer.Option(min=100, help="Of the bootstrap and of the sign flips.")
+    ] = 10_000,
+    confidence: Annotated[float, typer.Option(help="Of the interval.")] = 0.95,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resampling.")] = 0,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """Compare two models on the same users: paired bootstrap intervals and p-values.
+
+    Several runs a side are pooled, each user once with the average over their runs.
+    """
+    from coterie.evaluation.compare import compare_runs  # noqa: PLC0415
+
+    sides = [
+        [_evaluate(Path(run), split, metric, data, device) for run in side.split(",")]
+        for side in (candidate, reference)
+    ]
+    comparison = compare_runs(*sides, seed=seed, n_resamples=resamples, confidence=confidence)
+    out.print(str(comparison), highlight=False, soft_wrap=True)
+    write_result(
+        json_file,
+        {
+            "candidate": candidate,
+            "reference": reference,
+            "split": split.value,
+            **comparison.to_json(),
+        },
+    )
+
+
+@verbs.command()
+def analyze(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN…", help="Run folders of one data set, or NAME=RUN to call them otherwise."
+        ),
+    ],
+    folder: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="report.html, a PNG a figure, numbers.json, users.parquet, pairs.parquet."
+        ),
+    ],
+    data: Data = None,
+    users: Annotated[
+        int, typer.Option(min=2, help="Training users whose transfer is measured, all with all.")
+    ] = 1000,
+    draws: Annotated[
+        int, typer.Option(min=2, help="Latent points, and masks, of each of them.")
+    ] = 4,
+    map_users: Annotated[
+        int, typer.Option(min=10, help="Training users in the maps and neighbourhoods.")
+    ] = 2000,
+    neighbours: Annotated[int, typer.Option(min=1, help="Size of a neighbourhood.")] = 50,
+    near: Annotated[
+        float, typer.Option(help="Local pairs: this share of all, the closest by Jaccard distance.")
+    ] = 0.05,
+    far: Annotated[float, typer.Option(help="Far pairs: all but this share of the closest.")] = 0.5,
+    subset: Annotated[
+        float,
+        typer.Option(
+            help=(
+                "Far pairs are related if the heavier user has this share of the lighter one's"
+                " items …"
+            )
+        ),
+    ] = 0.5,
+    linked: Annotated[
+        int, typer.Option(min=1, help="… or if so many of their nearest users are common to both.")
+    ] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Of users, draws and masks.")] = 0,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """Look into models: how users help each other, drift, collapse, maps, and what to do about it,
+    as one page.
+    """
+    from coterie.lab.collaboration.analyze import AnalysisOptions, load_settings  # noqa: PLC0415
+    from coterie.lab.collaboration.analyze import analyze as analyze_settings  # noqa: PLC0415
+    from coterie.lab.collaboration.figures import check_figures  # noqa: PLC0415
+    from coterie.lab.collaboration.pairs import PairRules  # noqa: PLC0415
+    from coterie.lab.collaboration.report import PAGE, numbers, summary, write_report  # noqa: PLC0415
+    from coterie.training.trainer import resolve_device  # noqa: PLC0415
+
+    check_figures()
+    check_replaceable(folder, PAGE)
+    rules = PairRules(near=near, far=far, subset=subset, linked=linked)
+    options = AnalysisOptions(
+        users=users, draws=draws, map_users=map_users, neighbours=neighbours, rules=rules, seed=seed
+    )
+    settings, dataset = load_settings(runs, data, resolve_device(device))
+    with stages() as tell:
+        analysis = analyze_settings(settings, dataset, options, tell=tell)
+        tell("writing the report")
+        write_report(analysis, folder)
+    out.print(summary(analysis), highlight=False, markup=False, soft_wrap=True)
+    out.print(f"[green]report[/green] {folder}/report.html", highlight=False, soft_wrap=True)
+    write_result(json_file, numbers(analysis))
+
+
+def _evaluate(
+    run: Path, split: SplitPart, metrics: list[str], data: Path | None, device: str
+) -> Any:
+    from coterie.data.dataset import Dataset  # noqa: PLC0415
+    from coterie.data.split import Part  # noqa: PLC0415
+    from coterie.evaluation.evaluate import evaluate as evaluate_model  # noqa: PLC0415
+    from coterie.training.run_folder import dataset_folder  # noqa: PLC0415
+    from coterie.training.trained_model import TrainedModel  # noqa: PLC0415
+    from coterie.training.trainer import resolve_device  # noqa: PLC0415
+
+    model = TrainedModel.load(run, resolve_device(device))
+    dataset = Dataset.load(data or dataset_folder(run))
+    if dataset.fingerprint != model.provenance["dataset"]:
+        raise ConfigError(
+            f"{run} was trained on another data set than {data or dataset.folder}; give the right"
+            " one with --data."
+        )
+    with bar(f"{run}") as advance:
+        return evaluate_model(
+            model,
+            dataset.cases(Part[split.name]),
+            metrics=metrics,
+            user_ids=dataset.users,
+            progress=advance,
+        )

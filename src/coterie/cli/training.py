@@ -1,0 +1,209 @@
+"""From data sets to models."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coterie.cli.console import out, trials_bar, write_result
+from coterie.cli.options import (
+    Device,
+    JsonFile,
+    Precision,
+    StudyPruner,
+    laid_over,
+    setting_of,
+)
+
+verbs = typer.Typer()
+
+
+@verbs.command()
+def train(
+    data: Annotated[Path, typer.Argument(help="Data set folder, from prepare.")],
+    folder: Annotated[
+        Path, typer.Option("--out", help="Run folder: configuration, history, checkpoint, model.")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "mult-vae (default), mult-dae, recvae, linear-path-vae, ease, slim, rp3beta,"
+                " item-knn, ials or popularity."
+            )
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML or JSON with the sections model and training; options go over it."),
+    ] = None,
+    pia: Annotated[
+        float | None,
+        typer.Option(help="λ_A, the weight of Personalized Item Alignment (default 0, off)."),
+    ] = None,
+    keep_prob: Annotated[
+        float | None, typer.Option(help="Share of input entries that survive masking; 1 = clean.")
+    ] = None,
+    beta: Annotated[float | None, typer.Option(help="Final weight of the KL.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the training users, at most.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order, masks and noise.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any field, as in model.latent_dim=64; repeat for more.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out after an interruption.")
+    ] = False,
+    device: Device = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="bf16 runs the products under autocast.")
+    ] = Precision.FLOAT32,
+    compile_layers: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Compile the inner layers (torch.compile; needs a compiler)."
+        ),
+    ] = False,
+    checkpoint_seconds: Annotated[
+        float,
+        typer.Option(min=0, help="From one checkpoint to the next; a crash loses at most so much."),
+    ] = 60.0,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write TensorBoard events into --out.")
+    ] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Train a model; the epoch with the best validation metric is kept."""
+    from coterie.config import RunConfig  # noqa: PLC0415
+    from coterie.data.dataset import Dataset  # noqa: PLC0415
+    from coterie.running.world import rank_of_process  # noqa: PLC0415
+    from coterie.training.trainer import train as train_model  # noqa: PLC0415
+
+    options = {
+        "model.name": model,
+        "model.pia": pia,
+        "model.keep_prob": keep_prob,
+        "model.beta": beta,
+    }
+    options |= {"training.epochs": epochs, "training.seed": seed}
+    values = laid_over(config, options | dict(map(setting_of, setting or [])))
+    trained = train_model(
+        Dataset.load(data),
+        RunConfig.of(values),
+        out=folder,
+        resume=resume,
+        device=device,
+        precision=precision.value,
+        progress=True,
+        tensorboard=tensorboard,
+        checkpoint_seconds=checkpoint_seconds,
+        compile=compile_layers,
+    )
+    if rank_of_process() > 0:
+        return  # the first process tells of what all have done
+    best = trained.provenance.get("best_epoch")
+    found = (
+        f"  best epoch {best}, validation {trained.provenance['best_validation']:.4f}"
+        if best
+        else ""
+    )
+    out.print(f"[green]model[/green] {folder}/model{found}", highlight=False)
+    write_result(
+        json_file, {"run": str(folder), "config": trained.config.as_json(), **trained.provenance}
+    )
+
+
+@verbs.command()
+def tune(
+    data: Annotated[
+        Path, typer.Argument(help="Data set folder, from prepare; its test users take no part.")
+    ],
+    folder: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            help="Study folder: trials, best.toml, trials.csv. The same command goes on with it.",
+        ),
+    ],
+    model: Annotated[str | None, typer.Option(help="As for train.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML or JSON to start from; options go over it.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any field, which is then not searched; repeat for more.",
+        ),
+    ] = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=SPEC",
+            help=(
+                "Search this field, as in model.pia=0.05..5:log, model.keep_prob=0.3..0.9,"
+                " model.latent_dim=64,128 or, in the "
+                "model's own range, model.pia; repeat for more. Without any, all of the model's own"
+                " space."
+            ),
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Of the whole study.")] = 50,
+    jobs: Annotated[
+        int,
+        typer.Option(min=1, help="Processes at once; the same command elsewhere takes part, too."),
+    ] = 1,
+    metric: Annotated[
+        str | None, typer.Option(help="On validation users (default: training.metric).")
+    ] = None,
+    pruner: Annotated[
+        StudyPruner, typer.Option(help="median ends a trial that is worse than half of the others.")
+    ] = StudyPruner.MEDIAN,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the search; that of training is training.seed.")
+    ] = 0,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the models of finished trials.")
+    ] = False,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """Search a model's configurations for the best one on validation users."""
+    from coterie.config import RunConfig  # noqa: PLC0415
+    from coterie.data.dataset import Dataset  # noqa: PLC0415
+    from coterie.tuning.space import read_space  # noqa: PLC0415
+    from coterie.tuning.tune import tune as tune_model  # noqa: PLC0415
+
+    fixed = dict(map(setting_of, setting or []))
+    base = RunConfig.of(laid_over(config, {"model.name": model} | fixed))
+    with trials_bar(trials) as progress:
+        result = tune_model(
+            Dataset.load(data),
+            base,
+            out=folder,
+            search=read_space(base, search or [], fixed),
+            n_trials=trials,
+            jobs=jobs,
+            metric=metric,
+            pruner=pruner.value,
+            seed=seed,
+            device=device,
+            keep=keep,
+            command=shlex.join(["coterie", *sys.argv[1:]]),
+            progress=progress,
+        )
+    out.print(str(result), highlight=False, markup=False, soft_wrap=True)
+    if result.best is not None:
+        out.print(
+            f"[green]configuration[/green] {folder}/best.toml", highlight=False, soft_wrap=True
+        )
+    write_result(json_file, result.to_json())

@@ -1,1 +1,0 @@
-"""How users help each other inside a variational autoencoder: distances, transfer, masking, drift, collapse, and the report."""

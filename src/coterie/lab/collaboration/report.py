@@ -1,0 +1,408 @@
+"""The report: one page that needs no network, its figures as PNG, its numbers as JSON and
+Parquet.
+"""
+
+import base64
+import math
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import coterie
+from coterie.data.split import Part
+from coterie.files import publish_folder, write_json, write_manifest
+from coterie.lab.collaboration.analyze import QUALITY, Analysis, Findings
+from coterie.lab.collaboration.drift import implied_curvature, implied_tau, predicted_tau
+from coterie.lab.collaboration.figures import check_figures, draw, interactions, pictures_of
+from coterie.lab.collaboration.interactive import interactive_map
+from coterie.lab.collaboration.pairs import GLOBAL, HelpfulTransfer, KindDistances, PairKind
+from coterie.lab.collaboration.sharing import KINDS, SharingPairs, TheoremTable, broken_implications
+from coterie.lab.collaboration.verdict import alike, verdict
+from coterie.plain_table import plain_table
+
+SCHEMA = "coterie.analysis/1"
+PAGE = "report.html"
+CSS_DPI = 96
+"""Pixels of a page in an inch: figures are shown at the size they are drawn for."""
+
+
+def write_report(analysis: Analysis, folder: str | Path) -> None:
+    """Writes ``report.html``, a PNG a figure, ``numbers.json``, ``users.parquet`` and
+    ``pairs.parquet``, whole or not at all.
+
+    Raises:
+        ConfigError: if a package is missing, or ``folder`` holds something else.
+    """
+    check_figures()
+    with publish_folder(folder, kind=PAGE) as aside:
+        images = {}
+        for picture in pictures_of(analysis):
+            figure, path = draw(picture, analysis), aside / f"{picture.name}.png"
+            figure.savefig(path)
+            images[picture.name] = (
+                base64.b64encode(path.read_bytes()).decode(),
+                round(CSS_DPI * figure.get_figwidth()),
+            )
+        pq.write_table(users_table(analysis), aside / "users.parquet")
+        pq.write_table(pairs_table(analysis), aside / "pairs.parquet")
+        write_json(aside / "numbers.json", numbers(analysis))
+        (aside / PAGE).write_text(page(analysis, images), encoding="utf-8")
+        write_manifest(
+            aside,
+            SCHEMA,
+            written_by={"coterie": coterie.__version__},
+            dataset=analysis.dataset.fingerprint,
+        )
+
+
+def page(analysis: Analysis, images: dict[str, tuple[str, int]]) -> str:
+    """The report as one HTML page.
+
+    Args:
+        analysis: What to tell of.
+        images: Base64 of the PNG of each of `pictures_of`, and its width in CSS pixels, by name.
+    """
+    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415
+
+    template = (
+        resources.files("coterie.lab.collaboration")
+        .joinpath("report.html.j2")
+        .read_text(encoding="utf-8")
+    )
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    header, *rows = glance(analysis)
+    return environment.from_string(template).render(
+        analysis=analysis,
+        header=header,
+        rows=rows,
+        verdict=verdict(analysis),
+        pictures=pictures_of(analysis),
+        images=images,
+        map=interactive_map(analysis),
+        shrinkage=shrinkage(analysis),
+        differences=differences(analysis),
+        theorem=[(one.name, _theorem_rows(one.theorem)) for one in analysis.settings],
+        kinds=KINDS,
+        version=coterie.__version__,
+    )
+
+
+def glance(analysis: Analysis) -> list[list[str]]:
+    """The settings in a table, its header first."""
+    rows = [
+        [
+            "setting",
+            "keep_prob",
+            "β or γ",
+            "λ_A",
+            QUALITY.upper(),
+            "active",
+            "information",
+            "drift overlap",
+            "global share",
+            "inside radius",
+        ]
+    ]
+    for one in analysis.settings:
+        found, drift = one.bottleneck, one.drift_at(0.5)
+        share, low, high = one.cosine.share_of(*GLOBAL)
+        rows.append(
+            [
+                one.name,
+                f"{one.keep_prob:g}",
+                f"{one.kl_weight:g}",
+                f"{one.pia:g}",
+                f"{one.quality.mean(QUALITY):.4f}" if one.quality else "",
+                f"{found.n_active} of {len(found.mean_variance)}",
+                f"{found.information_nats:.1f} to {found.information_at_most_nats:.1f}",
+                f"{drift.mean_overlap:.3f}" if drift.between else "",
+                f"{share:.3f} [{low:.3f}, {high:.3f}]",
+                f"{one.sharing.inside.mean():.1%}",
+            ]
+        )
+    return rows
+
+
+def summary(analysis: Analysis) -> str:
+    """The settings and the verdict for a terminal."""
+    header, *rows = glance(analysis)
+    advice = [
+        f"{one.setting}: {one.says}\n    {one.rests_on}"
+        for one in verdict(analysis)
+        if one.level != "fine"
+    ]
+    return (
+        plain_table(header, rows, right=[False] + [True] * (len(header) - 1))
+        + "\n\n"
+        + "\n".join(advice)
+    )
+
+
+def shrinkage(analysis: Analysis) -> list[list[str]]:
+    """PIA's shrink of the spread over masks beside the quadratic model's: a row a setting with PIA
+    and one like it without.
+
+    The curvature is fitted at the smallest λ_A of a group, and predicts the others.
+    """
+    rows: list[list[str]] = []
+    curvatures: dict[str, float] = {}
+    for one in sorted((one for one in analysis.settings if one.pia), key=lambda one: one.pia):
+        without = next(
+            (other for other in analysis.settings if not other.pia and alike(one, other)), None
+        )
+        if without is None:
+            continue
+        keep_prob = one.keep_prob if one.keep_prob < 1 else 0.5
+        drifts = [setting.drift_at(keep_prob) for setting in (without, one)]
+        if not all(drift.within for drift in drifts):  # a collapsed model, which masks do not move
+            continue
+        tau = implied_tau(*(float(drift.variance.mean()) for drift in drifts))
+        curvature = curvatures.setdefault(without.name, implied_curvature(tau, one.pia))
+        spread = (
+            ""
+            if drifts[1].centroid_distance is None
+            else f"{drifts[1].centroid_distance.mean():.2f}"
+        )
+        ratios = [f"{drift.ratio:.3f}" for drift in drifts]
+        rows.append(
+            [
+                one.name,
+                without.name,
+                f"{one.pia:g}",
+                f"{tau**2:.3f}",
+                f"{predicted_tau(curvature, one.pia) ** 2:.3f}",
+                *ratios,
+                spread,
+            ]
+        )
+    return rows
+
+
+def differences(analysis: Analysis) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """By how much each further setting differs from the first, on the same users: value and paired
+    95 % interval by measure.
+
+    The measures are shares of helpful transfer (cosines) and latent distances relative to the mean
+    pair.
+    """
+    first, *others = analysis.settings
+    shares = {"local share": (PairKind.LOCAL,), "global share": GLOBAL}
+    distances = {
+        f"distance, {what}": kind
+        for what, kind in (
+            ("local", PairKind.LOCAL),
+            ("subsets", PairKind.SUBSET),
+            ("linked", PairKind.LINKED),
+        )
+    }
+    return {
+        one.name: (
+            {name: one.cosine.gain_over(first.cosine, *kinds) for name, kinds in shares.items()}
+            | {
+                name: one.distances.gain_over(first.distances, kind)
+                for name, kind in distances.items()
+            }
+        )
+        for one in others
+    }
+
+
+def numbers(analysis: Analysis) -> dict[str, Any]:
+    """All that the figures show, as JSON values; null for what is undefined."""
+    told = {
+        "dataset": analysis.dataset.fingerprint,
+        "options": asdict(analysis.options),
+        "users": len(analysis.users),
+        "map_users": len(analysis.map_users),
+        "verdict": [asdict(one) for one in verdict(analysis)],
+        "masking": {
+            pairs: [
+                {"pairs": len(one.d)}
+                | {name: value for name, value in vars(one).items() if isinstance(value, float)}
+                for one in found
+            ]
+            for pairs, found in (
+                ("random", analysis.masking),
+                ("nearest", analysis.masking_nearest),
+            )
+        },
+        "differences": differences(analysis),
+        "settings": {one.name: _setting(one) for one in analysis.settings},
+        "maps": {
+            name: {one.name: {"disparity": one.disparity, "shares": one.shares} for one in maps}
+            for name, maps in (("pca", analysis.pca), ("tsne", analysis.tsne))
+        },
+    }
+    plain: dict[str, Any] = _plain(told)
+    return plain
+
+
+def _setting(one: Findings) -> dict[str, Any]:
+    return {
+        "model": one.model,
+        "keep_prob": one.keep_prob,
+        "kl_weight": one.kl_weight,
+        "pia": one.pia,
+        "quality": {
+            "metric": QUALITY,
+            "users": len(one.quality) if one.quality else 0,
+            "mean": one.quality.mean(QUALITY) if one.quality else None,
+            "error": one.quality.standard_error(QUALITY) if one.quality else None,
+        },
+        "bottleneck": asdict(one.bottleneck),
+        "drift": [
+            {
+                "keep_prob": drift.keep_prob,
+                "overlap": drift.mean_overlap,
+                "clean_overlap": drift.clean_overlap.mean(),
+                "within": drift.within,
+                "between": drift.between,
+                "ratio": drift.ratio,
+                "centroid_distance": (
+                    None if drift.centroid_distance is None else drift.centroid_distance.mean()
+                ),
+            }
+            for drift in one.drift
+        ],
+        "influence": asdict(one.influence),
+        "influence_by_angle": asdict(one.influence_by_angle),
+        "helpful_transfer": _by_kind(one.transfer),
+        "helpful_cosine": _by_kind(one.cosine),
+        "relative_distance": _distance_by_kind(one.distances),
+        "sharing": _sharing(one.sharing),
+        "theorem": {
+            "by_radius": one.theorem.by_radius,
+            "by_distance": one.theorem.by_distance,
+            "by_transfer": one.theorem.by_transfer,
+        },
+    }
+
+
+def _by_kind(found: HelpfulTransfer) -> dict[str, Any]:
+    groups = {kind.name.lower(): (kind,) for kind in PairKind} | {"global": GLOBAL}
+    parts = {}
+    for name, kinds in groups.items():
+        share, low, high = found.share_of(*kinds)
+        at = list(kinds)
+        parts[name] = {"pairs": found.n_pairs[at].sum(), "share": share, "low": low, "high": high}
+        if len(at) == 1:
+            mean, mean_low, mean_high = found.mean_of(at[0])
+            parts[name] |= {
+                "helpful": found.helpful[at[0]],
+                "mean": mean,
+                "mean_low": mean_low,
+                "mean_high": mean_high,
+            }
+    return parts
+
+
+def _distance_by_kind(found: KindDistances) -> dict[str, Any]:
+    return {
+        kind.name.lower(): dict(zip(("relative", "low", "high"), found.of(kind), strict=True))
+        for kind in PairKind
+    }
+
+
+def _sharing(pairs: SharingPairs) -> dict[str, Any]:
+    medians = {name: np.median(getattr(pairs, name)) for name in KINDS if name != "lipschitz"}
+    return {
+        "pairs": len(pairs.user),
+        "kinds": dict(KINDS),
+        "lipschitz": pairs.lipschitz,
+        "median": medians,
+        "inside": pairs.inside.sum(),
+        "inside_exactly": pairs.inside_exactly.sum(),
+        "helped": (pairs.transfer > 0).sum(),
+        "broken": broken_implications(pairs.gradient_norm, pairs.gradient_distance, pairs.transfer),
+    }
+
+
+def _theorem_rows(table: TheoremTable) -> list[list[str]]:
+    """A row a rate and criterion: inside and fell, inside and rose, outside and fell, outside and
+    rose.
+    """
+    criteria = (
+        ("W2 < radius", table.by_radius),
+        ("‖g_v - g_u‖ < ‖g_u‖", table.by_distance),
+        ("<g_u, g_v> > 0", table.by_transfer),
+    )
+    return [
+        [f"{rate:g}", label, *(f"{count:,}" for count in counts[at].flatten())]
+        for at, rate in enumerate(table.learning_rates)
+        for label, counts in criteria
+    ]
+
+
+def users_table(analysis: Analysis) -> pa.Table:
+    """A row a setting and user of the maps: id, interactions, drift under each keep_prob, places in
+    the maps.
+    """
+    ids = _ids_of(analysis, analysis.map_users)
+    parts = []
+    for one, pca, tsne in zip(analysis.settings, analysis.pca, analysis.tsne, strict=True):
+        columns = {
+            "setting": [one.name] * len(ids),
+            "user_id": ids,
+            "interactions": interactions(analysis),
+        }
+        columns |= {f"overlap_{drift.keep_prob:g}": drift.overlap for drift in one.drift}
+        columns |= {f"variance_{drift.keep_prob:g}": drift.variance for drift in one.drift}
+        columns |= {
+            "pca_x": pca.users[:, 0],
+            "pca_y": pca.users[:, 1],
+            "tsne_x": tsne.users[:, 0],
+            "tsne_y": tsne.users[:, 1],
+        }
+        parts.append(pa.table(columns))
+    return pa.concat_tables(parts)
+
+
+def _ids_of(analysis: Analysis, rows: np.ndarray) -> pa.Array:
+    """The ids of rows of the training matrix."""
+    dataset = analysis.dataset
+    return dataset.users.take(np.flatnonzero(dataset.split.user_part == Part.TRAIN)[rows])
+
+
+def pairs_table(analysis: Analysis) -> pa.Table:
+    """A row a setting and ordered pair whose radius was measured: ids of u and v, their kind, and
+    the measured changes of u's loss.
+    """
+    ids = _ids_of(analysis, analysis.users)
+    parts = []
+    for one in analysis.settings:
+        pairs = one.sharing
+        kinds = [PairKind(kind).name.lower() for kind in analysis.kinds[pairs.user, pairs.other]]
+        columns: dict[str, Any] = {
+            "setting": [one.name] * len(kinds),
+            "user_id": ids.take(pairs.user),
+            "other_id": ids.take(pairs.other),
+        }
+        columns |= {"kind": kinds} | {
+            name: getattr(pairs, name)
+            for name in ("inside", "inside_exactly", *KINDS)
+            if name != "lipschitz"
+        }
+        columns |= {
+            f"change_{rate:g}": change
+            for rate, change in zip(one.theorem.learning_rates, one.theorem.change, strict=True)
+        }
+        parts.append(pa.table(columns))
+    return pa.concat_tables(parts)
+
+
+def _plain(value: Any) -> Any:
+    """JSON's own types: lists for arrays, null for what is not finite."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [_plain(one) for one in (value.tolist() if isinstance(value, np.ndarray) else value)]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

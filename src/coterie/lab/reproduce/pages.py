@@ -1,0 +1,359 @@
+"""A table for people: Markdown for the results book, text for a terminal, and the section of a page
+that is replaced.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from coterie.errors import ConfigError
+from coterie.evaluation.compare import Comparison, Difference
+from coterie.evaluation.metrics import LEGEND, Metric
+from coterie.evaluation.report import EvaluationReport
+from coterie.files import publish_file
+from coterie.lab.reproduce.definition import Curve
+from coterie.lab.reproduce.plot import curves_to_draw
+from coterie.lab.reproduce.results import Beside, Results
+from coterie.plain_table import plain_table
+
+RECALLED = "* recalled, not read in its source"
+GAINS = ["gain", "relative", "95 % interval", "p"]
+
+
+def markdown(results: Results) -> str:
+    """The section of the results book, between its two marks."""
+    definition = results.definition
+    parts = [caption(results), f"```text\n{command(results)}\n```"]
+    if results.plan.rows and definition.rows:
+        parts.append(_markdown_table(*_main(results)))
+    parts += [_curve(results, curve) for curve in definition.curves]
+    if curves_to_draw(results):
+        parts.append(f"![{definition.title}]({results.plan.name}.png)")
+    if definition.comparisons:
+        parts.append(_markdown_table(*_comparisons(results)))
+    if results.unseen and definition.comparisons:
+        unseen = {name: one for name, one in results.unseen.items() if name in _own(results)}
+        parts.append(
+            "Without the users the configurations were chosen on:\n\n"
+            + _markdown_table(*_overall(results, unseen))
+        )
+    if results.beside:
+        parts.append(_markdown_table(*_published(results)) + f"\n\n{RECALLED}.")
+    parts += [definition.note.strip()] if definition.note.strip() else []
+    parts.append(_made_of(results))
+    begin, end = marks(results.plan.name)
+    return "\n\n".join([begin, *parts, end]) + "\n"
+
+
+def text(results: Results) -> str:
+    """The same in short, for a terminal."""
+    definition, metrics = results.definition, list(results.definition.metrics)
+    rows = [
+        [
+            name,
+            f"{len(results.test(name))}",
+            *(_mean(results.test(name), metric) for metric in metrics),
+        ]
+        for name in results.runs.rows
+    ]
+    right = [False, True, *[False] * len(metrics)]
+    parts = [
+        definition.title,
+        *changes(results),
+        "",
+        plain_table(["test users", "", *metrics], rows, right),
+    ]
+    parts += ["; ".join(f"{name}: {Metric.parse(name).label}" for name in metrics) + f"; {LEGEND}"]
+    if results.comparisons:
+        cells = [
+            [name, *_gain(one.overall[definition.compare_by])]
+            for name, one in results.comparisons.items()
+        ]
+        parts += [
+            "",
+            plain_table([definition.compare_by, *GAINS], cells, [False, True, True, True, True]),
+        ]
+    if results.beside:
+        header, cells = _published(results)
+        parts += ["", plain_table(header[:-1], [one[:-1] for one in cells]), RECALLED]
+    return "\n".join(parts)
+
+
+def caption(results: Results) -> str:
+    """What was measured on what, in sentences."""
+    definition, plan = results.definition, results.plan
+    counts = next(iter(results.runs.data.values()))["counts"]
+    sizes = (
+        f"{counts['users']:,} users, {counts['items']:,} items, {counts['interactions']:,}"
+        " interactions"
+    )
+    held_out = (
+        f"{counts['validation_cases']:,} users to validate and {counts['test_cases']:,} to test on"
+    )
+    seeds = ", ".join(map(str, plan.seeds))
+    kind = "the validation items" if definition.data.given_split else "the split"
+    lines = [
+        f"{definition.title}: {definition.data.about}; {sizes}, {held_out}"
+        + (" (first split)." if len(plan.seeds) > 1 else ".")
+        + f" Seed{'s' if len(plan.seeds) > 1 else ''} {seeds}: each draws {kind} and trains."
+    ]
+    if len(plan.seeds) > 1:
+        lines.append(
+            "Test users of all runs are pooled: a user of several counts once, with the average."
+        )
+    if definition.data.refit:
+        lines.append(
+            "What is tested was trained anew on training and validation items together, for the"
+            " epochs that were best in validation."
+        )
+    lines.append(f"± is one standard error over users; {LEGEND}.")
+    return "\n".join([*lines, *changes(results)])
+
+
+def changes(results: Results) -> list[str]:
+    """What makes this a smaller table than the published one, if anything."""
+    plan, definition = results.plan, results.definition
+    told = []
+    if plan.held_out_users is not None and plan.held_out_users != definition.data.held_out_users:
+        told.append(
+            f"{plan.held_out_users:,} held-out users in place of {definition.data.held_out_users:,}"
+        )
+    if plan.epochs is not None:
+        told.append(f"{plan.epochs} epoch{'s' if plan.epochs > 1 else ''} at most")
+    if set(plan.seeds) < set(definition.seeds):
+        told.append(f"{len(plan.seeds)} of {len(definition.seeds)} seeds")
+    left_out = [row.name for row in definition.all_rows if row.name not in results.runs.rows]
+    if left_out:
+        told.append(f"without {', '.join(left_out)}")
+    if not told:
+        return []
+    return [
+        "A smaller run than the table's own, not to be held against published values:"
+        f" {'; '.join(told)}."
+    ]
+
+
+def command(results: Results) -> str:
+    """What makes this table again."""
+    plan, definition = results.plan, results.definition
+    words = [f"coterie reproduce {plan.name} --data DIR --out DIR"]
+    if plan.seeds != definition.seeds:
+        words.append(f"--seeds {','.join(map(str, plan.seeds))}")
+    if plan.held_out_users is not None:
+        words.append(f"--held-out-users {plan.held_out_users}")
+    if plan.epochs is not None:
+        words.append(f"--epochs {plan.epochs}")
+    if len(plan.rows) < len(definition.all_rows):
+        words.append(f"--rows {','.join(row.name for row in plan.rows)}")
+    return " ".join(words)
+
+
+def marks(name: str) -> tuple[str, str]:
+    """The comments between which a table stands in a page.
+
+    Example:
+        >>> marks("ml-1m")
+        ('<!-- table ml-1m -->', '<!-- end ml-1m -->')
+    """
+    return f"<!-- table {name} -->", f"<!-- end {name} -->"
+
+
+def check_page(page: Path, name: str) -> str:
+    """The page's text, if it has a place for the table.
+
+    Raises:
+        ConfigError: if the page cannot be read or its marks are not there, once each and in order.
+    """
+    begin, end = marks(name)
+    try:
+        content = page.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{page}: must be a readable page in UTF-8 ({error}); check the path."
+        ) from error
+    if (
+        content.count(begin) != 1
+        or content.count(end) != 1
+        or content.index(begin) > content.index(end)
+    ):
+        raise ConfigError(
+            f"{page}: must hold the lines {begin} and {end}, once each and in this order, found"
+            f" {content.count(begin)} and {content.count(end)}; put them where the table belongs."
+        )
+    return content
+
+
+def replace_section(page: Path, name: str, section: str) -> None:
+    """Puts ``section`` (from `markdown`) in the place of the one in ``page``.
+
+    Raises:
+        ConfigError: as `check_page`.
+    """
+    content, (begin, end) = check_page(page, name), marks(name)
+    before, after = content[: content.index(begin)], content[content.index(end) + len(end) :]
+    with publish_file(page) as aside:
+        aside.write_text(before + section.strip() + after, encoding="utf-8")
+
+
+def _own(results: Results) -> list[str]:
+    """The table's own comparisons, without those of its curves."""
+    return [pair.name for pair in results.pairs if pair in results.definition.comparisons]
+
+
+def _main(results: Results) -> tuple[list[str], list[list[str]]]:
+    definition = results.definition
+    metrics = definition.metrics
+    header = [
+        "model",
+        "users",
+        *(Metric.parse(name).label for name in metrics),
+        f"validation {Metric.parse(definition.compare_by).label}",
+        "training",
+    ]
+    rows = []
+    for row in definition.rows:
+        if row.name in results.runs.rows:
+            report = results.test(row.name)
+            validation = results.validation_mean(row.name)
+            told = "" if validation is None else f"{validation:.4f}"
+            cells = [_mean(report, name) for name in metrics]
+            rows.append(
+                [
+                    f"{row.label} (`{row.name}`)",
+                    str(len(report)),
+                    *cells,
+                    told,
+                    duration(results.seconds(row.name)),
+                ]
+            )
+    return header, rows
+
+
+def _comparisons(results: Results) -> tuple[list[str], list[list[str]]]:
+    metric, rows = results.definition.compare_by, []
+    for name in _own(results):
+        one = results.comparisons[name]
+        rows.append([f"**{name}**", *_gain(one.overall[metric])])
+        for cohort, differences in one.cohorts.items():
+            users = differences[metric].users
+            rows.append(
+                [
+                    f"— {cohort} interactions, {users} user{'s' if users > 1 else ''}",
+                    *_gain(differences[metric]),
+                ]
+            )
+    return [Metric.parse(metric).label, *GAINS], rows
+
+
+def _overall(
+    results: Results, comparisons: Mapping[str, Comparison]
+) -> tuple[list[str], list[list[str]]]:
+    metric = results.definition.compare_by
+    rows = [
+        [f"{name}, {one.overall[metric].users} users", *_gain(one.overall[metric])]
+        for name, one in comparisons.items()
+    ]
+    return [Metric.parse(metric).label, *GAINS], rows
+
+
+def _published(results: Results) -> tuple[list[str], list[list[str]]]:
+    """A line a model: by metric the published value, then what ours is above it."""
+    metrics, rows = results.definition.metrics, []
+    for label in dict.fromkeys(one.label for one in results.beside):
+        mine = [one for one in results.beside if one.label == label]
+        cells = [
+            "; ".join(_beside(one) for one in mine if one.metric == metric) for metric in metrics
+        ]
+        sources = dict.fromkeys(
+            one.source if one.checked else f"{one.source}, as recalled" for one in mine
+        )
+        rows.append([label, *cells, "; ".join(sources)])
+    return ["published (ours above it)", *metrics, "source"], rows
+
+
+def _beside(one: Beside) -> str:
+    # Three decimals are what most papers print.
+    value = f"{one.published:.4f}".removesuffix("0") + ("" if one.checked else "*")
+    return value if one.difference is None else f"{value} ({one.difference:+.4f})"
+
+
+def _curve(results: Results, curve: Curve) -> str:
+    metric, reference = results.definition.compare_by, curve.row_name(curve.reference)
+    rows = []
+    for value in curve.values:
+        name = curve.row_name(value)
+        if name in results.runs.rows:
+            comparison = results.comparisons.get(f"{name} over {reference}")
+            gain = [""] * len(GAINS) if comparison is None else _gain(comparison.overall[metric])
+            validation = results.validation_mean(name)
+            rows.append(
+                [
+                    f"{value:g}",
+                    "" if validation is None else f"{validation:.4f}",
+                    _mean(results.test(name), metric),
+                    *gain,
+                ]
+            )
+    return _markdown_table(
+        [
+            curve.label,
+            f"validation {metric}",
+            f"test {metric}",
+            f"{GAINS[0]} over {curve.reference:g}",
+            *GAINS[1:],
+        ],
+        rows,
+    )
+
+
+def _made_of(results: Results) -> str:
+    """Fingerprints and machines."""
+    data = ", ".join(
+        f"seed {seed} `{facts['fingerprint'][:16]}`" for seed, facts in results.runs.data.items()
+    )
+    environments = {
+        f"torch {found['torch']}, {found['device']}, {found['threads']}"
+        f" thread{'s' if found['threads'] > 1 else ''}"
+        for runs in results.runs.rows.values()
+        for run in runs
+        for found in [run.facts["environment"]]
+    }
+    return f"Data sets: {data}. Trained with {'; '.join(sorted(environments))}."
+
+
+def _mean(report: EvaluationReport, metric: str) -> str:
+    return f"{report.mean(metric):.4f} ± {report.standard_error(metric):.4f}"
+
+
+def _gain(one: Difference) -> list[str]:
+    fewest = 1e-4
+    p = "≤ 0.0001" if one.p_value <= fewest else f"{one.p_value:.4f}"
+    return [
+        f"{one.difference:+.4f}",
+        f"{one.relative_difference:+.1%}",
+        f"[{one.low:+.4f}, {one.high:+.4f}]",
+        p,
+    ]
+
+
+def duration(seconds: float | None) -> str:
+    """A time in two units at most.
+
+    Example:
+        >>> duration(None), duration(4.2), duration(125), duration(7260)
+        ('', '4 s', '2 min 5 s', '2 h 1 min')
+    """
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours} h {minutes} min"
+        if hours
+        else f"{minutes} min {rest} s"
+        if minutes
+        else f"{rest} s"
+    )
+
+
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *rows])

@@ -1,0 +1,1 @@
+"""How work runs: where, with how many processes, watched and stopped how."""

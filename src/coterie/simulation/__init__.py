@@ -1,0 +1,1 @@
+"""The simulated streaming service: titles, people with tastes, and the log they leave."""
