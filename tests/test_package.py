@@ -15,6 +15,7 @@ SOURCE = ROOT / "src" / "coterie"
 
 KNOWS = {
     "errors": set(),
+    "extras": {"errors"},
     "files": {"errors"},
     "plain_table": set(),
     "sparse": set(),

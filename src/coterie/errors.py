@@ -1,15 +1,21 @@
 """Every error Coterie raises on purpose, drawn as one tree.
 
     CoterieError
-    ├── ConfigError        an option or configuration field that cannot be honoured
-    ├── DataError          a log, data set or history that breaks its rules
-    │   └── SourceError    … at a known file and, where there is one, line
-    ├── ArtifactError      a saved model, checkpoint or data set that is damaged or from another
-    schema ├── NumericalError     a value that stopped being finite
-    └── Interrupted        a stop that was asked for; what was done so far is on disk
+    ├── ConfigError              2  an option or field that cannot be honoured
+    │   ├── MissingPackageError  2  … because an optional package is not installed
+    │   └── ConflictError        7  … because something else is there, or at work there
+    ├── DataError                3  a log, data set or history that breaks its rules
+    │   └── SourceError          3  … at a known file and, where there is one, line
+    ├── ArtifactError            4  a saved model, checkpoint or data set that is damaged
+    ├── NumericalError           5  a value that stopped being finite
+    ├── NotFoundError            6  what was named (a run, a model, a user, an item) does not exist
+    ├── UnavailableError         8  a service or a device that cannot be reached now
+    ├── CannotWriteError         9  a place that cannot be written: no rights, no room
+    └── Interrupted          128+n  a stop that was asked for; what was done so far is on disk
 
 A message says what must hold, what was found and what to do. Each class carries the exit code of
-the command line, so that a script can tell a bad option from bad data.
+the command line, so that a script can tell a bad option from bad data, and a scheduler what is
+worth another try.
 """
 
 from pathlib import Path
@@ -25,6 +31,16 @@ class ConfigError(CoterieError):
     """An option or configuration field has a value that cannot be honoured."""
 
     exit_code = 2
+
+
+class MissingPackageError(ConfigError):
+    """A feature needs a package that is not installed."""
+
+
+class ConflictError(ConfigError):
+    """Something else is where this should go, or another process is at work there."""
+
+    exit_code = 7
 
 
 class DataError(CoterieError):
@@ -59,6 +75,24 @@ class NumericalError(CoterieError):
     """A loss, a weight or a score stopped being finite."""
 
     exit_code = 5
+
+
+class NotFoundError(CoterieError):
+    """What was named does not exist: a folder, a run, a model, a user, an item."""
+
+    exit_code = 6
+
+
+class UnavailableError(CoterieError):
+    """A service, a store or a device cannot be reached now; the same may work later."""
+
+    exit_code = 8
+
+
+class CannotWriteError(CoterieError):
+    """A result cannot be written where it should go: no rights, no room, no such disk."""
+
+    exit_code = 9
 
 
 class Interrupted(CoterieError):
