@@ -23,6 +23,7 @@ from coterie.objectives.alignment import (
     rarity_weights,
     recency_weights,
 )
+from coterie.running.execution import Execution
 from coterie.simulation.service import simulate_dataset
 from coterie.sparse import SparseRows
 from coterie.training.step import TrainingStep
@@ -229,7 +230,7 @@ def test_weights_of_the_centroid_reach_the_step() -> None:
     counts = np.arange(len(DATA.interactions.indices)) % 4 + 1
     counted = replace(DATA, interactions=replace(DATA.interactions, counts=counts))
     rarity, recency, often = (
-        Descent(counted, RunConfig(model=vae(**options)), None, "cpu", "float32", 60.0).rows.values
+        Descent(counted, RunConfig(model=vae(**options)), Execution("cpu")).rows.values
         for options in ({"pia_rarity": 0.5}, {"pia_half_life": 30.0}, {"pia_counts": 2.0})
     )
     assert rarity is not None

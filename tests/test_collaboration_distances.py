@@ -21,6 +21,7 @@ from coterie.lab.collaboration.distances import (
     w2_points,
 )
 from coterie.lab.collaboration.posteriors import Posteriors
+from coterie.running.progress import Update
 from test_sparse import DEVICES
 
 cases = given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 999))
@@ -163,11 +164,9 @@ def test_neighbours_do_not_depend_on_blocks_and_equal_points_are_at_zero(
 ) -> None:
     k = data.draw(st.integers(1, n - 1))
     points = torch.from_numpy(np.random.default_rng(n).integers(-2, 3, (n, dim)).astype(np.float64))
-    steps: list[tuple[int, int]] = []
-    indices, distances = nearest_neighbours(
-        points, k, block_size=block_size, progress=lambda done, total: steps.append((done, total))
-    )
-    assert steps[-1] == (n, n)
+    steps: list[Update] = []
+    indices, distances = nearest_neighbours(points, k, block_size=block_size, progress=steps.append)
+    assert (steps[-1].done, steps[-1].total) == (n, n)
     apart = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
     torch.testing.assert_close(distances, apart.gather(1, indices))
     torch.testing.assert_close(distances, apart.fill_diagonal_(torch.inf).sort(dim=1).values[:, :k])

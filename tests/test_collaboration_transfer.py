@@ -42,6 +42,7 @@ from coterie.models.ease import Ease, EaseConfig
 from coterie.models.linear_path_vae import LinearPathVAE, LinearPathVAEConfig
 from coterie.models.multvae import MultVAE, MultVAEConfig
 from coterie.models.recvae import RecVAE, RecVAEConfig
+from coterie.running.progress import Update
 from coterie.sparse import SparseRows
 from coterie.training.step import TrainingStep
 from test_sparse import sparse, to_dense
@@ -169,11 +170,9 @@ def test_transfer_is_the_product_of_gradients(
         transfer_module, "BYTES_AT_ONCE", 2 * users.n_draws * N_ITEMS * 8
     )  # blocks of two users and of one
     assert [len(block) for block in users.blocks()] == [2, 2, 2, 1]
-    steps: list[tuple[int, int]] = []
-    assert_near(
-        gradient_transfer(network, users, progress=lambda *step: steps.append(step)), own @ own.t()
-    )
-    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    steps: list[Update] = []
+    assert_near(gradient_transfer(network, users, progress=steps.append), own @ own.t())
+    assert [(step.done, step.total) for step in steps] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert_near(gradient_transfer(network, users, others), own @ other.t())
     assert_near(gradient_norms(network, users), own.norm(dim=1))
     assert_near(
@@ -440,10 +439,10 @@ def test_theorem_table_takes_the_real_step() -> None:
     users = drawn(network)
     pairs, rates = pairs_of(network, users, 12), np.array([1e-3, 0.1])
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    steps: list[tuple[int, int]] = []
-    table = theorem_table(network, users, pairs, rates, progress=lambda *step: steps.append(step))
+    steps: list[Update] = []
+    table = theorem_table(network, users, pairs, rates, progress=steps.append)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert steps[-1] == (len(set(pairs.other)),) * 2
+    assert steps[-1].done == steps[-1].total == len(set(pairs.other))
 
     def losses(weights: dict[str, Tensor]) -> Tensor:
         x = torch.from_numpy(to_dense(users.rows))

@@ -14,6 +14,7 @@ from coterie.data.split import Cases
 from coterie.errors import ConfigError, DataError
 from coterie.evaluation.evaluate import evaluate
 from coterie.evaluation.report import EvaluationReport
+from coterie.running.progress import Update
 from scorer_contract import LinearScorer
 from test_metrics import slow_metric
 
@@ -89,15 +90,15 @@ def test_evaluate_counts_interactions_and_names_users() -> None:
     fold_in[0, :3], held_out[0, 3] = 1, 1
     fold_in[1, :12], held_out[1, 12:15] = 1, 1
     cases = Cases(np.array([2, 0]), csr_array(fold_in), csr_array(held_out))
-    done: list[tuple[int, int]] = []
+    updates: list[Update] = []
     report = evaluate(
         LinearScorer.random(20, 0),
         cases,
         user_ids=IdMap.of(["c", "b", "a"]),
         block_size=1,
-        progress=lambda *at: done.append(at),
+        progress=updates.append,
     )
-    assert done == [(1, 2), (2, 2)]
+    assert [(one.done, one.total) for one in updates] == [(1, 2), (2, 2)]
     assert report.users.ids_of([0, 1]) == ["a", "c"]
     assert report.n_interactions.tolist() == [4, 15]
     assert {name: len(part) for name, part in report.cohorts().items()} == {

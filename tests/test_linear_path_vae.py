@@ -15,6 +15,7 @@ from coterie.models.ease import Ease, EaseConfig
 from coterie.models.item_item import ItemItem, Rp3BetaConfig
 from coterie.models.linear_path_vae import LinearPathVAE
 from coterie.models.multvae import MultVAE
+from coterie.running.progress import Update
 from coterie.simulation.service import simulate_dataset
 from coterie.training.run_folder import read_history
 from coterie.training.trained_model import TrainedModel
@@ -104,12 +105,14 @@ def test_scores_are_no_inner_product() -> None:
 def test_resume_fits_the_path_again(tmp_path: Path) -> None:
     whole = train(DATA, config())
     with pytest.raises(RuntimeError, match="crash"):
-        train(DATA, config(), out=tmp_path / "run", watch=_crash_in_epoch_3, checkpoint_seconds=0)
+        train(
+            DATA, config(), out=tmp_path / "run", progress=_crash_in_epoch_3, checkpoint_seconds=0
+        )
     resumed = train(DATA, config(), out=tmp_path / "run", resume=True)
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[name]), name
 
 
-def _crash_in_epoch_3(entry: dict[str, Any]) -> None:
-    if entry["epoch"] == 3:
+def _crash_in_epoch_3(update: Update) -> None:
+    if update.facts.get("epoch") == 3:
         raise RuntimeError("crash")

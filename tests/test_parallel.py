@@ -25,6 +25,7 @@ from coterie.data.dataset import Dataset
 from coterie.errors import ConfigError
 from coterie.models.multdae import MultDAEConfig
 from coterie.models.multvae import MultVAEConfig
+from coterie.running.execution import Execution
 from coterie.running.interrupt import StopRequest
 from coterie.running.world import ALONE, World, cuda_of_process, join_world, rank_of_process
 from coterie.simulation.service import simulate_dataset
@@ -228,9 +229,8 @@ def stop_alone_after(n_steps: int, name: str, out: Path) -> None:
     run = Descent(
         DATA,
         config,
-        RunFolder(out, config, DATA, "cpu", "float32", resume=False),
-        "cpu",
-        "float32",
+        Execution("cpu"),
+        RunFolder(out, config, DATA, Execution("cpu"), resume=False),
         0,
     )
     while True:

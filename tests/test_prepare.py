@@ -23,6 +23,7 @@ from coterie.data.read import read_log
 from coterie.data.rules import PrepareRules
 from coterie.data.split import Part
 from coterie.errors import ConfigError, DataError, SourceError
+from coterie.running.progress import Update
 
 REAL = Path(os.environ.get("COTERIE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 ALL = PrepareRules(min_user_items=0, held_out_users=1)
@@ -451,12 +452,12 @@ def test_a_bad_source_leaves_no_data_set(tmp_path: Path) -> None:
 
 
 def test_prepare_tells_its_stages_and_does_not_change_the_log() -> None:
-    stages: list[str] = []
+    stages: list[Update] = []
     with log_of(random_rows(2)) as log:
         first = prepare(log, PrepareRules(held_out_users=5), stages.append)
         assert prepare(log, PrepareRules(held_out_users=5)).fingerprint == first.fingerprint
         assert log.n_rows == 900
-    assert len(stages) == len(set(stages)) == 3
+    assert len(stages) == len({stage.work for stage in stages}) == 3
 
 
 # The pure steps

@@ -21,6 +21,7 @@ from coterie.objectives.divergence import (
     gaussian_log_density,
     sampled_kl,
 )
+from coterie.running.execution import Execution
 from coterie.simulation.service import simulate_dataset
 from coterie.sparse import SparseRows
 from coterie.training.run_folder import read_history
@@ -234,7 +235,7 @@ def test_the_kl_weighs_gamma_for_each_item_and_the_prior_sees_clean_input() -> N
 
 
 def test_encoder_and_decoder_learn_in_turns_and_the_prior_follows() -> None:
-    run = Descent(DATA, RunConfig.of(VALUES), None, "cpu", "float32", 60.0)
+    run = Descent(DATA, RunConfig.of(VALUES), Execution("cpu"))
     names = [name for name, _ in run.step.network.named_parameters()]
     per_pass, seen = -(-len(run.rows) // 60), []
     for users, part in run.batches():
@@ -316,8 +317,8 @@ def _stop_after(n_steps: int, out: Path) -> None:
     from coterie.training.checkpoint import save_checkpoint  # noqa: PLC0415
     from coterie.training.run_folder import RunFolder  # noqa: PLC0415
 
-    folder = RunFolder(out, RunConfig.of(VALUES), DATA, "cpu", "float32", resume=True)
-    run = Descent(DATA, RunConfig.of(VALUES), folder, "cpu", "float32", 60.0)
+    folder = RunFolder(out, RunConfig.of(VALUES), DATA, Execution("cpu"), resume=True)
+    run = Descent(DATA, RunConfig.of(VALUES), Execution("cpu"), folder)
     while not run.finished():
         for users, part in run.batches():
             run.advance(users, part)

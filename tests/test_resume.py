@@ -19,6 +19,7 @@ from torch import Tensor
 
 from coterie.config import RunConfig
 from coterie.errors import ArtifactError, Interrupted
+from coterie.running.execution import Execution
 from coterie.running.interrupt import StopRequest
 from coterie.simulation.service import simulate_dataset
 from coterie.training.checkpoint import Position, load_checkpoint, save_checkpoint
@@ -126,7 +127,7 @@ def uninterrupted(name: str) -> tuple[dict[str, Tensor], list[dict[str, Any]], d
     """Weights, history and provenance of a run nothing happened to, without a folder to resume
     from.
     """
-    run = Descent(DATA, RunConfig.of(VALUES[name]), None, "cpu", "float32", 0)
+    run = Descent(DATA, RunConfig.of(VALUES[name]), Execution("cpu"))
     history = []
     while not run.finished():
         for batch in run.batches():
@@ -168,9 +169,8 @@ def crash_after(
     run = Descent(
         DATA,
         config,
-        RunFolder(out, config, DATA, "cpu", "float32", resume=True),
-        "cpu",
-        "float32",
+        Execution("cpu"),
+        RunFolder(out, config, DATA, Execution("cpu"), resume=True),
         0 if checkpoint else 1e9,
     )
     still = StopRequest(active=False)

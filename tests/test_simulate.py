@@ -15,6 +15,7 @@ from scipy import stats
 from coterie.data.dataset import Dataset
 from coterie.data.split import Cases, Part
 from coterie.errors import ConfigError
+from coterie.running.progress import Update
 from coterie.simulation.draws import choose, draw_items, flat_cumulative
 from coterie.simulation.service import (
     BLOCK_USERS,
@@ -308,11 +309,11 @@ def test_best_scores_of_an_unknown_id_is_refused(users: list[int], items: list[i
 
 
 def test_write_ratings_csv_and_parquet_agree_with_the_blocks(tmp_path: Path) -> None:
-    told: list[int] = []
+    updates: list[Update] = []
     service = Service(1500, 80, seed=4)
-    service.write_ratings_csv(tmp_path / "made" / "here", progress=told.append)
+    service.write_ratings_csv(tmp_path / "made" / "here", progress=updates.append)
     service.write_parquet(tmp_path / "log.parquet")
-    assert told == [1024, 1500]
+    assert [(one.done, one.total) for one in updates] == [(1024, 1500), (1500, 1500)]
     from_csv, from_parquet = (
         pa_csv.read_csv(tmp_path / "made" / "here" / "ratings.csv"),
         pq.read_table(tmp_path / "log.parquet"),
@@ -354,7 +355,7 @@ def test_write_parquet_that_fails_leaves_the_older_file(tmp_path: Path) -> None:
     path = tmp_path / "log.parquet"
     path.write_bytes(b"older")
 
-    def refuse(_: int) -> None:
+    def refuse(_: Update) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -31,11 +31,13 @@ from coterie.models.multvae import MultVAE, MultVAEConfig
 from coterie.models.popularity import PopularityConfig
 from coterie.models.recvae import RecVAEConfig
 from coterie.objectives.likelihood import multinomial_nll
+from coterie.running.progress import Update
 from coterie.simulation.service import Service, simulate_dataset
 from coterie.sparse import SparseRows
 from coterie.training import step as step_module
 from coterie.training.run_folder import read_anchors, read_history
 from coterie.training.step import NOISE, ORDER, Proposal, TrainingStep, seeded
+from coterie.training.tensorboard import tensorboard_events
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
 from scorer_contract import check_recommender, check_scorer, random_histories
@@ -719,23 +721,31 @@ def test_history_tells_each_epoch(tmp_path: Path) -> None:
     assert history[-1]["nll"] < history[0]["nll"]
 
 
-def test_watch_is_told_each_epoch_and_what_it_raises_leaves_a_run_that_resumes(
+def test_progress_has_each_epoch_and_what_it_raises_leaves_a_run_that_resumes(
     tmp_path: Path,
 ) -> None:
-    told: list[dict[str, Any]] = []
-    whole = train(DATA, config(epochs=4), out=tmp_path / "whole", watch=told.append)
-    assert told == read_history(tmp_path / "whole")
+    updates: list[Update] = []
+    whole = train(DATA, config(epochs=4), out=tmp_path / "whole", progress=updates.append)
+    epochs = [dict(update.facts) for update in updates if update.facts]
+    assert epochs == read_history(tmp_path / "whole")
+    assert [update.done for update in updates if update.facts] == [1, 2, 3, 4]
+    assert [update.done for update in updates] == sorted(update.done for update in updates)
+    assert {(update.work, update.total, update.unit) for update in updates} == {
+        ("training mult-vae + PIA", 4, "epochs")
+    }
 
-    def leave(entry: dict[str, Any]) -> None:
-        if entry["epoch"] == 2:
-            raise KeyError(entry["validation"]["ndcg@10"])
+    def leave(update: Update) -> None:
+        if update.facts.get("epoch") == 2:
+            raise KeyError(update.facts["validation"]["ndcg@10"])
 
-    with pytest.raises(KeyError, match=str(told[1]["validation"]["ndcg@10"])):
-        train(DATA, config(epochs=4), out=tmp_path / "left", watch=leave, checkpoint_seconds=0)
+    with pytest.raises(KeyError, match=str(epochs[1]["validation"]["ndcg@10"])):
+        train(DATA, config(epochs=4), out=tmp_path / "left", progress=leave, checkpoint_seconds=0)
     assert not (tmp_path / "left" / "model").exists()
-    rest: list[dict[str, Any]] = []
-    resumed = train(DATA, config(epochs=4), out=tmp_path / "left", resume=True, watch=rest.append)
-    assert untimed(rest) == untimed(told[2:])
+    updates.clear()
+    out = tmp_path / "left"
+    resumed = train(DATA, config(epochs=4), out=out, resume=True, progress=updates.append)
+    rest = [dict(update.facts) for update in updates if update.facts]
+    assert untimed(rest) == untimed(epochs[2:])
     assert same_weights(resumed, whole)
 
 
@@ -794,10 +804,9 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("option", [{"resume": True}, {"tensorboard": True}])
-def test_train_refuses_options_that_need_a_run_folder(option: dict[str, bool]) -> None:
+def test_train_resumes_only_in_a_run_folder() -> None:
     with pytest.raises(ConfigError, match="pass out"):
-        train(DATA, config(), **option)  # type: ignore[arg-type]
+        train(DATA, config(), resume=True)
 
 
 def test_train_refuses_a_device_that_is_not_there() -> None:
@@ -807,13 +816,13 @@ def test_train_refuses_a_device_that_is_not_there() -> None:
         train(DATA, config(), device="cuda")
 
 
-def test_train_draws_its_bar_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    train(DATA, config(epochs=2), progress=True)
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert "mult-vae" in shown.err
-    train(DATA, config(epochs=2))
-    assert capsys.readouterr().err == ""
+def test_train_prints_nothing_and_logs_its_epochs(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "coterie"):
+        train(DATA, config(epochs=2))
+    assert capsys.readouterr() == ("", "")
+    assert [line.partition(":")[0] for line in caplog.messages] == ["epoch 1", "epoch 2"]
 
 
 # Every field of every configuration does something.
@@ -1063,7 +1072,8 @@ def test_train_uses_the_networks_it_names(planted: dict[str, TrainedModel]) -> N
 
 
 def test_tensorboard_events_tell_the_history(tmp_path: Path) -> None:
-    train(DATA, config(epochs=3), out=tmp_path, tensorboard=True)
+    with tensorboard_events(tmp_path) as progress:
+        train(DATA, config(epochs=3), out=tmp_path, progress=progress)
     events = EventAccumulator(str(tmp_path)).Reload()
     history = read_history(tmp_path)
     for name in ("nll", "kl", "beta"):

@@ -24,6 +24,7 @@ from coterie.data.split import Cases, Part, Split
 from coterie.errors import ArtifactError, ConfigError, Interrupted
 from coterie.evaluation.evaluate import evaluate
 from coterie.models.fields import Choice, Range
+from coterie.running.progress import Update
 from coterie.simulation.service import simulate_dataset
 from coterie.training.run_folder import read_history
 from coterie.training.trainer import train
@@ -358,9 +359,9 @@ def test_study_stopped_between_trials_goes_on_as_if_it_had_not_been(tmp_path: Pa
     whole = tune(DATA, VAE, out=tmp_path / "whole", search=SPACE, n_trials=12)
     seen = []
 
-    def stop(result: TuningResult) -> None:
-        seen.append(result.n_finished)
-        if result.n_finished in (4, 11) and seen.count(result.n_finished) == 1:
+    def stop(update: Update) -> None:
+        seen.append(update.done)
+        if update.done in (4, 11) and seen.count(update.done) == 1:
             signal.raise_signal(signal.SIGTERM)
 
     for _ in range(2):
@@ -387,13 +388,14 @@ def test_trial_of_a_dead_process_goes_on_under_its_number_and_one_of_a_living_is
     assert alive is not None
     assert [dead.number, alive.number] == [0, 1]
 
-    def die(entry: dict[str, Any]) -> None:
-        dead.report(entry["epoch"], entry["validation"]["ndcg@10"])
-        if entry["epoch"] == 2:
+    def die(update: Update) -> None:
+        if update.facts:
+            dead.report(update.facts["epoch"], update.facts["validation"]["ndcg@10"])
+        if update.facts.get("epoch") == 2:
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        train(DATA, VAE, out=dead.folder, resume=True, watch=die, checkpoint_seconds=0)
+        train(DATA, VAE, out=dead.folder, resume=True, progress=die, checkpoint_seconds=0)
     begun = read_history(dead.folder)
     dead.lock.release()
     parts = tune(DATA, VAE, out=tmp_path / "parts", search=SPACE, n_trials=3)
@@ -602,11 +604,11 @@ def test_several_jobs_share_a_study_and_stop_with_their_parent(data: Path, tmp_p
         assert time.monotonic() < deadline, "a process outlived its parent"
         time.sleep(0.02)
     before, asked = finished(out), Terms.load(out)
-    asked_to_stop: list[int] = []
+    asked_to_stop: list[float] = []
 
-    def stop(result: TuningResult) -> None:
-        if result.n_finished > len(before) and not asked_to_stop:
-            asked_to_stop.append(result.n_finished)
+    def stop(update: Update) -> None:
+        if update.done > len(before) and not asked_to_stop:
+            asked_to_stop.append(update.done)
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Interrupted, match="the same command goes on") as caught:

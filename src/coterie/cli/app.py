@@ -8,8 +8,10 @@ import typer
 
 import coterie
 from coterie.cli import data, laboratory, measuring, recommending, training
-from coterie.cli.console import err
+from coterie.cli.console import err, show_log
+from coterie.cli.options import LogFormat, LogLevel
 from coterie.errors import CoterieError
+from coterie.running.interrupt import stoppable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,7 +42,8 @@ def main() -> None:
     # in turn (docs/performance.md). Read by OpenMP when torch is loaded, so set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        app()
+        with stoppable():
+            app()
     except CoterieError as error:
         err.print("error:", style="bold red", end=" ")
         err.print(str(error), markup=False, highlight=False, soft_wrap=True)
@@ -48,11 +51,18 @@ def main() -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _version(
+def _options(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and leave.")
     ] = False,
+    log_level: Annotated[LogLevel, typer.Option(help="The least important line shown.")] = (
+        LogLevel.INFO
+    ),
+    log_format: Annotated[
+        LogFormat, typer.Option(help="json: a JSON object a line, for services.")
+    ] = LogFormat.TEXT,
 ) -> None:
     if version:
         print(coterie.__version__)
         raise typer.Exit
+    show_log(log_level.value, as_json=log_format is LogFormat.JSON)

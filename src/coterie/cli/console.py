@@ -1,6 +1,6 @@
-"""What people see: the two consoles, and bars that tell how far work has come."""
+"""What people see: results on standard output, progress and logs on standard error."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     SpinnerColumn,
     Task,
@@ -17,12 +15,18 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bars
 from rich.text import Text
 
 from coterie.files import write_json
+from coterie.running.logs import show_logs
+from coterie.running.progress import Progress, Update
 
 out = Console()
 err = Console(stderr=True)
+
+_NOT_SHOWN = {"epoch", "best_epoch", "step", "seconds", "beta", "loss"}
+"""Facts of a history line that a bar has no room for."""
 
 
 def write_result(path: Path | None, value: Any) -> None:
@@ -31,69 +35,62 @@ def write_result(path: Path | None, value: Any) -> None:
         write_json(path, value)
 
 
-@contextmanager
-def stages() -> Iterator[Callable[[str], None]]:
-    """Shows what is being done, and for how long."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task("")
-        yield lambda stage: progress.update(task, description=stage)
+def show_log(level: str, *, as_json: bool) -> None:
+    """Sends log records to standard error: above a bar where there is one.
+
+    A person who sees a bar is not told by the log what it shows.
+    """
+
+    def write(line: str) -> None:
+        err.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    show_logs(write, level, as_json=as_json, with_progress=as_json or not err.is_terminal)
 
 
 @contextmanager
-def users_bar() -> Iterator[Callable[[int, int], None]]:
-    """Shows users done of all, users a second and the time left, by the last minute's speed."""
+def drawn() -> Iterator[Progress]:
+    """Draws the progress of whatever is under way, one piece of work after the other."""
     columns = (
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("users"),
-        _Speed(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err, transient=True, speed_estimate_period=60) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-class _Speed(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
-
-
-@contextmanager
-def trials_bar(total: int) -> Iterator[Callable[[Any], None]]:
-    """Shows the trials that are finished, the best so far and the time left."""
-    columns = (
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("trials{task.description}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, TimeRemainingColumn(), console=err, transient=True) as progress:
-        task = progress.add_task("", total=total)
-
-        def tell(result: Any) -> None:
-            best = (
-                f"  {result.metric} {result.best.value:.4f} in trial {result.best.number}"
-                if result.best
-                else ""
-            )
-            progress.update(task, completed=result.n_finished, description=best)
-
-        yield tell
-
-
-@contextmanager
-def bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows how many of all are done, and the time left."""
-    columns = (
+        SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
+        BarColumn(bar_width=20),
+        _Count(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[facts]}"),
     )
-    with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task(label, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    with Bars(*columns, console=err, transient=True, speed_estimate_period=60) as bars:
+        task = bars.add_task("", total=None, facts="", unit="")
+
+        def draw(update: Update) -> None:
+            if update.work != bars.tasks[0].description:
+                bars.reset(
+                    task, description=update.work, total=update.total, facts="", unit=update.unit
+                )
+            bars.update(task, completed=update.done, total=update.total)
+            if update.facts:
+                bars.update(task, facts=_in_words(update.facts))
+
+        yield draw
+
+
+class _Count(ProgressColumn):
+    """Done of all, and of users how many a second."""
+
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return Text("")
+        count = f"{task.completed:,.0f}/{task.total:,.0f} {task.fields['unit']}"
+        if task.fields["unit"] == "users" and task.speed is not None:
+            count += f" {task.speed:,.0f}/s"
+        return Text(count)
+
+
+def _in_words(facts: Mapping[str, Any]) -> str:
+    numbers = {
+        name: value
+        for name, value in {**facts, **facts.get("validation", {})}.items()
+        if isinstance(value, int | float) and name not in _NOT_SHOWN
+    }
+    star = "*" if facts.get("best_epoch") == facts.get("epoch", -1) else ""
+    return " ".join(f"{name} {value:.4g}" for name, value in numbers.items()) + star

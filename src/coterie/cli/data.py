@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from coterie.cli.console import bar, out, stages, write_result
+from coterie.cli.console import drawn, out, write_result
 from coterie.cli.options import (
     JsonFile,
 )
+from coterie.running.progress import Update
 
 verbs = typer.Typer()
 
@@ -96,11 +97,11 @@ def prepare(
         "rating_column": rating_column,
         "timestamp_column": timestamp_column,
     }
-    with stages() as tell:
-        tell("reading the log")
+    with drawn() as progress:
+        progress(Update("reading the log"))
         with read_log(path, format, **columns, titles=titles, memory_limit=memory_limit) as log:
-            dataset = prepare_log(log, rules, tell)
-        tell("writing the data set")
+            dataset = prepare_log(log, rules, progress)
+        progress(Update("writing the data set"))
         dataset.save(folder)
     counts = dataset.provenance["counts"]
     for name, count in counts.items():
@@ -131,6 +132,6 @@ def simulate(
     from coterie.simulation.service import Service  # noqa: PLC0415
 
     service = Service(users, items, seed, mean_items=mean_items)
-    with bar("users") as advance:
-        service.write_ratings_csv(folder, lambda done: advance(done, users))
+    with drawn() as progress:
+        service.write_ratings_csv(folder, progress)
     out.print(f"[green]log[/green] {folder}/ratings.csv", highlight=False)

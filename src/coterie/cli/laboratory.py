@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from coterie.cli.console import err, out, write_result
+from coterie.cli.console import drawn, out, write_result
 from coterie.cli.options import (
     Device,
     JsonFile,
     Precision,
+    Threads,
     whole_numbers,
 )
 
@@ -39,9 +40,10 @@ def demo(
     """
     from coterie.lab.demo.run import run_demo  # noqa: PLC0415
 
-    result = run_demo(
-        folder, n_users=users, n_items=items, seed=seed, device=device, tell=err.print
-    )
+    with drawn() as progress:
+        result = run_demo(
+            folder, n_users=users, n_items=items, seed=seed, device=device, progress=progress
+        )
     out.print(result.text, markup=False, highlight=False, soft_wrap=True)
     write_result(json_file, result.to_json())
 
@@ -96,38 +98,36 @@ def reproduce(
             "--estimate", help="Only tell the time and memory it will take, from a few steps."
         ),
     ] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of torch (default: all).")] = None,
+    threads: Threads = None,
     device: Device = "auto",
     json_file: JsonFile = None,
 ) -> None:
     """Run a published protocol from raw files to its table, beside the published values."""
-    import torch  # noqa: PLC0415
-
     from coterie.lab.reproduce.book import reproduce as reproduce_table  # noqa: PLC0415
     from coterie.lab.reproduce.estimate import estimate as estimate_table  # noqa: PLC0415
     from coterie.lab.reproduce.pages import text  # noqa: PLC0415
+    from coterie.running.execution import Execution  # noqa: PLC0415
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    execution = Execution(device, threads).resolved()
     chosen = None if rows is None else rows.split(",")
     if estimate:
-        costs = estimate_table(table, rows=chosen, epochs=epochs, device=device, tell=err.print)
+        costs = estimate_table(table, rows=chosen, epochs=epochs, device=execution)
         out.print(str(costs), markup=False, highlight=False, soft_wrap=True)
         write_result(json_file, costs.to_json())
         return
-    results = reproduce_table(
-        table,
-        folder or Path("runs") / table,
-        data,
-        seeds=None if seeds is None else whole_numbers(seeds),
-        held_out_users=held_out_users,
-        epochs=epochs,
-        rows=chosen,
-        device=device,
-        page=page,
-        tell=lambda line: err.print(line, markup=False, highlight=False, soft_wrap=True),
-        progress=True,
-    )
+    with drawn() as progress:
+        results = reproduce_table(
+            table,
+            folder or Path("runs") / table,
+            data,
+            seeds=None if seeds is None else whole_numbers(seeds),
+            held_out_users=held_out_users,
+            epochs=epochs,
+            rows=chosen,
+            device=execution,
+            page=page,
+            progress=progress,
+        )
     out.print(text(results), markup=False, highlight=False, soft_wrap=True)
     write_result(json_file, results.to_json())
 
@@ -159,7 +159,7 @@ def bench_training_step(
     from coterie.config import TrainingConfig  # noqa: PLC0415
     from coterie.lab.bench.training_step import bench_training_step as bench  # noqa: PLC0415
     from coterie.models.multvae import MultVAEConfig  # noqa: PLC0415
-    from coterie.training.trainer import resolve_device  # noqa: PLC0415
+    from coterie.running.execution import Execution  # noqa: PLC0415
 
     turns = bench(
         items,
@@ -170,7 +170,7 @@ def bench_training_step(
             chunk_items=chunk_items, sampled_items=sampled_items, sparse_updates=sparse_updates
         ),
         rounds=rounds,
-        device=resolve_device(device),
+        device=Execution.of(device).resolved().device,
         precision=precision.value,
         dense=dense,
     )
@@ -197,12 +197,11 @@ def bench_scoring(
     """The top k of all users against the single product of their hidden states and the items."""
     from coterie.lab.bench.scoring import bench_scoring as bench  # noqa: PLC0415
     from coterie.models.multvae import MultVAEConfig  # noqa: PLC0415
-    from coterie.training.trainer import resolve_device  # noqa: PLC0415
+    from coterie.running.execution import Execution  # noqa: PLC0415
 
     model = MultVAEConfig(hidden_dims=(hidden,), latent_dim=latent)
     size = {"n_users": users, "block_size": block, "k": k, "items_per_user": items_per_user}
-    turns = bench(
-        items, **size, model=model, rounds=rounds, device=resolve_device(device), ease=ease
-    )
+    device = Execution.of(device).resolved().device
+    turns = bench(items, **size, model=model, rounds=rounds, device=device, ease=ease)
     out.print(str(turns), highlight=False, soft_wrap=True)
     write_result(json_file, turns.to_json())

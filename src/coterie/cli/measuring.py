@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from coterie.cli.console import bar, out, stages, write_result
+from coterie.cli.console import drawn, out, write_result
 from coterie.cli.options import (
     DEFAULT_METRICS,
     Data,
@@ -16,6 +16,7 @@ from coterie.cli.options import (
 )
 from coterie.errors import ConfigError
 from coterie.files import check_replaceable
+from coterie.running.progress import Update
 
 verbs = typer.Typer()
 
@@ -144,7 +145,6 @@ def analyze(
     from coterie.lab.collaboration.figures import check_figures  # noqa: PLC0415
     from coterie.lab.collaboration.pairs import PairRules  # noqa: PLC0415
     from coterie.lab.collaboration.report import PAGE, numbers, summary, write_report  # noqa: PLC0415
-    from coterie.training.trainer import resolve_device  # noqa: PLC0415
 
     check_figures()
     check_replaceable(folder, PAGE)
@@ -152,10 +152,10 @@ def analyze(
     options = AnalysisOptions(
         users=users, draws=draws, map_users=map_users, neighbours=neighbours, rules=rules, seed=seed
     )
-    settings, dataset = load_settings(runs, data, resolve_device(device))
-    with stages() as tell:
-        analysis = analyze_settings(settings, dataset, options, tell=tell)
-        tell("writing the report")
+    settings, dataset = load_settings(runs, data, device)
+    with drawn() as progress:
+        analysis = analyze_settings(settings, dataset, options, progress=progress)
+        progress(Update("writing the report"))
         write_report(analysis, folder)
     out.print(summary(analysis), highlight=False, markup=False, soft_wrap=True)
     out.print(f"[green]report[/green] {folder}/report.html", highlight=False, soft_wrap=True)
@@ -168,22 +168,22 @@ def _evaluate(
     from coterie.data.dataset import Dataset  # noqa: PLC0415
     from coterie.data.split import Part  # noqa: PLC0415
     from coterie.evaluation.evaluate import evaluate as evaluate_model  # noqa: PLC0415
+    from coterie.running.execution import Execution  # noqa: PLC0415
     from coterie.training.run_folder import dataset_folder  # noqa: PLC0415
     from coterie.training.trained_model import TrainedModel  # noqa: PLC0415
-    from coterie.training.trainer import resolve_device  # noqa: PLC0415
 
-    model = TrainedModel.load(run, resolve_device(device))
+    model = TrainedModel.load(run, Execution.of(device).resolved().device)
     dataset = Dataset.load(data or dataset_folder(run))
     if dataset.fingerprint != model.provenance["dataset"]:
         raise ConfigError(
             f"{run} was trained on another data set than {data or dataset.folder}; give the right"
             " one with --data."
         )
-    with bar(f"{run}") as advance:
+    with drawn() as progress:
         return evaluate_model(
             model,
             dataset.cases(Part[split.name]),
             metrics=metrics,
             user_ids=dataset.users,
-            progress=advance,
+            progress=progress,
         )

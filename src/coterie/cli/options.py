@@ -16,6 +16,10 @@ JsonFile = Annotated[
 Device = Annotated[
     str, typer.Option(help="cpu, cuda, cuda:1, …; auto takes CUDA where there is one.")
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads of the processor (default: all)."),
+]
 Data = Annotated[
     Path | None,
     typer.Option(
@@ -54,6 +58,22 @@ class Precision(StrEnum):
 
     FLOAT32 = "float32"
     BF16 = "bf16"
+
+
+class LogLevel(StrEnum):
+    """The least important record shown."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """How records are written."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 class StudyPruner(StrEnum):

@@ -1,19 +1,21 @@
 """What models are for: lists, indexes, exports."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from coterie.cli.console import bar, out, users_bar, write_result
+from coterie.cli.console import drawn, out, write_result
 from coterie.cli.options import (
     Device,
     Engine,
     JsonFile,
     read_ids,
 )
-from coterie.errors import ConfigError, Interrupted
+from coterie.errors import ConfigError
+from coterie.running.progress import Progress, Update
 
 verbs = typer.Typer()
 
@@ -84,10 +86,10 @@ def recommend(
     from coterie.recommend.engine import recommend_to_file  # noqa: PLC0415
     from coterie.recommend.history_files import read_histories  # noqa: PLC0415
     from coterie.recommend.table_files import is_table  # noqa: PLC0415
+    from coterie.running.execution import Execution  # noqa: PLC0415
     from coterie.training.trained_model import TrainedModel  # noqa: PLC0415
-    from coterie.training.trainer import resolve_device  # noqa: PLC0415
 
-    chosen = resolve_device(device)
+    chosen = Execution.of(device).resolved().device
     model = TrainedModel.load(run, chosen)
     options: dict[str, Any] = {
         "exclude_seen": not include_seen,
@@ -102,8 +104,10 @@ def recommend(
                 " folder, or leave them out."
             )
         asked = read_histories(histories, user_column, item_column)
-        with bar("users") as advance:
-            done: Any = recommend_to_file(model, asked, path, k, progress=advance, **options)
+        with drawn() as progress:
+            done: Any = recommend_to_file(
+                model, asked, path, k, progress=_users_of(progress), **options
+            )
     else:
         scorer = _ray_engine(run, chosen, index) if engine is Engine.RAY else None
         options |= {"shard_users": shard_users, "threads": threads, "engine": scorer}
@@ -128,24 +132,26 @@ def _recommend_to_folder(
     from coterie.stream.history_source import open_histories  # noqa: PLC0415
     from coterie.stream.to_folder import recommend_to_folder  # noqa: PLC0415
 
-    with users_bar() as advance, StopRequest(active=True) as stop:
+    with drawn() as progress, StopRequest() as stop:
 
-        def progress(done: int, total: int) -> None:
-            advance(done, total)
-            if stop.signal_number is not None:
-                raise Interrupted(
-                    f"{path}: stopped at {done:,} of {total:,} users; the same command goes on.",
-                    stop.signal_number,
-                )
+        def listen(done: int, total: int) -> None:
+            _users_of(progress)(done, total)
+            stop.check(
+                lambda: f"{path}: stopped at {done:,} of {total:,} users; the same command goes on."
+            )
 
         return recommend_to_folder(
             model,
             open_histories(histories, user_column, item_column),
             path,
             k,
-            progress=progress,
+            progress=listen,
             **options,
         )
+
+
+def _users_of(progress: Progress) -> Callable[[int, int], None]:
+    return lambda done, total: progress(Update("recommending", done, total, "users"))
 
 
 def _ray_engine(run: Path, device: str, index: Path | None) -> Any:

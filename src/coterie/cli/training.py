@@ -2,20 +2,25 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from coterie.cli.console import out, trials_bar, write_result
+from coterie.cli.console import drawn, out, write_result
 from coterie.cli.options import (
     Device,
     JsonFile,
     Precision,
     StudyPruner,
+    Threads,
     laid_over,
     setting_of,
 )
+from coterie.running.progress import Progress, Update
 
 verbs = typer.Typer()
 
@@ -63,6 +68,7 @@ def train(
         bool, typer.Option("--resume", help="Go on with the run in --out after an interruption.")
     ] = False,
     device: Device = "auto",
+    threads: Threads = None,
     precision: Annotated[
         Precision, typer.Option(help="bf16 runs the products under autocast.")
     ] = Precision.FLOAT32,
@@ -84,7 +90,9 @@ def train(
     """Train a model; the epoch with the best validation metric is kept."""
     from coterie.config import RunConfig  # noqa: PLC0415
     from coterie.data.dataset import Dataset  # noqa: PLC0415
+    from coterie.running.execution import Execution  # noqa: PLC0415
     from coterie.running.world import rank_of_process  # noqa: PLC0415
+    from coterie.training.tensorboard import tensorboard_events  # noqa: PLC0415
     from coterie.training.trainer import train as train_model  # noqa: PLC0415
 
     options = {
@@ -95,18 +103,20 @@ def train(
     }
     options |= {"training.epochs": epochs, "training.seed": seed}
     values = laid_over(config, options | dict(map(setting_of, setting or [])))
-    trained = train_model(
-        Dataset.load(data),
-        RunConfig.of(values),
-        out=folder,
-        resume=resume,
-        device=device,
-        precision=precision.value,
-        progress=True,
-        tensorboard=tensorboard,
-        checkpoint_seconds=checkpoint_seconds,
-        compile=compile_layers,
-    )
+    execution = Execution(device, threads, precision.value, compile_layers).resolved()
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(drawn())] if rank_of_process() == 0 else []
+        if tensorboard:
+            listeners.append(stack.enter_context(tensorboard_events(folder)))
+        trained = train_model(
+            Dataset.load(data),
+            RunConfig.of(values),
+            out=folder,
+            resume=resume,
+            device=execution,
+            progress=partial(_to_all, listeners),
+            checkpoint_seconds=checkpoint_seconds,
+        )
     if rank_of_process() > 0:
         return  # the first process tells of what all have done
     best = trained.provenance.get("best_epoch")
@@ -119,6 +129,11 @@ def train(
     write_result(
         json_file, {"run": str(folder), "config": trained.config.as_json(), **trained.provenance}
     )
+
+
+def _to_all(listeners: Sequence[Progress], update: Update) -> None:
+    for listen in listeners:
+        listen(update)
 
 
 @verbs.command()
@@ -175,17 +190,19 @@ def tune(
         bool, typer.Option("--keep", help="Keep the models of finished trials.")
     ] = False,
     device: Device = "auto",
+    threads: Threads = None,
     json_file: JsonFile = None,
 ) -> None:
     """Search a model's configurations for the best one on validation users."""
     from coterie.config import RunConfig  # noqa: PLC0415
     from coterie.data.dataset import Dataset  # noqa: PLC0415
+    from coterie.running.execution import Execution  # noqa: PLC0415
     from coterie.tuning.space import read_space  # noqa: PLC0415
     from coterie.tuning.tune import tune as tune_model  # noqa: PLC0415
 
     fixed = dict(map(setting_of, setting or []))
     base = RunConfig.of(laid_over(config, {"model.name": model} | fixed))
-    with trials_bar(trials) as progress:
+    with drawn() as progress:
         result = tune_model(
             Dataset.load(data),
             base,
@@ -196,7 +213,7 @@ def tune(
             metric=metric,
             pruner=pruner.value,
             seed=seed,
-            device=device,
+            device=Execution(device, threads),
             keep=keep,
             command=shlex.join(["coterie", *sys.argv[1:]]),
             progress=progress,

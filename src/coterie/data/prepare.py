@@ -12,7 +12,7 @@ References:
     D. Liang et al. (2018), Variational Autoencoders for Collaborative Filtering, section 4.1.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from coterie.data.log import InteractionLog
 from coterie.data.rules import PrepareRules
 from coterie.data.split import Part, Split, choose_users, hide_items, hide_validation_items
 from coterie.errors import ConfigError, DataError
+from coterie.running.progress import Progress, Update, silent
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,7 @@ def drop_rare(
     return kept, counts
 
 
-def prepare(
-    log: InteractionLog, rules: PrepareRules, progress: Callable[[str], None] | None = None
-) -> Dataset:
+def prepare(log: InteractionLog, rules: PrepareRules, progress: Progress = silent) -> Dataset:
     """Makes the data set: the same log, rules and seed give the same bytes.
 
     Users and items are sorted by id, integers by value and text by its UTF-8 bytes. Where the log
@@ -127,7 +126,7 @@ def prepare(
     Args:
         log: From `coterie.data.read.read_log`; not changed.
         rules: What to keep and whom to hold out.
-        progress: Told of every stage in a few words.
+        progress: Called when a stage begins.
 
     Returns:
         The data set, with sources, rules and the count of everything dropped in its provenance.
@@ -145,14 +144,13 @@ def prepare(
         >>> data.train.shape, data.provenance["counts"]["test_cases"]
         ((16, 8), 2)
     """
-    tell = progress or (lambda stage: None)
     rules = rules.resolve(given_split=log.has("part"))
-    tell("indexing ids")
+    progress(Update("indexing ids"))
     users, items, pairs, counts = _read_pairs(log, rules.min_rating)
-    tell("merging and filtering")
+    progress(Update("merging and filtering"))
     pairs = _filter(pairs, rules, counts)
     users, user = _compact(users, pairs.user)
-    tell("splitting")
+    progress(Update("splitting"))
     if pairs.part is None and rules.held_out_users is None:
         rules = replace(rules, held_out_users=max(1, len(users) // 10))
     interactions, split = _split(users, items, replace(pairs, user=user), rules, counts)

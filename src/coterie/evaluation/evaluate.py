@@ -1,6 +1,6 @@
 """Evaluating a scorer: rank what was not shown, and look where the hidden items stand."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from coterie.evaluation.metrics import DEFAULT_METRICS, Metric
 from coterie.evaluation.report import EvaluationReport
 from coterie.recommend.ranker import Ranker
 from coterie.recommend.scorer import Scorer
+from coterie.running.progress import Progress, Update, silent
 from coterie.sparse import SparseRows
 
 
@@ -26,7 +27,7 @@ def evaluate(
     user_ids: IdMap | None = None,
     cohorts: Sequence[int] = DEFAULT_COHORTS,
     block_size: int = 500,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> EvaluationReport:
     """Scores every case, masks its fold-in items and measures the ranking of the rest.
 
@@ -38,7 +39,7 @@ def evaluate(
             row.
         cohorts: Lower bounds on the number of interactions.
         block_size: Users ranked at once; memory is ``block_size × n_items`` scores.
-        progress: Called after each block with users done and in all.
+        progress: Called after each block of users.
 
     Raises:
         ConfigError: if a metric, a cohort bound or the block size cannot be honoured.
@@ -121,15 +122,12 @@ def _check(scorer: Scorer, cases: Cases) -> None:
         )
 
 
-def _blocks(
-    cases: Cases, size: int, progress: Callable[[int, int], None] | None
-) -> Iterator[tuple[csr_array, csr_array]]:
+def _blocks(cases: Cases, size: int, progress: Progress) -> Iterator[tuple[csr_array, csr_array]]:
     n_cases = cases.held_out.shape[0]
     for start in range(0, n_cases, size):
         stop = min(start + size, n_cases)
         yield cases.fold_in[start:stop], cases.held_out[start:stop]
-        if progress is not None:
-            progress(stop, n_cases)
+        progress(Update("evaluating", stop, n_cases, "users"))
 
 
 def _measure(

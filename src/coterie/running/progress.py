@@ -1,57 +1,36 @@
-"""The progress bar of training: loss terms and validation beside the time left."""
+"""How far long work has come: one value and one protocol for all of it.
 
-from types import TracebackType
-from typing import Any
+Work reports; whoever started it decides what becomes of that: the command line draws bars, a
+service counts, a notebook prints. What a listener raises ends the work, which can go on later.
+"""
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 
-class TrainingProgress:
-    """A bar over all steps, on standard error; silent unless ``visible``.
+@dataclass(frozen=True)
+class Update:
+    """How far a piece of work has come.
 
     Args:
-        n_epochs: Epochs at most.
-        n_batches: Steps an epoch.
-        label: What is being trained.
-        visible: Whether to draw anything.
+        work: What is being done, in a few words: ``"training mult-vae"``, ``"reading the log"``.
+        done: Finished so far, in ``unit``; a part of one may be counted as a fraction.
+        total: In all; None where that is not known.
+        unit: What is counted: ``"users"``, ``"epochs"``, ``"trials"``.
+        facts: What to show beside, JSON values: the terms of a loss, a metric.
     """
 
-    def __init__(self, n_epochs: int, n_batches: int, label: str, *, visible: bool) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=10),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[terms]}"),
-        )
-        self._bar = Progress(*columns, console=Console(stderr=True), disable=not visible)
-        self._task = self._bar.add_task(label, total=n_epochs, terms="")
-        self._n_batches = n_batches
+    work: str
+    done: float = 0
+    total: float | None = None
+    unit: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
-    def __enter__(self) -> "TrainingProgress":
-        self._bar.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
+Progress: TypeAlias = Callable[[Update], None]
+"""Called whenever work has come further."""
 
-    def step(self, epoch: int, batch: int) -> None:
-        """Moves the bar to ``batch`` finished batches after ``epoch`` finished epochs."""
-        self._bar.update(self._task, completed=round(epoch + batch / self._n_batches, 1))
 
-    def epoch(self, entry: dict[str, Any]) -> None:
-        """Shows the terms of a finished epoch, as written to the history; a star marks the best
-        validation so far.
-        """
-        shown = [f"{name} {entry[name]:.3g}" for name in ("nll", "kl", "pia") if name in entry]
-        star = "*" if entry["best_epoch"] == entry["epoch"] else ""
-        shown += [
-            f"{name} {value:.4f}{star}" for name, value in entry.get("validation", {}).items()
-        ]
-        self._bar.update(self._task, completed=entry["epoch"], terms=" ".join(shown))
+def silent(update: Update) -> None:
+    """Shows nothing."""

@@ -11,7 +11,7 @@ the number of users, and any number of them streams through bounded memory.
 """
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from coterie.data.ids import IdMap
 from coterie.data.split import Part, Split, choose_users, hide_items
 from coterie.errors import ConfigError
 from coterie.files import publish_file
+from coterie.running.progress import Progress, Update, silent
 from coterie.simulation.draws import draw_items, flat_cumulative
 from coterie.simulation.tastes import Activity, Users, make_profiles, make_users
 from coterie.simulation.titles import Catalogue, make_catalogue
@@ -245,9 +246,7 @@ class Service:
     def _rng(self, *stream: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=stream))
 
-    def write_ratings_csv(
-        self, folder: str | Path, progress: Callable[[int], None] | None = None
-    ) -> None:
+    def write_ratings_csv(self, folder: str | Path, progress: Progress = silent) -> None:
         """Writes ``ratings.csv`` and ``movies.csv`` in the official MovieLens form, each whole or
         not at all.
 
@@ -255,7 +254,7 @@ class Service:
 
         Args:
             folder: Made if it is not there.
-            progress: Called with the number of users written so far.
+            progress: Called after every block of users.
         """
         with (
             publish_file(Path(folder) / "movies.csv") as aside,
@@ -294,15 +293,13 @@ class Service:
                     ]
                     writer.write_batch(pa.record_batch(columns, schema=schema))
 
-    def write_parquet(
-        self, path: str | Path, progress: Callable[[int], None] | None = None
-    ) -> None:
+    def write_parquet(self, path: str | Path, progress: Progress = silent) -> None:
         """Writes the columns user_id, item_id, rating and timestamp as one file, whole or not at
         all.
 
         Args:
             path: The file.
-            progress: Called with the number of users written so far.
+            progress: Called after every block of users.
         """
         schema = pa.schema(
             [
@@ -316,11 +313,11 @@ class Service:
             for block in self._counted_blocks(progress):
                 writer.write_batch(pa.record_batch(list(vars(block).values()), schema=schema))
 
-    def _counted_blocks(self, progress: Callable[[int], None] | None) -> Iterator[Block]:
+    def _counted_blocks(self, progress: Progress) -> Iterator[Block]:
         for number, block in enumerate(self.blocks(), start=1):
             yield block
-            if progress is not None:
-                progress(min(number * BLOCK_USERS, self.n_users))
+            done = min(number * BLOCK_USERS, self.n_users)
+            progress(Update("writing the log", done, self.n_users, "users"))
 
     def dataset(self, held_out_users: int, split_seed: int = 98765) -> Dataset:
         """All interactions as a data set in memory, split by strong generalisation.

@@ -28,7 +28,7 @@ from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
 from coterie.errors import ArtifactError, ConfigError
 from coterie.files import publish_file, write_json
-from coterie.running.world import ALONE, World
+from coterie.running.execution import Execution
 
 ANCHORS_FILE = "anchors.safetensors"
 
@@ -40,10 +40,8 @@ class RunFolder:
         path: The folder; made if missing.
         config: What is asked for.
         dataset: What is trained on.
-        device: Where.
-        precision: Of the products.
+        execution: Where and how.
         resume: Whether to go on with a run that is already there.
-        world: The processes that train together.
 
     Raises:
         ConfigError: if there is a run and ``resume`` is false, it was another configuration or data
@@ -56,16 +54,19 @@ class RunFolder:
         path: str | Path,
         config: RunConfig,
         dataset: Dataset,
-        device: str,
-        precision: str,
+        execution: Execution,
         *,
         resume: bool,
-        world: World = ALONE,
     ) -> None:
+        world = execution.world
         self.path, self._world = Path(path), world
         self.config_file, self.history_file = self.path / "config.json", self.path / "history.jsonl"
         self.checkpoint, self.model = self.path / "checkpoint.safetensors", self.path / "model"
-        asked = {"config": config.as_json(), "dataset": dataset.fingerprint, "precision": precision}
+        asked = {
+            "config": config.as_json(),
+            "dataset": dataset.fingerprint,
+            "precision": execution.precision,
+        }
         begun = self.config_file.exists()
         if begun:
             self._check_same(asked, resume=resume)
@@ -75,7 +76,7 @@ class RunFolder:
             self._sweep()
         elif world.leads:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_json(self.path / "environment.json", _environment(dataset, device, world))
+            write_json(self.path / "environment.json", _environment(dataset, execution))
             write_json(self.config_file, asked)
         world.check_same("run folder", f"{self.path}, finished: {self.model.exists()}")
 
@@ -178,7 +179,8 @@ def dataset_folder(run: str | Path) -> Path:
     return Path(folder)
 
 
-def _environment(dataset: Dataset, device: str, world: World) -> dict[str, Any]:
+def _environment(dataset: Dataset, execution: Execution) -> dict[str, Any]:
+    device = execution.device
     return {
         "coterie": coterie.__version__,
         "python": platform.python_version(),
@@ -186,7 +188,7 @@ def _environment(dataset: Dataset, device: str, world: World) -> dict[str, Any]:
         "numpy": np.__version__,
         "machine": platform.platform(),
         "threads": torch.get_num_threads(),
-        "processes": world.size,
+        "processes": execution.world.size,
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "dataset": {
             "fingerprint": dataset.fingerprint,

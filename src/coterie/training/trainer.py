@@ -1,9 +1,9 @@
 """Training: a data set and a configuration in, a trained model out."""
 
 import json
+import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,17 @@ from coterie.errors import ConfigError, Interrupted, NumericalError
 from coterie.evaluation.evaluate import evaluate
 from coterie.models.stepped import AlignedConfig, Part
 from coterie.objectives.alignment import count_weights, rarity_weights, recency_weights
+from coterie.running.execution import Execution
 from coterie.running.interrupt import StopRequest
-from coterie.running.progress import TrainingProgress
-from coterie.running.world import ALONE, World, cuda_of_process, join_world
+from coterie.running.progress import Progress, Update, silent
 from coterie.sparse import SparseRows
 from coterie.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from coterie.training.networks import Network, fit_network, fit_path
 from coterie.training.run_folder import RunFolder
-from coterie.training.step import ORDER, Precision, TrainingStep, check_precision, seeded
+from coterie.training.step import ORDER, TrainingStep, seeded
 from coterie.training.trained_model import TrainedModel
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -37,13 +39,9 @@ def train(
     *,
     out: str | Path | None = None,
     resume: bool = False,
-    device: str = "auto",
-    precision: Precision = "float32",
-    progress: bool = False,
-    tensorboard: bool = False,
+    device: Execution | str = "auto",
+    progress: Progress = silent,
     checkpoint_seconds: float = 60.0,
-    compile: bool = False,  # noqa: A002 - torch's own word for it
-    watch: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainedModel:
     """Trains a model; the epoch with the best validation metric is the one returned.
 
@@ -66,16 +64,10 @@ def train(
             under way.
         resume: Go on with the run in ``out``, from its last checkpoint or, if it has none, from the
             start.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, …; ``"auto"`` is CUDA where there is one. Under
-            a launcher both ``"auto"`` and ``"cuda"`` are the device LOCAL_RANK of the machine.
-        precision: ``"bf16"`` runs the products in bfloat16.
-        progress: Draw a bar on standard error.
-        tensorboard: Also write the history as TensorBoard events into ``out``.
+        device: The name of a device, or an `Execution` that also says threads and precision.
+        progress: Called after every step with the epochs done, and after every epoch with its line
+            of the history as facts. What it raises ends the run, which can be resumed.
         checkpoint_seconds: From one checkpoint to the next; a SIGKILL loses at most so much work.
-        compile: Compile the layers between the first and the last with `torch.compile`, which needs
-            a C++ compiler and takes some seconds.
-        watch: Told of every finished epoch by its line of the history; what it raises ends the run,
-            which can be resumed.
 
     Raises:
         ConfigError: if the arguments contradict one another, the run in ``out`` or those of another
@@ -95,41 +87,29 @@ def train(
         True
     """
     config = config or RunConfig()
-    device = resolve_device(device)
-    check_precision(precision)
-    if out is None and (resume or tensorboard):
-        raise ConfigError("resume and tensorboard need a run folder; pass out.")
-    with join_world(device) as world:
-        told = {
+    if out is None and resume:
+        raise ConfigError("a run is resumed in its folder, found none; pass out.")
+    with Execution.of(device).begin() as execution:
+        world = execution.world
+        arguments = {
             "config": config.as_json(),
             "dataset": dataset.fingerprint,
-            "precision": precision,
+            "precision": execution.precision,
             "out": str(out),
             "resume": resume,
         }
-        world.check_same("arguments", json.dumps(told))
-        folder = (
-            None
-            if out is None
-            else RunFolder(out, config, dataset, device, precision, resume=resume, world=world)
-        )
-        if folder is not None and folder.model.exists():
-            return TrainedModel.load(folder.model, device)
+        world.check_same("arguments", json.dumps(arguments))
+        folder = None
+        if out is not None:
+            folder = RunFolder(out, config, dataset, execution, resume=resume)
+            if folder.model.exists():
+                return TrainedModel.load(folder.model, execution.device)
         if isinstance(config.model, ClosedFormConfig):
-            network = fit_network(dataset.train, config.model).to(device)
+            network = fit_network(dataset.train, config.model).to(execution.device)
             summary: dict[str, Any] = {}
         else:
-            run = Descent(
-                dataset,
-                config,
-                folder,
-                device,
-                precision,
-                checkpoint_seconds,
-                world,
-                compile=compile,
-            )
-            network, summary = _descend(run, watch, progress=progress, tensorboard=tensorboard)
+            run = Descent(dataset, config, execution, folder, checkpoint_seconds)
+            network, summary = _descend(run, progress if world.leads else silent)
             if folder is not None and "anchors" in run.best:
                 folder.keep_anchors(run.best["anchors"])
         popularity = np.asarray(dataset.train.sum(axis=0), dtype=np.int64)
@@ -144,57 +124,27 @@ def train(
     return model
 
 
-def resolve_device(device: str) -> str:
-    """The device that a name stands for; ``"auto"`` is CUDA where there is one, under a launcher
-    this process's own.
-
-    Raises:
-        ConfigError: if CUDA is asked for and there is none.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(
-            f"device {device!r} needs CUDA, this machine or this torch has none; use cpu."
-        )
-    return cuda_of_process(torch.cuda.device_count()) if device == "cuda" else device
-
-
-def _descend(
-    run: "Descent",
-    watch: Callable[[dict[str, Any]], None] | None,
-    *,
-    progress: bool,
-    tensorboard: bool,
-) -> tuple[Network, dict[str, Any]]:
-    folder, model, leads = run.folder, run.step.model, run.world.leads
-    with ExitStack() as stack:
-        label = model.name + (" + PIA" if getattr(model, "pia", 0) else "")
-        bar = stack.enter_context(
-            TrainingProgress(run.config.epochs, run.n_batches, label, visible=progress and leads)
-        )
-        stop = stack.enter_context(StopRequest(active=folder is not None))
-        events = (
-            stack.enter_context(_event_writer(folder.path))
-            if tensorboard and folder is not None and leads
-            else None
-        )
+def _descend(run: "Descent", progress: Progress) -> tuple[Network, dict[str, Any]]:
+    with StopRequest(active=run.folder is not None) as stop:
         while not run.finished():
             for users, part in run.batches():
                 run.advance(users, part)
-                bar.step(run.position.epoch, run.position.batch)
                 run.pause(stop)
+                progress(run.update())
             entry = run.close_epoch()
-            bar.epoch(entry)
-            if events is not None:
-                _write_events(events, entry)
+            log.info(_in_words(entry), extra={"progress": True, "epoch": entry})
             run.pause(stop)
-            if watch is not None:
-                watch(entry)
+            progress(run.update(entry))
     return run.best_network(), {
         "best_epoch": run.position.best_epoch,
         "best_validation": run.position.best_value,
     }
+
+
+def _in_words(entry: dict[str, Any]) -> str:
+    terms = [f"{name} {entry[name]:.4g}" for name in ("loss", "nll", "kl", "pia") if name in entry]
+    terms += [f"{name} {value:.4f}" for name, value in entry.get("validation", {}).items()]
+    return f"epoch {entry['epoch']}: {', '.join(terms)}, best epoch {entry['best_epoch']}"
 
 
 class Descent:
@@ -203,38 +153,34 @@ class Descent:
     Args:
         dataset: With its split.
         config: Of a network.
+        execution: Where and how, begun.
         folder: Where history and checkpoints go, if anywhere.
-        device: Where to train.
-        precision: Of the products.
         checkpoint_seconds: From one checkpoint to the next.
-        world: The processes that descend together.
-        compile: Whether to compile the inner layers.
     """
 
     def __init__(
         self,
         dataset: Dataset,
         config: RunConfig,
-        folder: RunFolder | None,
-        device: str,
-        precision: Precision,
-        checkpoint_seconds: float,
-        world: World = ALONE,
-        *,
-        compile: bool = False,  # noqa: A002
+        execution: Execution,
+        folder: RunFolder | None = None,
+        checkpoint_seconds: float = 60.0,
     ) -> None:
         if isinstance(config.model, ClosedFormConfig):
             raise ConfigError(f"{config.model.name} is not trained in steps.")
+        device, world = execution.device, execution.world
         self.config, self.folder, self.device, self.world = config.training, folder, device, world
+        self.work = "training " + config.model.name
+        self.work += " + PIA" if getattr(config.model, "pia", 0) else ""
         self.rows = _weighted_rows(dataset, config.model, device)
         self.cases = dataset.cases(SplitPart.VALIDATION)
         popularity = np.asarray(dataset.train.sum(axis=0))
         options: dict[str, Any] = {
             "device": device,
-            "precision": precision,
+            "precision": execution.precision,
             "world": world,
             "popularity": popularity,
-            "compile": compile,
+            "compile": execution.compile,
         }
         self.step = TrainingStep(dataset.n_items, config.model, config.training, **options)
         fit_path(self.step.network, config.model, dataset.train, device)
@@ -259,6 +205,11 @@ class Descent:
                 for name, value in self.position.sums.items()
             }
         folder.keep_history(self.position.epoch)
+
+    def update(self, entry: Mapping[str, Any] | None = None) -> Update:
+        """How far it has come, with the history line of the epoch that ended, if one did."""
+        done = self.position.epoch + self.position.batch / self.n_batches
+        return Update(self.work, done, self.config.epochs, "epochs", entry or {})
 
     def finished(self) -> bool:
         """Whether all epochs are done or patience has run out."""
@@ -440,23 +391,3 @@ def _weighted_rows(dataset: Dataset, model: NetworkConfig, device: str) -> Spars
     return (
         rows if (weights == 1).all() else replace(rows, values=torch.from_numpy(weights).to(device))
     )
-
-
-def _event_writer(path: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an optional dependency
-    except ImportError as error:
-        raise ConfigError(
-            "TensorBoard events need the package tensorboard; pip install 'coterie[tensorboard]'."
-        ) from error
-    return SummaryWriter(str(path))
-
-
-def _write_events(events: Any, entry: dict[str, Any]) -> None:
-    scalars = {
-        name: value
-        for name, value in entry.items()
-        if isinstance(value, int | float) and name not in ("epoch", "step")
-    }
-    for name, value in (scalars | entry.get("validation", {})).items():
-        events.add_scalar(name, value, entry["epoch"])

@@ -9,19 +9,21 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from coterie.errors import ConfigError, CoterieError
 from coterie.running.interrupt import StopRequest
+from coterie.running.progress import Progress
+from coterie.tuning.result import TuningResult
 from coterie.tuning.study import StudyFolder
-from coterie.tuning.work import Progress, interrupted
+from coterie.tuning.work import Effort, interrupted, update_of
 
 _POLL_SECONDS = 0.2
 
 
 def share(
-    study: StudyFolder, data: Path | None, n_trials: int, jobs: int, tell: Progress, **options: Any
+    study: StudyFolder, data: Path | None, effort: Effort, jobs: int, progress: Progress
 ) -> None:
     """Starts ``jobs`` processes on a study and waits for them; threads are shared out, too, unless
     OMP_NUM_THREADS says otherwise.
@@ -29,10 +31,9 @@ def share(
     Args:
         study: Opened.
         data: Folder of its data set.
-        n_trials: Of the whole study.
+        effort: How it is worked on.
         jobs: Processes.
-        tell: Told whenever a trial has finished.
-        **options: Of `work`, JSON values.
+        progress: Called whenever a trial has finished.
 
     Raises:
         ConfigError: if the data set is not in a folder, where the others could find it.
@@ -54,10 +55,10 @@ def share(
         "coterie.tuning.work",
         str(study.path),
         str(data),
-        json.dumps({"n_trials": n_trials, **options}),
+        json.dumps(effort.as_json()),
     ]
     environment = {"OMP_NUM_THREADS": str(max(1, _cores() // jobs)), **os.environ}
-    with StopRequest(active=True) as stop:
+    with StopRequest() as stop:
         processes = [
             subprocess.Popen(
                 command, stdin=subprocess.PIPE, env=environment, start_new_session=True
@@ -65,7 +66,7 @@ def share(
             for _ in range(jobs)
         ]
         try:
-            _wait(study, processes, tell, stop)
+            _wait(study, processes, lambda result: progress(update_of(result, effort)), stop)
         finally:
             for process in processes:
                 process.kill()
@@ -77,17 +78,17 @@ def share(
 def _wait(
     study: StudyFolder,
     processes: list["subprocess.Popen[bytes]"],
-    tell: Progress,
+    report: Callable[[TuningResult], None],
     stop: StopRequest,
 ) -> None:
-    told, asked_to_stop = -1, False
+    reported, stopping = -1, False
     while any(process.poll() is None for process in processes):
         result = study.result()
-        if result.n_finished > told:
-            told = result.n_finished
-            tell(result)
-        if not asked_to_stop and (stop.signal_number is not None or _failures(processes)):
-            asked_to_stop = True
+        if result.n_finished > reported:
+            reported = result.n_finished
+            report(result)
+        if not stopping and (stop.signal_number is not None or _failures(processes)):
+            stopping = True
             for process in processes:
                 process.terminate()
         time.sleep(_POLL_SECONDS)

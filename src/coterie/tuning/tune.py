@@ -9,12 +9,13 @@ from coterie.data.dataset import Dataset
 from coterie.data.split import Part
 from coterie.errors import ConfigError
 from coterie.evaluation.metrics import Metric
-from coterie.training.trainer import resolve_device
+from coterie.running.execution import Execution
+from coterie.running.progress import Progress, silent
 from coterie.tuning.processes import share
 from coterie.tuning.result import TuningResult
 from coterie.tuning.space import Space, check_space, configured, own_space
 from coterie.tuning.study import Pruner, StudyFolder, Terms
-from coterie.tuning.work import Progress, work
+from coterie.tuning.work import Effort, work
 
 
 def tune(
@@ -28,10 +29,10 @@ def tune(
     metric: str | None = None,
     pruner: Pruner = "median",
     seed: int = 0,
-    device: str = "auto",
+    device: Execution | str = "auto",
     keep: bool = False,
     command: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> TuningResult:
     """Searches a model's configurations for the one with the best metric on the validation users;
     test users take no part.
@@ -60,7 +61,7 @@ def tune(
         keep: Keep the models of finished trials; they take much room and their configuration gives
             them again.
         command: What to name as the origin in best.toml.
-        progress: Told of the study after each trial that finishes.
+        progress: Called after each trial that finishes with their number and the best so far.
 
     Raises:
         ConfigError: if the space is refused, there is nothing to validate on, or the study is
@@ -90,14 +91,12 @@ def tune(
         raise ConfigError(
             f"trials and jobs must be at least 1, found {n_trials} and {jobs}; choose larger ones."
         )
-    study, tell = StudyFolder(Path(out), terms), progress or (lambda result: None)
-    device = resolve_device(device)
+    effort = Effort(n_trials, Execution.of(device).resolved(), keep, command)
+    study = StudyFolder(Path(out), terms)
     if jobs > 1:
-        share(
-            study, dataset.folder, n_trials, jobs, tell, device=device, keep=keep, command=command
-        )
+        share(study, dataset.folder, effort, jobs, progress)
     else:
-        work(study, dataset, n_trials, tell, device=device, keep=keep, command=command)
+        work(study, dataset, effort, progress)
     return study.publish(command)
 
 

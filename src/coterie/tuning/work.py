@@ -4,14 +4,17 @@ Run as a module it is one of the processes that `share` starts.
 """
 
 import json
+import logging
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
@@ -20,62 +23,86 @@ from coterie.data.dataset import Dataset
 from coterie.data.split import Part
 from coterie.errors import ConfigError, CoterieError, Interrupted, NumericalError
 from coterie.evaluation.evaluate import evaluate
+from coterie.running.execution import Execution
 from coterie.running.interrupt import StopRequest
+from coterie.running.progress import Progress, Update, silent
 from coterie.training.run_folder import read_history
+from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
 from coterie.tuning.result import TuningResult
 from coterie.tuning.space import configured
 from coterie.tuning.study import Claim, Pruned, StudyFolder, Terms
 
-Progress: TypeAlias = Callable[[TuningResult], None]
-"""Told of a study as it stands."""
+log = logging.getLogger(__name__)
 
 
-def work(
-    study: StudyFolder,
-    dataset: Dataset,
-    n_trials: int,
-    tell: Progress,
-    *,
-    device: str,
-    keep: bool = False,
-    command: str | None = None,
-) -> None:
-    """Takes up trials, one after the other, until ``n_trials`` have begun and none is left behind.
+@dataclass(frozen=True)
+class Effort:
+    """How a study is worked on.
+
+    Args:
+        n_trials: Of the whole study.
+        execution: Where and how each trial runs.
+        keep: Whether models of finished trials are kept.
+        command: What best.toml names as its origin.
+    """
+
+    n_trials: int
+    execution: Execution
+    keep: bool = False
+    command: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """What `of_json` reads back in another process."""
+        return vars(self) | {"execution": self.execution.as_json()}
+
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any]) -> "Effort":
+        """From what `as_json` gave."""
+        return cls(**{**values, "execution": Execution.of_json(values["execution"])})
+
+
+def work(study: StudyFolder, dataset: Dataset, effort: Effort, progress: Progress) -> None:
+    """Takes up trials, one after the other, until all have begun and none is left behind.
 
     Raises:
         Interrupted: if a signal asked for a stop; the trial under way keeps its checkpoint.
     """
-    with StopRequest(active=True) as stop:
-        tell(study.publish(command))
-        while (claim := study.claim(n_trials)) is not None:
+    with StopRequest() as stop:
+        progress(update_of(study.publish(effort.command), effort))
+        while (claim := study.claim(effort.n_trials)) is not None:
             with claim:
                 try:
-                    _try(study, claim, dataset, device, stop)
+                    _try(study, claim, dataset, effort, stop)
                 except Interrupted as error:
                     raise interrupted(study, error.signal_number) from error
-                if not keep:
+                if not effort.keep:
                     claim.drop_weights()
-            tell(study.publish(command))
-            _heed(study, stop)
+            result = study.publish(effort.command)
+            log.info("trial %d finished: %s", claim.trial.number, result.summary())
+            progress(update_of(result, effort))
+            stop.check(lambda: _stopped(study))
+
+
+def update_of(result: TuningResult, effort: Effort) -> Update:
+    """A study as it stands: trials finished, and the best one so far."""
+    best = {} if result.best is None else {result.metric: result.best.value}
+    best |= {} if result.best is None else {"trial": result.best.number}
+    return Update("tuning", result.n_finished, effort.n_trials, "trials", best)
 
 
 def interrupted(study: StudyFolder, signal_number: int) -> Interrupted:
     """Where the study stands, and how to go on."""
+    return Interrupted(_stopped(study), signal_number)
+
+
+def _stopped(study: StudyFolder) -> str:
     done = study.result().n_finished
-    return Interrupted(
-        f"{study.path}: stopped after {done} finished trials; the same command goes on.",
-        signal_number,
-    )
-
-
-def _heed(study: StudyFolder, stop: StopRequest) -> None:
-    if stop.signal_number is not None:
-        raise interrupted(study, stop.signal_number)
+    return f"{study.path}: stopped after {done} finished trials; the same command goes on."
 
 
 def _try(
-    study: StudyFolder, claim: Claim, dataset: Dataset, device: str, stop: StopRequest
+    study: StudyFolder, claim: Claim, dataset: Dataset, effort: Effort, stop: StopRequest
 ) -> None:
     """Trains, validates and writes down the outcome; a configuration that cannot work is an
     outcome, too.
@@ -87,9 +114,10 @@ def _try(
         return
     try:
         if config.network_free():
-            value, seconds = _closed_form(dataset, config, study.terms.metric, device)
+            value, seconds = _closed_form(dataset, config, study.terms.metric, effort.execution)
         else:
-            value, seconds = _descend(study, claim, dataset, config, device, stop)
+            run = partial(train, dataset, config, out=claim.folder, device=effort.execution)
+            value, seconds = _descend(claim, run, lambda: stop.check(lambda: _stopped(study)))
         study.finish(claim, "complete", value=value, seconds=seconds)
     except Pruned:
         study.finish(claim, "pruned", seconds=_seconds(claim))
@@ -98,30 +126,25 @@ def _try(
 
 
 def _closed_form(
-    dataset: Dataset, config: RunConfig, metric: str, device: str
+    dataset: Dataset, config: RunConfig, metric: str, execution: Execution
 ) -> tuple[float, float]:
     started = time.perf_counter()
-    model = train(dataset, config, device=device)
+    model = train(dataset, config, device=execution)
     value = evaluate(model, dataset.cases(Part.VALIDATION), metrics=[metric]).mean(metric)
     return value, round(time.perf_counter() - started, 3)
 
 
 def _descend(
-    study: StudyFolder,
-    claim: Claim,
-    dataset: Dataset,
-    config: RunConfig,
-    device: str,
-    stop: StopRequest,
+    claim: Claim, run: Callable[..., TrainedModel], heed: Callable[[], None]
 ) -> tuple[float, float]:
-    def watch(entry: dict[str, Any]) -> None:
-        for value in entry.get("validation", {}).values():
-            claim.report(entry["epoch"], value)
+    def listen(update: Update) -> None:
+        for value in update.facts.get("validation", {}).values():
+            claim.report(update.facts["epoch"], value)
         # Training heeds signals itself, but for one that came before it began.
-        _heed(study, stop)
+        heed()
 
     claim.check()  # it may have been killed when it was about to be pruned
-    model = train(dataset, config, out=claim.folder, resume=True, device=device, watch=watch)
+    model = run(resume=True, progress=listen)
     return float(model.provenance["best_validation"]), _seconds(claim)
 
 
@@ -146,7 +169,7 @@ def main(arguments: Sequence[str]) -> None:
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
         study = StudyFolder(folder, Terms.load(folder))
-        work(study, Dataset.load(data), tell=lambda result: None, **options)
+        work(study, Dataset.load(data), Effort.of_json(options), silent)
     except CoterieError as error:
         if not isinstance(error, Interrupted):
             print(f"error: {error}", file=sys.stderr)

@@ -5,7 +5,7 @@ is measured here, and the users are training users: it is in training that they 
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,6 +52,8 @@ from coterie.lab.collaboration.sharing import (
 from coterie.lab.collaboration.transfer import UserDraws, draw_users, gradient_transfer
 from coterie.models.multvae import MultVAE
 from coterie.models.recvae import RecVAE
+from coterie.running.execution import Execution
+from coterie.running.progress import Progress, Update, silent
 from coterie.sparse import SparseRows, gather_sum
 from coterie.training.run_folder import dataset_folder, read_anchors
 from coterie.training.trained_model import TrainedModel
@@ -227,7 +229,7 @@ class Analysis:
 
 
 def load_settings(
-    runs: Sequence[str], data: str | Path | None = None, device: torch.device | str = "cpu"
+    runs: Sequence[str], data: str | Path | None = None, device: Execution | str = "cpu"
 ) -> tuple[list[Setting], Dataset]:
     """The models of run folders and the data set they were all trained on.
 
@@ -248,6 +250,7 @@ def load_settings(
             f"an analysis needs runs of different names, found {', '.join(names) or 'none'}; name"
             " them as in masked=runs/1."
         )
+    device = Execution.of(device).resolved().device
     settings = [
         Setting(name, TrainedModel.load(path, device), read_anchors(path)) for name, path in named
     ]
@@ -278,7 +281,7 @@ def analyze(
     dataset: Dataset,
     options: AnalysisOptions | None = None,
     *,
-    tell: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> Analysis:
     """Measures every setting on the same training users of ``dataset``.
 
@@ -286,7 +289,7 @@ def analyze(
         settings: One or more.
         dataset: That they were trained on.
         options: How much is measured; no more users than there are.
-        tell: Told what begins.
+        progress: Called when a measure begins, and as it goes on.
 
     Raises:
         ConfigError: if there is no setting, a model has no posterior, or anchors are not of its
@@ -327,10 +330,10 @@ def analyze(
     map_users = np.unique(np.concatenate([*picked.values(), known[: options.map_users]]))
     cohorts = {about: np.searchsorted(map_users, rows) for about, rows in picked.items()}
     histories = train[users]
-    tell("kinds of pairs")
+    progress(Update("kinds of pairs"))
     kinds = classify_pairs(histories, options.rules)
     keep_probs = sorted({one for one in map(_keep_prob, settings) if one < 1} or {0.5})
-    tell("masking geometry")
+    progress(Update("masking geometry"))
     drawn, nearest = (
         random_pairs(len(users), 2 * len(users), options.seed),
         nearest_pairs(histories),
@@ -345,11 +348,13 @@ def analyze(
     found = []
     for setting in settings:
         try:
-            found.append(_measure(setting, dataset, train, users, map_users, kinds, options, tell))
+            found.append(
+                _measure(setting, dataset, train, users, map_users, kinds, options, progress)
+            )
         except NumericalError as error:
             raise NumericalError(f"{setting.name}: {error}") from error
     anchor_items = np.argsort(-train.sum(axis=0), kind="stable")[:ANCHORS_DRAWN]
-    tell("maps")
+    progress(Update("maps"))
     pca, tsne = _pca_maps(found, anchor_items), _tsne_maps(found, anchor_items, options.seed)
     return Analysis(
         options,
@@ -428,7 +433,7 @@ def _measure(
     map_users: np.ndarray,
     kinds: np.ndarray,
     options: AnalysisOptions,
-    tell: Callable[[str], None],
+    progress: Progress,
 ) -> Findings:
     network, model, seed = setting.model.network, setting.model.config.model, options.seed
     assert isinstance(network, MultVAE | RecVAE)
@@ -436,11 +441,13 @@ def _measure(
     rows, map_rows = (SparseRows.from_csr(train[some], device) for some in (users, map_users))
     generator = torch.Generator(device).manual_seed(seed)
 
-    tell(f"{setting.name}: transfer")
+    progress(Update(f"{setting.name}: transfer"))
     keep_prob: float = model.keep_prob  # type: ignore[union-attr]
     transfer = (
         gradient_transfer(
-            network, _drawn_as_in_training(network, rows, keep_prob, options.draws, generator)
+            network,
+            _drawn_as_in_training(network, rows, keep_prob, options.draws, generator),
+            progress=progress,
         )
         .cpu()
         .numpy()
@@ -451,7 +458,7 @@ def _measure(
     distance = w2_distances(posteriors, posteriors).cpu().numpy()
     directions = functional.normalize(posteriors.mu, dim=1)
 
-    tell(f"{setting.name}: sharing radius")
+    progress(Update(f"{setting.name}: sharing radius"))
     drawn = draw_users(posteriors, rows, options.draws, generator)
     user, other = draw_pairs(len(users), 2 * len(users), seed, n_others=20)
     sharing = sharing_pairs(
@@ -462,9 +469,11 @@ def _measure(
         other,
         lipschitz_estimate(network, posteriors, rows, len(users), generator),
     )
-    theorem = theorem_table(network, drawn, sharing, np.array(options.learning_rates))
+    theorem = theorem_table(
+        network, drawn, sharing, np.array(options.learning_rates), progress=progress
+    )
 
-    tell(f"{setting.name}: drift")
+    progress(Update(f"{setting.name}: drift"))
     anchors = None if setting.anchors is None else setting.anchors.to(device)
     centroids = (
         None if anchors is None else gather_sum(map_rows, anchors) / map_rows.counts.unsqueeze(1)
@@ -478,11 +487,12 @@ def _measure(
             n_draws=options.draws,
             seed=seed,
             centroids=centroids,
+            progress=progress,
         )
         for keep_prob in options.keep_probs
     )
 
-    tell(f"{setting.name}: bottleneck")
+    progress(Update(f"{setting.name}: bottleneck"))
     map_posteriors = encode_users(network, map_rows)
     cases = dataset.cases(Part.VALIDATION)
     quality = (

@@ -4,8 +4,6 @@ W2 between diagonal Gaussians is exact; W1, which the sharing radius is about, h
 and is enclosed between two, with a sampled estimate for a few pairs.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from coterie.errors import ConfigError
 from coterie.lab.collaboration.posteriors import Posteriors
+from coterie.running.progress import Progress, Update, silent
 
 
 def w2_distances(users: Posteriors, others: Posteriors) -> Tensor:
@@ -102,7 +101,7 @@ def nearest_neighbours(
     k: int,
     *,
     block_size: int = 512,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> tuple[Tensor, Tensor]:
     """The k nearest other points of every point, by exact search in bounded memory: ``block_size``
     × n distances at a time.
@@ -114,7 +113,7 @@ def nearest_neighbours(
         points: ``[n, dim]``: `w2_points` for W2, ``mu`` for means alone.
         k: Number of neighbours, from 1 to n - 1; a point is not its own.
         block_size: Points searched for at a time.
-        progress: Called with the points done and n after every block.
+        progress: Called after every block of points.
 
     Returns:
         Indices ``[n, k]`` int64 and Euclidean distances ``[n, k]``, nearest first.
@@ -144,8 +143,7 @@ def nearest_neighbours(
         nearest = comparable.topk(k, dim=1, largest=False, sorted=False).indices
         distance, order = _distances_along(centred, block, nearest).sort(dim=1, stable=True)
         found.append((nearest.gather(1, order), distance))
-        if progress is not None:
-            progress(int(block[-1]) + 1, n)
+        progress(Update("nearest neighbours", int(block[-1]) + 1, n, "points"))
     indices, distances = (torch.cat(part) for part in zip(*found, strict=True))
     return indices, distances
 

@@ -3,7 +3,6 @@ off it.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -15,6 +14,7 @@ from coterie.errors import ConfigError, NumericalError
 from coterie.lab.collaboration.distances import nearest_neighbours
 from coterie.lab.collaboration.posteriors import encode_users
 from coterie.models.autoencoder import Autoencoder
+from coterie.running.progress import Progress, Update, silent
 from coterie.sparse import SparseRows
 
 
@@ -78,7 +78,7 @@ def neighbourhood_drift(
     n_draws: int,
     seed: int,
     centroids: Tensor | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> Drift:
     """Encodes users under mask after mask and follows their means and whom they are near to.
 
@@ -94,7 +94,7 @@ def neighbourhood_drift(
         seed: Of the masks.
         centroids: ``[n_users, latent_dim]`` the mean anchor of each user's items, to measure how
             near to it mu stays.
-        progress: Called with the draws done and their number after every draw.
+        progress: Called after every draw.
 
     Raises:
         ConfigError: if ``keep_prob``, ``k`` or ``n_draws`` is out of range, or the network has no
@@ -127,8 +127,7 @@ def neighbourhood_drift(
     for draw in range(n_draws):
         means.append(encode_users(network, rows, keep_prob=keep_prob, generator=generator).mu)
         neighbours.append(nearest_neighbours(means[-1], k)[0])
-        if progress is not None:
-            progress(draw + 1, n_draws)
+        progress(Update("drift", draw + 1, n_draws, "draws"))
     mu = torch.stack(means)
     variance = mu.var(dim=0).sum(dim=1)
     within = math.sqrt(variance.mean())

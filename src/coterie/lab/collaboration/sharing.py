@@ -13,7 +13,7 @@ those of the given draws; the inequality with L_θz is about expectations, so dr
 chance. The first one holds for any gradients.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -33,6 +33,7 @@ from coterie.lab.collaboration.transfer import (
 )
 from coterie.models.autoencoder import Autoencoder
 from coterie.objectives.likelihood import multinomial_nll
+from coterie.running.progress import Progress, Update, silent
 from coterie.sparse import SparseRows
 
 KINDS: Mapping[str, str] = MappingProxyType(
@@ -376,7 +377,7 @@ def theorem_table(
     pairs: SharingPairs,
     learning_rates: np.ndarray,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> TheoremTable:
     """Takes the real step θ - η g_v for every v of the pairs and measures each u's loss before and
     after, on the same draws.
@@ -390,7 +391,7 @@ def theorem_table(
         users: As for ``pairs``.
         pairs: From `sharing_pairs`; the fewer different v, the fewer steps (see `draw_pairs`).
         learning_rates: ``[n_rates]`` η, above 0.
-        progress: Called with users v done and in all.
+        progress: Called after every user v.
     """
     loss, users = _UserLoss(network), UserDraws(users.rows, users.z.double())
     decoder = {
@@ -410,8 +411,7 @@ def theorem_table(
         for r, rate in enumerate(learning_rates.tolist()):
             moved = {name: value - rate * gradient[name] for name, value in decoder.items()}
             change[r, of_other] = _array(_losses(loss, moved, helped) - before)
-        if progress is not None:
-            progress(done, len(others))
+        progress(Update("steps taken", done, len(others), "users"))
     tables = (
         _two_by_two(inside, change < 0)
         for inside in (pairs.inside, pairs.inside_exactly, pairs.transfer > 0)

@@ -11,7 +11,6 @@ with the 1 for the bias. No gradient is ever written out: at 600 × 20,000 weigh
 48 MB.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from coterie.errors import ConfigError, DataError, NumericalError
 from coterie.lab.collaboration.posteriors import Posteriors
 from coterie.models.autoencoder import Autoencoder
+from coterie.running.progress import Progress, Update, silent
 from coterie.sparse import SparseRows
 
 BYTES_AT_ONCE = 2**28
@@ -178,7 +178,7 @@ def gradient_transfer(
     users: UserDraws,
     others: UserDraws | None = None,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> Tensor:
     """<g_u, g_v> of every user with every other: above 0, a small step on v lowers the loss of u
     (and the other way round).
@@ -191,7 +191,7 @@ def gradient_transfer(
         network: A variational autoencoder.
         users: The rows of the result.
         others: The columns; None = the same users, at half the price.
-        progress: Called with blocks of users done and blocks in all.
+        progress: Called after every block of users.
 
     Returns:
         ``[n_users, n_others]`` in nats² per squared unit of the parameters, of the type of
@@ -231,8 +231,7 @@ def gradient_transfer(
             transfer[block.unsqueeze(1), other_block] = means
             if same:
                 transfer[other_block.unsqueeze(1), block] = means.t()
-        if progress is not None:
-            progress(i + 1, len(blocks))
+        progress(Update("gradient transfer", i + 1, len(blocks), "blocks"))
     return transfer
 
 

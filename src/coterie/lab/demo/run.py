@@ -2,8 +2,9 @@
 figure.
 """
 
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,14 @@ from coterie.evaluation.metrics import LEGEND, Metric
 from coterie.evaluation.report import EvaluationReport
 from coterie.files import publish_folder
 from coterie.plain_table import plain_table
+from coterie.running.execution import Execution
+from coterie.running.progress import Progress, silent
 from coterie.simulation.service import Service
 from coterie.training.run_folder import read_history
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
+
+log = logging.getLogger(__name__)
 
 POPULARITY, EASE, CLEAN, MASKED, PIA = (
     "popularity",
@@ -81,7 +86,13 @@ class DemoResult:
 
 
 def run_demo(
-    folder: Path, *, n_users: int, n_items: int, seed: int, device: str, tell: Callable[[str], None]
+    folder: Path,
+    *,
+    n_users: int,
+    n_items: int,
+    seed: int,
+    device: Execution | str,
+    progress: Progress = silent,
 ) -> DemoResult:
     """Runs everything and fills ``folder``, whole or not at all.
 
@@ -91,25 +102,27 @@ def run_demo(
         n_items: Titles of the service.
         seed: Of service, split and training.
         device: As for `coterie.train`.
-        tell: Receives a line at each stage.
+        progress: Called as the models learn.
 
     Raises:
         ConfigError: if ``folder`` holds something other than an earlier demo.
     """
     service = Service(n_users, n_items, seed)
     with publish_folder(folder, "log/ratings.csv") as aside:
-        tell(f"1/4 a service of {n_users:,} users and {n_items:,} titles writes its log")
+        log.info("1/4 a service of %d users and %d titles writes its log", n_users, n_items)
         service.write_ratings_csv(aside / "log")
-        tell("2/4 the log becomes a data set")
-        with read_log(aside / "log", "movielens") as log:
-            data = prepare(log, PrepareRules(held_out_users=n_users // 10, seed=seed))
+        log.info("2/4 the log becomes a data set")
+        with read_log(aside / "log", "movielens") as ratings:
+            data = prepare(ratings, PrepareRules(held_out_users=n_users // 10, seed=seed))
         data.save(aside / "data")
-        tell(
-            f"3/4 {len(MODELS)} models learn from {data.train.shape[0]:,} users and"
-            f" {data.train.nnz:,} interactions"
+        log.info(
+            "3/4 %d models learn from %d users and %d interactions",
+            len(MODELS),
+            data.train.shape[0],
+            data.train.nnz,
         )
-        models, seconds = _train_all(data, aside / "runs", seed, device)
-        tell(f"4/4 they are measured on {n_users // 10:,} users none of them has seen")
+        models, seconds = _train_all(data, aside / "runs", seed, Execution.of(device), progress)
+        log.info("4/4 they are measured on %d users none of them has seen", n_users // 10)
         cases = data.cases(Part.TEST)
         reports = {
             name: evaluate(model, cases, user_ids=data.users) for name, model in models.items()
@@ -132,23 +145,14 @@ def run_demo(
 
 
 def _train_all(
-    data: Dataset, runs: Path, seed: int, device: str
+    data: Dataset, runs: Path, seed: int, execution: Execution, progress: Progress
 ) -> tuple[dict[str, TrainedModel], dict[str, float]]:
     models, seconds = {}, {}
     for name, model in MODELS.items():
-        training = (
-            {"training": {"seed": seed, "epochs": 100, "patience": 6}}
-            if model["name"].startswith("mult")
-            else {}
-        )
+        training = {"training": {"seed": seed, "epochs": 100, "patience": 6}}
+        config = RunConfig.of({"model": model} | (training if "vae" in model["name"] else {}))
         start = time.perf_counter()
-        models[name] = train(
-            data,
-            RunConfig.of({"model": model, **training}),
-            out=runs / name,
-            device=device,
-            progress=True,
-        )
+        models[name] = train(data, config, out=runs / name, device=execution, progress=progress)
         seconds[name] = time.perf_counter() - start
     return models, seconds
 

@@ -1,6 +1,6 @@
 """A table of the results book, from raw files to its files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from coterie.files import publish_file, write_json
@@ -9,6 +9,8 @@ from coterie.lab.reproduce.pages import check_page, markdown, replace_section
 from coterie.lab.reproduce.plot import check_plot, curves_to_draw, draw_curves
 from coterie.lab.reproduce.results import Results
 from coterie.lab.reproduce.runner import Plan, Runner
+from coterie.running.execution import Execution
+from coterie.running.progress import Progress, silent
 
 
 def reproduce(
@@ -20,10 +22,9 @@ def reproduce(
     held_out_users: int | None = None,
     epochs: int | None = None,
     rows: Sequence[str] | None = None,
-    device: str = "auto",
+    device: Execution | str = "auto",
     page: str | Path | None = None,
-    tell: Callable[[str], None] = print,
-    progress: bool = False,
+    progress: Progress = silent,
 ) -> Results:
     """Runs a published protocol from raw files to a table: what is finished in ``out`` is not done
     again.
@@ -42,8 +43,7 @@ def reproduce(
         rows: Some of the rows only.
         device: As for `train`.
         page: A page whose section between the table's marks is replaced.
-        tell: Told of every step in a line.
-        progress: Whether training draws a bar.
+        progress: As for `train`, of the run under way.
 
     Raises:
         ConfigError: if an option cannot be honoured, or something in ``out`` was made otherwise.
@@ -65,7 +65,7 @@ def reproduce(
     )
     results = Results(
         Runner(
-            plan, out, None if data is None else Path(data), device, tell, progress=progress
+            plan, out, None if data is None else Path(data), Execution.of(device), progress
         ).run()
     )
     section = markdown(results)

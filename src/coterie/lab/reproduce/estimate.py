@@ -7,6 +7,7 @@ number of items, and EASE at two smaller ones, as its time grows with items³ (o
 and its memory with items².
 """
 
+import logging
 import resource
 import sys
 import tempfile
@@ -33,7 +34,8 @@ from coterie.models.linear_path_vae import LinearPathVAEConfig
 from coterie.models.multvae import MultVAEConfig
 from coterie.models.popularity import PopularityConfig
 from coterie.plain_table import plain_table
-from coterie.training.trainer import Descent, resolve_device, train
+from coterie.running.execution import Execution, using_threads
+from coterie.training.trainer import Descent, train
 
 FEW, MANY = 3_000, 33_000
 """Users at which memory is measured; steps are timed on the fewer."""
@@ -122,13 +124,15 @@ def _told(value: float | None) -> str:
     )
 
 
+log = logging.getLogger(__name__)
+
+
 def estimate(
     table: str,
     *,
     rows: Sequence[str] | None = None,
     epochs: int | None = None,
-    device: str = "auto",
-    tell: Callable[[str], None] = print,
+    device: Execution | str = "auto",
 ) -> Costs:
     """Measures a few steps of every row and says what one run of each will take, evaluation on test
     users not counted.
@@ -138,22 +142,22 @@ def estimate(
         rows: Some of the rows only.
         epochs: At most, in place of the configurations' number.
         device: Where the runs will be.
-        tell: Told of every step in a line.
 
     Raises:
         ConfigError: if there is no such table or row.
     """
-    definition, device = read_definition(table), resolve_device(device)
-    with tempfile.TemporaryDirectory(prefix="coterie-") as folder:
+    definition, execution = read_definition(table), Execution.of(device).resolved()
+    device = execution.device
+    with using_threads(execution.threads), tempfile.TemporaryDirectory(prefix="coterie-") as folder:
         few, many = (_random_data(Path(folder) / str(n), n, definition) for n in (FEW, MANY))
-        tell(f"memory of {few.n_users:,} and {many.n_users:,} users")
+        log.info("memory of %s and %s users", f"{few.n_users:,}", f"{many.n_users:,}")
         growth = (_apart(_held, many.folder, device) - _apart(_held, few.folder, device)) / (
             many.n_users - few.n_users
         )
         users = max(definition.size.users - few.n_users, 0) * growth
         costs = {}
         for row in definition.choose(rows):
-            tell(row.name)
+            log.info("%s", row.name)
             costs[row.name] = _cost(
                 row.configuration(epochs=epochs), definition, few, users, device
             )
@@ -269,7 +273,7 @@ def _peak_bytes() -> int:
 def _held(folder: Path, device: str) -> int:
     """Peak of holding a data set as training does."""
     smallest = RunConfig.of({"model": {"name": "mult-dae", "latent_dim": 1}})
-    Descent(Dataset.load(folder), smallest, None, device, "float32", float("inf"))
+    Descent(Dataset.load(folder), smallest, Execution(device))
     return _peak_bytes()
 
 
@@ -279,7 +283,7 @@ def _descended(
     """Seconds a training user and a validation case in the second epoch, peak of memory and of the
     GPU's.
     """
-    run = Descent(Dataset.load(folder), config, None, device, "float32", float("inf"))
+    run = Descent(Dataset.load(folder), config, Execution(device))
     seconds = []
     for _ in range(2):
         started = _clock(device)

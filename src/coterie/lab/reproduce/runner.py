@@ -1,15 +1,12 @@
 """From a definition to its runs: prepare, train, evaluate, each once, whatever interrupts it."""
 
+import logging
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from coterie.config import RunConfig
@@ -18,12 +15,17 @@ from coterie.data.ids import IdMap
 from coterie.data.prepare import prepare
 from coterie.data.read import read_log
 from coterie.data.split import Part
-from coterie.errors import ConfigError, Interrupted
+from coterie.errors import ConfigError
 from coterie.evaluation.evaluate import evaluate
 from coterie.evaluation.report import EvaluationReport
 from coterie.lab.reproduce.definition import Definition, Row
 from coterie.lab.reproduce.reports import PARTS, Reports, facts_of, is_finished
-from coterie.training.trainer import resolve_device, train
+from coterie.running.execution import Execution, using_threads
+from coterie.running.interrupt import stoppable
+from coterie.running.progress import Progress, silent
+from coterie.training.trainer import train
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,8 @@ class Runner:
         out: ``data-SEED`` (data sets), ``ROW-SEED`` (runs) and ``reports/`` (of every user) go
             there.
         data: Folder of the raw files; needed while a data set is missing.
-        device: As for `train`.
-        tell: Told of every step in a line.
-        progress: Whether training draws a bar.
+        execution: Where and how.
+        progress: Called as training goes on.
     """
 
     def __init__(
@@ -124,19 +125,12 @@ class Runner:
         plan: Plan,
         out: Path,
         data: Path | None,
-        device: str = "auto",
-        tell: Callable[[str], None] = print,
-        *,
-        progress: bool = False,
+        execution: Execution,
+        progress: Progress = silent,
     ) -> None:
-        self.plan, self.out, self.raw, self.device, self._progress = (
-            plan,
-            out,
-            data,
-            resolve_device(device),
-            progress,
-        )
-        self._tell, self._started = tell, time.monotonic()
+        self.plan, self.out, self.raw = plan, out, data
+        self._execution, self._progress = execution.resolved(), progress
+        self._started = time.monotonic()
         self._reports = Reports(out / "reports", plan.definition.metrics)
         self._where, self._done, self._total = "the beginning", 0, len(plan.seeds) * len(plan.rows)
 
@@ -148,7 +142,7 @@ class Runner:
             ConfigError: if something in ``out`` was made otherwise.
             SourceError: if the raw files are missing or damaged.
         """
-        with _stops(self._stopped):
+        with stoppable(self._stopped), using_threads(self._execution.threads):
             self._sweep()
             data: dict[int, Mapping[str, Any]] = {}
             rows: dict[str, list[Run]] = {row.name: [] for row in self.plan.rows}
@@ -167,7 +161,7 @@ class Runner:
 
     def _say(self, text: str) -> None:
         elapsed = timedelta(seconds=round(time.monotonic() - self._started))
-        self._tell(f"{elapsed}  {text}")
+        log.info("%s  %s", elapsed, text)
 
     def _sweep(self) -> None:
         """Removes what a kill left half-written."""
@@ -286,7 +280,12 @@ class Runner:
     ) -> None:
         trained, started = (folder / "model").exists(), time.monotonic()
         model = train(
-            dataset, config, out=folder, resume=True, device=self.device, progress=self._progress
+            dataset,
+            config,
+            out=folder,
+            resume=True,
+            device=self._execution,
+            progress=self._progress,
         )
         fitted = None if trained else time.monotonic() - started
         for part in parts:
@@ -312,34 +311,3 @@ def _refit_config(config: RunConfig, folder: Path) -> RunConfig:
             update={"training": config.training.model_copy(update={"epochs": best})}
         )
     )
-
-
-@contextmanager
-def _stops(where: Callable[[], str]) -> Iterator[None]:
-    """SIGINT and SIGTERM end what is under way; training takes them over, to write its checkpoint
-    first.
-
-    Raises:
-        Interrupted: saying where the work stands.
-    """
-    numbers: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        numbers.append(number)
-        raise KeyboardInterrupt
-
-    catches = threading.current_thread() is threading.main_thread()
-    before = (
-        {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        if catches
-        else {}
-    )
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        raise Interrupted(where(), numbers[-1] if numbers else signal.SIGINT) from error
-    except Interrupted as error:
-        raise Interrupted(where(), error.signal_number) from error
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
