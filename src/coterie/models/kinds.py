@@ -117,6 +117,11 @@ class AlignedConfig(SteppedConfig):
         0.0, ge=0, description="λ_A, the weight of Personalized Item Alignment; 0 = off"
     )
 
+    @property
+    @abstractmethod
+    def kl_weight(self) -> float:
+        """The final weight of the divergence from the prior, a user's or an item's of a user."""
+
     @abstractmethod
     def prior(self, network: "Autoencoder", generator: "torch.Generator") -> "Prior":
         """What the posterior is held against in training."""
@@ -148,4 +153,3 @@ class AlignedConfig(SteppedConfig):
 
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-

@@ -31,6 +31,11 @@ class VAEConfig(AlignedConfig):
         "pia": SearchRange(0.05, 5.0, log=True),
     }
 
+    @property
+    def kl_weight(self) -> float:
+        """β, when it has risen."""
+        return self.beta
+
     def prior(self, network: "Autoencoder", generator: "torch.Generator") -> "Prior":
         """N(0, I)."""
         from coterie.networks.prior import StandardNormal

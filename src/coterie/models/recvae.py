@@ -56,6 +56,11 @@ class RecVAEConfig(AlignedConfig):
 
         return RecVAE(n_items, self.hidden_dim, self.latent_dim, generator)
 
+    @property
+    def kl_weight(self) -> float:
+        """γ, for each item of a user."""
+        return self.gamma
+
     def prior(self, network: "Autoencoder", generator: "torch.Generator") -> "Prior":
         """A mixture with the posterior of the encoder before the last decoder passes."""
         from coterie.networks.recvae import CompositePrior

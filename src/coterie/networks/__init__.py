@@ -1,5 +1,5 @@
 """The networks: tensors in, tensors out.
 
-Built from numbers: no network knows a configuration, a data set, an id or a path. Beside each stands
-what it needs in training alone: its prior, PIA's anchors.
+Built from numbers: no network knows a configuration, a data set, an id or a path. Beside them
+stands what is needed in training alone: priors, PIA's anchors.
 """

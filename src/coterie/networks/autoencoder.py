@@ -256,9 +256,7 @@ class DenseAutoencoder(Autoencoder):
         if not self.gated:
             return graph.node("Tanh", h)
         width = len(layer.get_parameter("bias"))
-        value, gate = (
-            graph.columns(h, *half) for half in ((0, width // 2), (width // 2, width))
-        )
+        value, gate = (graph.columns(h, *half) for half in ((0, width // 2), (width // 2, width)))
         return graph.node("Mul", value, graph.node("Sigmoid", gate))
 
 

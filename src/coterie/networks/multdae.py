@@ -30,5 +30,5 @@ class MultDAE(DenseAutoencoder, LinearOutput):
         return torch.tanh(self.encode(rows, scale))
 
     def add_scores(self, graph: OnnxGraph, **output: str) -> str:
-        """Adds the nodes of `score`, the logits."""
+        """Adds the nodes of `score`."""
         return self.add_decoder(graph, graph.node("Tanh", self.add_code(graph)[0]), **output)

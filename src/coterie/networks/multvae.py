@@ -31,7 +31,7 @@ class DenseVAE(DenseAutoencoder, VariationalAutoencoder):
         super().__init__(n_items, hidden_dims, 2 * latent_dim, latent_dim, generator, gated=gated)
 
     def add_scores(self, graph: OnnxGraph, **output: str) -> str:
-        """Adds the nodes of `score`, the logits at the posterior mean, the first half of the code."""
+        """Adds the nodes of `score` at the posterior mean, the first half of the code."""
         code, width = self.add_code(graph)
         return self.add_decoder(graph, graph.columns(code, 0, width // 2), **output)
 

@@ -75,7 +75,7 @@ class RecVAE(VariationalAutoencoder, LinearOutput):
         return z
 
     def add_scores(self, graph: OnnxGraph, **output: str) -> str:
-        """Adds the nodes of `score`, the logits at the posterior mean, the first half of the code."""
+        """Adds the nodes of `score` at the posterior mean, the first half of the code."""
         outputs: list[str] = []
         h = self.add_first_layer(graph)
         for layer, norm in zip([*self.encoder, self.code], self.norms, strict=True):

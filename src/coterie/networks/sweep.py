@@ -1,9 +1,9 @@
 """The inverse of a large symmetric matrix, in place.
 
-Apart from EASE because it is a matter of linear algebra (decision 7): LAPACK's factorization crashes
-in SciPy's OpenBLAS from some 16,000 rows on with several threads, and torch's copies the matrix. So
-blocks of the diagonal are swept one after the other (Goodnight 1979), which is as much work, nearly
-all of it matrix products.
+Apart from EASE because it is a matter of linear algebra (decision 7): LAPACK's factorization
+crashes in SciPy's OpenBLAS from some 16,000 rows on with several threads, and torch's copies the
+matrix. So blocks of the diagonal are swept one after the other (Goodnight 1979), which is as much
+work, nearly all of it matrix products.
 """
 
 from collections.abc import Iterator

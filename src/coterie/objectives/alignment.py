@@ -1,4 +1,4 @@
-"""Personalized Item Alignment (PIA): item anchors that pull a user's posterior towards their items."""
+"""Personalized Item Alignment (PIA): item anchors pull a user's posterior towards their items."""
 
 import torch
 from torch import Tensor

@@ -8,7 +8,12 @@ from torch import Tensor
 
 from coterie.config import TrainingConfig
 from coterie.networks.alignment import Alignment
-from coterie.networks.autoencoder import Autoencoder, SparseLinear, VariationalAutoencoder, input_scale
+from coterie.networks.autoencoder import (
+    Autoencoder,
+    SparseLinear,
+    VariationalAutoencoder,
+    input_scale,
+)
 from coterie.networks.prior import Prior
 from coterie.objectives.likelihood import LogitBuffer, multinomial_nll, sampled_nll
 from coterie.objectives.masking import mask_items
@@ -94,9 +99,7 @@ class Objective:
             nll = self._nll(self.network.point(kept, scale), rows, generator).sum() / len(batch)
             return nll, {"nll": nll.detach()}
         mu, logvar = (part.float() for part in self._variational.posterior(kept, scale))
-        noise = torch.randn(
-            (len(batch), mu.shape[1]), generator=generator, device=generator.device
-        )
+        noise = torch.randn((len(batch), mu.shape[1]), generator=generator, device=generator.device)
         z = mu + (logvar / 2).exp() * noise[self.world.share(len(batch))]
         nll = self._nll(z, rows, generator).sum() / len(batch)
         kl = self.prior.divergence(self.network, z, mu, logvar, rows)

@@ -53,7 +53,8 @@ class Optimizers:
         self, prefix: str, parameters: Iterable[nn.Parameter]
     ) -> dict[str, torch.optim.Optimizer]:
         rate = self._training.learning_rate
-        dense, lazy = [], []
+        dense: list[nn.Parameter] = []
+        lazy: list[nn.Parameter] = []
         for parameter in parameters:
             (lazy if parameter in self._lazy else dense).append(parameter)
         decays = [p for p in dense if p.ndim > 1 and p not in self._beside]

@@ -119,7 +119,8 @@ class TrainingStep:
         """What is scheduled, by its name, as it is in the next step: β, or RecVAE's γ."""
         return {} if self.prior is None else self.prior.schedule(self.n_steps)
 
-    def anchor_points(self) -> Tensor | None:
+    @property
+    def anchors(self) -> Tensor | None:
         """``[n_items, latent_dim]`` where PIA has the items; None without it."""
         return None if self.alignment is None else self.alignment.points()
 

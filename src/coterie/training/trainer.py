@@ -371,7 +371,7 @@ class Descent:
     def _weights(self) -> dict[str, Tensor]:
         """What is kept of the best epoch: the network and, with PIA, the items' anchors."""
         weights = {name: value.detach() for name, value in self.step.network.named_parameters()}
-        anchors = self.step.anchor_points()
+        anchors = self.step.anchors
         return weights if anchors is None else weights | {"anchors": anchors.detach()}
 
     def _copied_weights(self) -> dict[str, Tensor]:

@@ -46,8 +46,8 @@ def tune(
         dataset: With validation cases.
         base: What the searched fields are varied of; a Mult-VAE with its defaults if None.
         out: Folder of the study (see `coterie.tuning.study`).
-        search: From ``"model.pia"`` and its like to a `SearchRange` or a `SearchChoice`; ``SEARCH`` of the
-            configuration's classes if None.
+        search: From ``"model.pia"`` and its like to a `SearchRange` or a `SearchChoice`;
+            ``SEARCH`` of the configuration's classes if None.
         n_trials: Of the whole study. More of them than before go on with it.
         jobs: Processes that work at once; above 1 the data set must be one that was loaded from a
             folder.
