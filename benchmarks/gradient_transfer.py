@@ -21,7 +21,8 @@ from torch.func import functional_call, grad
 from coterie.lab.bench.turns import machine, random_histories
 from coterie.lab.collaboration.posteriors import encode_users
 from coterie.lab.collaboration.transfer import UserDraws, draw_users, gradient_transfer
-from coterie.models.multvae import MultVAE, MultVAEConfig
+from coterie.models.multvae import MultVAEConfig
+from coterie.networks.multvae import MultVAE
 from coterie.plain_table import plain_table
 from coterie.sparse import SparseRows
 
@@ -77,7 +78,7 @@ def main() -> None:
         "--autograd-users", type=int, default=8, help="whose gradients are written out"
     )
     args = parser.parse_args()
-    network = MultVAE(args.items, MultVAEConfig(), torch.Generator().manual_seed(1)).eval()
+    network = MultVAEConfig().build(args.items, torch.Generator().manual_seed(1)).eval()
     rows = SparseRows.from_csr(random_histories(args.users, args.items, args.items_per_user))
     users = draw_users(
         encode_users(network, rows), rows, args.draws, torch.Generator().manual_seed(1)

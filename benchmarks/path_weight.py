@@ -18,16 +18,17 @@ from coterie.config import RunConfig, read_values
 from coterie.data.dataset import Dataset
 from coterie.data.split import Part
 from coterie.evaluation.evaluate import evaluate
-from coterie.models.linear_path_vae import LinearPathVAE
-from coterie.training.networks import build_network, fit_path
+from coterie.models.linear_path_vae import LinearPathVAEConfig
+from coterie.networks.linear_path_vae import LinearPathVAE
 from coterie.training.run_folder import dataset_folder
 from coterie.training.trained_model import TrainedModel
 
 
 def beside(model: TrainedModel, config: RunConfig, dataset: Dataset) -> TrainedModel:
     """The model with the path of ``config`` fitted to the same data."""
-    network = build_network(model.n_items, config.model)  # type: ignore[arg-type]
-    fit_path(network, config.model, dataset.train, "cpu")
+    assert isinstance(config.model, LinearPathVAEConfig)
+    network = config.model.empty(model.n_items)
+    config.model.fit_beside(network, dataset.train)
     own = model.network.state_dict()
     network.load_state_dict(network.state_dict() | own)
     return TrainedModel(

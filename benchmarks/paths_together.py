@@ -25,14 +25,16 @@ from coterie.data.dataset import Dataset
 from coterie.data.split import Part
 from coterie.evaluation.evaluate import evaluate
 from coterie.files import write_json
-from coterie.models.autoencoder import input_scale
-from coterie.models.ease import Ease, EaseConfig
-from coterie.models.multvae import MultVAE, MultVAEConfig
+from coterie.models.multvae import MultVAEConfig
+from coterie.networks.autoencoder import input_scale
+from coterie.networks.ease import Ease
+from coterie.networks.multvae import MultVAE
 from coterie.objectives.divergence import gaussian_kl
 from coterie.objectives.masking import mask_items
 from coterie.objectives.schedules import linear_warm_up
 from coterie.sparse import SparseRows
-from coterie.training.step import NOISE, ORDER, TrainingStep, seeded
+from coterie.training.randomness import NOISE, ORDER, seeded
+from coterie.training.step import TrainingStep
 
 METRIC, FOLDS, START, KEEP = "ndcg@100", 5, 10.0, 0.5
 
@@ -83,7 +85,7 @@ def descend(
     adam = torch.optim.Adam(
         [{"params": network.parameters(), "lr": 1e-3}, {"params": [weight], "lr": 1e-2}]
     )
-    scorer = Both(data.n_items, network, Ease.fit(data.train, EaseConfig(l2=l2)), weight)
+    scorer = Both(data.n_items, network, Ease.fit(data.train, l2), weight)
     best, best_epoch, steps = 0.0, 0, 0
     for epoch in range(epochs):
         for users in torch.split(
@@ -141,7 +143,7 @@ def alone(data: Dataset, l2: float, epochs: int, patience: int) -> dict[str, flo
     from.
     """
     path, none, cases = (
-        Ease.fit(data.train, EaseConfig(l2=l2)),
+        Ease.fit(data.train, l2),
         torch.tensor(START),
         data.cases(Part.VALIDATION),
     )
@@ -188,12 +190,12 @@ def main() -> None:
     rest = [
         Ease.fit(
             csr_array(data.train[np.flatnonzero(of_fold != one)]),
-            EaseConfig(l2=args.l2 * (FOLDS - 1) / FOLDS),
+            args.l2 * (FOLDS - 1) / FOLDS,
         )
         for one in range(FOLDS)
     ]
     paths = {
-        "fitted to all": [Ease.fit(data.train, EaseConfig(l2=args.l2))],
+        "fitted to all": [Ease.fit(data.train, args.l2)],
         "fitted without the user": rest,
     }
     for (fitted, path), masked, hidden_only in product(paths.items(), (False, True), (False, True)):

@@ -33,7 +33,8 @@ from coterie.lab.bench.turns import machine, random_histories
 from coterie.models.multvae import MultVAEConfig
 from coterie.plain_table import plain_table
 from coterie.sparse import SparseRows
-from coterie.training.step import CHUNK_ITEMS, TrainingStep
+from coterie.training.objective import CHUNK_ITEMS
+from coterie.training.step import TrainingStep
 
 GIB, MIB = 2**30, 2**20
 BATCH, ITEMS_PER_USER, SAMPLE, PIA = 500, 73, 8192, 0.3

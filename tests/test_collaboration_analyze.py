@@ -52,8 +52,9 @@ from coterie.lab.collaboration.report import (
     write_report,
 )
 from coterie.lab.collaboration.verdict import Advice, verdict
-from coterie.models.multdae import MultDAE, MultDAEConfig
-from coterie.models.multvae import MultVAE, MultVAEConfig
+from coterie.models.multdae import MultDAEConfig
+from coterie.models.multvae import MultVAEConfig
+from coterie.networks.multvae import MultVAE
 from coterie.simulation.service import simulate_dataset
 from coterie.sparse import SparseRows
 from coterie.training.trained_model import TrainedModel
@@ -196,7 +197,7 @@ def test_masks_move_the_means_by_the_variance_that_drift_reports(
 def test_posteriors_refuse_what_has_none(settings: dict[str, Setting], dataset: Dataset) -> None:
     network, rows = settings["masked"].model.network, SparseRows.from_csr(dataset.train[:5])
     assert isinstance(network, MultVAE)
-    dae = MultDAE(dataset.n_items, MultDAEConfig(hidden_dims=(4,), latent_dim=2), torch.Generator())
+    dae = MultDAEConfig(hidden_dims=(4,), latent_dim=2).build(dataset.n_items, torch.Generator())
     with pytest.raises(ConfigError, match="need a variational autoencoder, found MultDAE"):
         encode_users(dae, rows)
     with pytest.raises(ConfigError, match="need a generator"):
@@ -454,10 +455,8 @@ def collapse(network: MultVAE) -> None:
 
 
 def renew(network: MultVAE) -> None:
-    fresh = MultVAE(
-        network.n_items,
-        MultVAEConfig(hidden_dims=(16,), latent_dim=8),
-        torch.Generator().manual_seed(3),
+    fresh = MultVAEConfig(hidden_dims=(16,), latent_dim=8).build(
+        network.n_items, torch.Generator().manual_seed(3)
     )
     network.load_state_dict(fresh.state_dict())
 

@@ -35,7 +35,8 @@ from coterie.lab.collaboration.masking import (
     simulate_masked_distance,
 )
 from coterie.lab.collaboration.posteriors import encode_users
-from coterie.models.multvae import MultVAE, MultVAEConfig
+from coterie.models.multvae import MultVAEConfig
+from coterie.networks.multvae import MultVAE
 from coterie.sparse import SparseRows
 from test_sparse import DEVICES, sparse
 
@@ -267,7 +268,8 @@ def test_one_user_makes_no_pair() -> None:
 
 def network_and_rows(n_users: int = 12, device: str = "cpu") -> tuple[MultVAE, SparseRows]:
     network = (
-        MultVAE(30, MultVAEConfig(hidden_dims=(8,), latent_dim=4), torch.Generator().manual_seed(1))
+        MultVAEConfig(hidden_dims=(8,), latent_dim=4)
+        .build(30, torch.Generator().manual_seed(1))
         .double()
         .to(device)
     )

@@ -23,7 +23,7 @@ from coterie.lab.collaboration.pairs import (
 )
 from coterie.lab.collaboration.posteriors import encode_users
 from coterie.lab.collaboration.transfer import draw_users, gradient_transfer
-from coterie.models.multvae import MultVAE
+from coterie.networks.multvae import MultVAE
 from coterie.simulation.service import Service
 from coterie.sparse import SparseRows
 from coterie.training.trainer import train

@@ -37,11 +37,12 @@ from coterie.lab.collaboration.transfer import (
     gradient_transfer,
     pair_transfer,
 )
-from coterie.models.autoencoder import Autoencoder
-from coterie.models.ease import Ease, EaseConfig
-from coterie.models.linear_path_vae import LinearPathVAE, LinearPathVAEConfig
-from coterie.models.multvae import MultVAE, MultVAEConfig
-from coterie.models.recvae import RecVAE, RecVAEConfig
+from coterie.models.ease import EaseConfig
+from coterie.models.multvae import MultVAEConfig
+from coterie.models.recvae import RecVAEConfig
+from coterie.networks.autoencoder import Autoencoder
+from coterie.networks.linear_path_vae import LinearPathVAE
+from coterie.networks.multvae import MultVAE
 from coterie.running.progress import Update
 from coterie.sparse import SparseRows
 from coterie.training.step import TrainingStep
@@ -63,14 +64,12 @@ def model(
     terms matter.
     """
     if kind == "recvae":
-        network: Autoencoder = RecVAE(
-            n_items, RecVAEConfig(hidden_dim=6, latent_dim=LATENT), generator(seed)
+        network: Autoencoder = RecVAEConfig(hidden_dim=6, latent_dim=LATENT).build(
+            n_items, generator(seed)
         )
     else:
-        network = MultVAE(
-            n_items,
-            MultVAEConfig(hidden_dims=HIDDEN_DIMS[kind], latent_dim=LATENT),
-            generator(seed),
+        network = MultVAEConfig(hidden_dims=HIDDEN_DIMS[kind], latent_dim=LATENT).build(
+            n_items, generator(seed)
         )
     network.double()
     for value in network.parameters():
@@ -225,10 +224,8 @@ def test_transfer_on_cuda() -> None:
 
 def test_the_linear_path_has_no_part_in_the_loss() -> None:
     plain = model("mult-vae (7,)")
-    path = Ease.fit(csr_array(to_dense(histories(30, 5))), EaseConfig(l2=1.0))
-    with_path = LinearPathVAE(
-        N_ITEMS, LinearPathVAEConfig(hidden_dims=(7,), latent_dim=LATENT), generator(), path
-    ).double()
+    path = EaseConfig(l2=1.0).fit(csr_array(to_dense(histories(30, 5))))
+    with_path = LinearPathVAE(N_ITEMS, (7,), LATENT, generator(), path, 10.0).double()
     with_path.load_state_dict(with_path.state_dict() | plain.state_dict())
     users = drawn(plain)
     assert torch.equal(gradient_transfer(with_path, users), gradient_transfer(plain, users))
@@ -490,9 +487,9 @@ def planted() -> tuple[MultVAE, UserDraws, TheoremTable, SharingPairs]:
     """Two clusters of users with equal items within and none in common between."""
     dense = np.zeros((8, N_ITEMS))
     dense[:4, :5], dense[4:, 9:15] = 1, 1
-    network = MultVAE(
-        N_ITEMS, MultVAEConfig(hidden_dims=(7,), latent_dim=LATENT), generator()
-    ).double()
+    network = (
+        MultVAEConfig(hidden_dims=(7,), latent_dim=LATENT).build(N_ITEMS, generator()).double()
+    )
     posteriors = encode_users(network, sparse(dense))
     users = draw_users(posteriors, sparse(dense), 0, generator())
     lipschitz = lipschitz_estimate(network, posteriors, users.rows, 100, generator())

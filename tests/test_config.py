@@ -18,6 +18,7 @@ from coterie.models.multdae import MultDAEConfig
 from coterie.models.multvae import MultVAEConfig
 from coterie.models.popularity import PopularityConfig
 from coterie.models.recvae import RecVAEConfig
+from coterie.models.vamp_vae import VampVAEConfig
 
 FULL = {
     "model": {
@@ -28,14 +29,6 @@ FULL = {
         "beta": 0.1,
         "anneal_steps": 7,
         "pia": 0.5,
-        "pia_parts": ["shrinkage", "alignment"],
-        "pia_schedule": "fall",
-        "pia_steps": 8,
-        "pia_rarity": 0.1,
-        "pia_half_life": 30.0,
-        "pia_counts": 0.5,
-        "pia_temperature": 0.0,
-        "pia_anchors": "decoder",
     },
     "training": {
         "epochs": 3,
@@ -61,14 +54,6 @@ keep_prob = 0.25
 beta = 0.1
 anneal_steps = 7
 pia = 0.5
-pia_parts = ["shrinkage", "alignment"]
-pia_schedule = "fall"
-pia_steps = 8
-pia_rarity = 0.1
-pia_half_life = 30.0
-pia_counts = 0.5
-pia_temperature = 0.0
-pia_anchors = "decoder"
 
 [training]
 epochs = 3
@@ -89,6 +74,7 @@ KINDS: dict[str, Any] = {
     "mult-vae": MultVAEConfig,
     "mult-dae": MultDAEConfig,
     "recvae": RecVAEConfig,
+    "vamp-vae": VampVAEConfig,
     "linear-path-vae": LinearPathVAEConfig,
     "ease": EaseConfig,
     "popularity": PopularityConfig,

@@ -26,7 +26,6 @@ from coterie.errors import ConfigError
 from coterie.export import SCHEMA, export_onnx
 from coterie.files import read_manifest
 from coterie.simulation.service import simulate_dataset
-from coterie.training.networks import empty_network
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
 
@@ -142,6 +141,14 @@ networks = st.one_of(
             "path_weight": st.floats(0, 20),
         }
     ),
+    st.fixed_dictionaries(
+        {
+            "name": st.just("vamp-vae"),
+            "hidden_dims": st.lists(st.integers(1, 7), max_size=3),
+            "latent_dim": st.integers(1, 5),
+            "gated": st.booleans(),
+        }
+    ),
     st.fixed_dictionaries({"name": st.sampled_from(["ease", "popularity"])}),
 )
 
@@ -156,7 +163,7 @@ def test_scores_are_torchs_for_any_architecture(
     draw: st.DataObject,
 ) -> None:
     config, generator = RunConfig.of({"model": values}), torch.Generator().manual_seed(seed)
-    network = empty_network(n_items, config.model)
+    network = config.model.empty(n_items)
     for weight in network.state_dict().values():
         weight.normal_(generator=generator)
     model = TrainedModel(

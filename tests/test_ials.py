@@ -14,8 +14,8 @@ from implicit.cpu.als import AlternatingLeastSquares
 from scipy.sparse import csr_array, csr_matrix
 
 from coterie.errors import ConfigError, NumericalError
-from coterie.models import ials
-from coterie.models.ials import Ials, IalsConfig
+from coterie.models.ials import IalsConfig
+from coterie.networks import ials
 from test_sparse import DEVICES, random_dense, sparse
 
 CONFIG = IalsConfig(factors=6, regularization=0.7, alpha=4, iterations=8, seed=3)
@@ -41,7 +41,7 @@ def test_user_factors_solve_the_normal_equations(
     device: str, alpha: float, regularization: float
 ) -> None:
     config = CONFIG.model_copy(update={"alpha": alpha, "regularization": regularization})
-    model, asked = Ials.fit(TRAIN, config).to(device), random_dense(9, 25, 1)
+    model, asked = config.fit(TRAIN).to(device), random_dense(9, 25, 1)
     factors = model.factors.cpu().numpy()
     expected = np.stack(
         [normal_equations(factors, history, alpha, regularization) for history in asked]
@@ -54,7 +54,7 @@ def test_user_factors_solve_the_normal_equations(
 
 
 def test_user_factors_are_the_librarys() -> None:
-    model, asked = Ials.fit(TRAIN, CONFIG), random_dense(9, 25, 1)
+    model, asked = CONFIG.fit(TRAIN), random_dense(9, 25, 1)
     library = AlternatingLeastSquares(factors=6, regularization=0.7, alpha=4, num_threads=1)
     library.item_factors = model.factors.numpy()
     expected = library.recalculate_user(np.arange(9), csr_matrix(asked, dtype=np.float32))
@@ -70,7 +70,7 @@ def loss(x: np.ndarray, users: np.ndarray, items: np.ndarray, config: IalsConfig
 
 def test_fit_minimises_the_loss() -> None:
     """Item factors, too, solve their own equations in the end, given the users' of the fold-in."""
-    model = Ials.fit(TRAIN, CONFIG.model_copy(update={"iterations": 300}))
+    model = CONFIG.model_copy(update={"iterations": 300}).fit(TRAIN)
     users, items = model.user_factors(sparse(X)).numpy(), model.factors.numpy()
     best = np.stack(
         [normal_equations(users, column, CONFIG.alpha, CONFIG.regularization) for column in X.T]
@@ -82,7 +82,7 @@ def test_fit_minimises_the_loss() -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 40), st.integers(0, 1000))
 def test_a_users_factors_are_exactly_the_same_in_any_block(n_users: int, seed: int) -> None:
-    model, asked = Ials.fit(TRAIN, CONFIG), random_dense(n_users, 25, seed)
+    model, asked = CONFIG.fit(TRAIN), random_dense(n_users, 25, seed)
     together = model.user_factors(sparse(asked))
     assert together.shape == (n_users, 6)
     for row, history in enumerate(asked):
@@ -90,7 +90,7 @@ def test_a_users_factors_are_exactly_the_same_in_any_block(n_users: int, seed: i
 
 
 def test_users_are_solved_for_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, rows = Ials.fit(TRAIN, CONFIG), sparse(random_dense(23, 25, 5))
+    model, rows = CONFIG.fit(TRAIN), sparse(random_dense(23, 25, 5))
     whole = model.user_factors(rows)
     for numbers in (1, 36 * 4):
         monkeypatch.setattr(ials, "_NUMBERS_AT_ONCE", numbers)
@@ -98,41 +98,39 @@ def test_users_are_solved_for_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_an_empty_history_scores_zero() -> None:
-    assert (Ials.fit(TRAIN, CONFIG).score(sparse(np.zeros((2, 25)))) == 0).all()
+    assert (CONFIG.fit(TRAIN).score(sparse(np.zeros((2, 25)))) == 0).all()
 
 
 def test_fit_is_a_function_of_the_seed_alone() -> None:
-    one, threads = Ials.fit(TRAIN, CONFIG), torch.get_num_threads()
+    one, threads = CONFIG.fit(TRAIN), torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        again = Ials.fit(TRAIN, CONFIG)
+        again = CONFIG.fit(TRAIN)
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(one.factors, again.factors)
-    assert not torch.equal(
-        one.factors, Ials.fit(TRAIN, CONFIG.model_copy(update={"seed": 4})).factors
-    )
+    assert not torch.equal(one.factors, CONFIG.model_copy(update={"seed": 4}).fit(TRAIN).factors)
 
 
 def test_fit_changes_no_argument_and_warns_of_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     before = TRAIN.copy()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Ials.fit(TRAIN, CONFIG)
+        CONFIG.fit(TRAIN)
     assert (before != TRAIN).nnz == 0
     assert capfd.readouterr() == ("", "")
 
 
 def test_equations_beyond_float32_are_a_numerical_error() -> None:
-    model = Ials(4, IalsConfig(factors=2, regularization=1e-30))
+    model = IalsConfig(factors=2, regularization=1e-30).empty(4)
     model.gram.zero_()
     with pytest.raises(NumericalError, match="regularization = 1e-30"):
         model.score(sparse(np.eye(4)))
 
 
 def test_a_missing_package_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "implicit.cpu", None)
+    monkeypatch.setitem(sys.modules, "implicit.cpu.als", None)
     with pytest.raises(
         ConfigError, match=r"needs the package implicit; pip install 'coterie\[baselines\]'"
     ):
-        Ials.fit(TRAIN, CONFIG)
+        CONFIG.fit(TRAIN)

@@ -12,14 +12,14 @@ from scipy.sparse import csr_array
 from sklearn.linear_model import ElasticNet
 
 from coterie.errors import ConfigError
-from coterie.models import item_item
 from coterie.models.item_item import (
-    ItemItem,
     ItemItemConfig,
     ItemKnnConfig,
     Rp3BetaConfig,
     SlimConfig,
 )
+from coterie.networks import item_item
+from coterie.networks.item_item import ItemItem
 from test_sparse import DEVICES, SHAPES, random_dense, sparse
 
 CONFIGS: list[ItemItemConfig] = [
@@ -37,7 +37,7 @@ def dense(model: ItemItem) -> np.ndarray:
 
 
 def fitted(x: np.ndarray, config: ItemItemConfig) -> np.ndarray:
-    return dense(ItemItem.fit(csr_array(x.astype(np.float32)), config))
+    return dense(config.fit(csr_array(x.astype(np.float32))))
 
 
 def cosine(x: np.ndarray, config: ItemKnnConfig) -> np.ndarray:
@@ -145,11 +145,11 @@ def test_items_and_users_without_interactions_give_no_weights(config: ItemItemCo
 def test_fit_is_the_same_with_more_threads_and_changes_no_argument(config: ItemItemConfig) -> None:
     train = csr_array(random_dense(200, 40, 2).astype(np.float32))
     before, threads = train.copy(), torch.get_num_threads()
-    one = ItemItem.fit(train, config)
+    one = config.fit(train)
     assert (train != before).nnz == 0
     try:
         torch.set_num_threads(3)
-        two = ItemItem.fit(train, config)
+        two = config.fit(train)
     finally:
         torch.set_num_threads(threads)
     # Threads share the random order in which SLIM's weights take turns, so they differ by as much
@@ -183,7 +183,7 @@ def test_score_goes_over_users_in_pieces(n_users: int) -> None:
 
 
 def test_item_vectors_are_the_columns() -> None:
-    model = ItemItem.fit(csr_array(random_dense(50, 8, 0).astype(np.float32)), ItemKnnConfig())
+    model = ItemKnnConfig().fit(csr_array(random_dense(50, 8, 0).astype(np.float32)))
     assert np.array_equal(model.item_vectors().numpy(), dense(model).T)
 
 
@@ -240,4 +240,4 @@ def test_a_missing_package_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         ConfigError, match=r"needs? the package irspack; pip install 'coterie\[baselines\]'"
     ):
-        ItemItem.fit(csr_array(np.eye(3)), SlimConfig())
+        SlimConfig().fit(csr_array(np.eye(3)))

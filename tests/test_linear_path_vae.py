@@ -11,10 +11,10 @@ from coterie.data.split import Part
 from coterie.errors import ConfigError
 from coterie.evaluation.evaluate import evaluate
 from coterie.export import export_onnx
-from coterie.models.ease import Ease, EaseConfig
-from coterie.models.item_item import ItemItem, Rp3BetaConfig
-from coterie.models.linear_path_vae import LinearPathVAE
-from coterie.models.multvae import MultVAE
+from coterie.models.ease import EaseConfig
+from coterie.models.item_item import Rp3BetaConfig
+from coterie.networks.ease import Ease
+from coterie.networks.linear_path_vae import LinearPathVAE
 from coterie.running.progress import Update
 from coterie.simulation.service import simulate_dataset
 from coterie.training.run_folder import read_history
@@ -38,12 +38,12 @@ def test_scores_are_the_logits_plus_the_weighted_path(tmp_path: Path) -> None:
     assert isinstance(network, LinearPathVAE)
     asked = random_histories(9, DATA.n_items, seed=1)
     rows = sparse(asked.toarray())
-    ease = Ease.fit(DATA.train, EaseConfig(l2=20.0))
+    ease = EaseConfig(l2=20.0).fit(DATA.train)
     assert isinstance(network.path, Ease)
     assert torch.equal(network.path.weight, ease.weight)
     with torch.no_grad():
         torch.testing.assert_close(
-            model.score(asked), MultVAE.score(network, rows) + 7.0 * ease.score(rows)
+            model.score(asked), network.decode(network.point(rows)) + 7.0 * ease.score(rows)
         )
     check_scorer(model, asked)
     check_recommender(model)
@@ -74,15 +74,15 @@ def test_a_sparse_path_is_added_the_same_saved_and_not_exported(tmp_path: Path) 
     model = train(DATA, config(path={"name": "rp3beta", "neighbours": 20}, path_weight=50.0))
     network, asked = model.network, random_histories(9, DATA.n_items, seed=1)
     assert isinstance(network, LinearPathVAE)
-    path, rows = ItemItem.fit(DATA.train, Rp3BetaConfig(neighbours=20)), sparse(asked.toarray())
+    path, rows = Rp3BetaConfig(neighbours=20).fit(DATA.train), sparse(asked.toarray())
     with torch.no_grad():
         torch.testing.assert_close(
-            model.score(asked), MultVAE.score(network, rows) + 50.0 * path.score(rows)
+            model.score(asked), network.decode(network.point(rows)) + 50.0 * path.score(rows)
         )
     check_scorer(model, asked)
     model.save(tmp_path / "model")
     assert torch.equal(TrainedModel.load(tmp_path / "model").score(asked), model.score(asked))
-    with pytest.raises(ConfigError, match="a linear path being ease"):
+    with pytest.raises(ConfigError, match="a linear path must be ease"):
         export_onnx(model, tmp_path / "onnx")
 
 

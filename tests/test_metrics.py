@@ -9,6 +9,7 @@ from sklearn.metrics import ndcg_score
 
 from coterie.errors import ConfigError
 from coterie.evaluation.cohorts import cohort_members
+from coterie.evaluation.measure import per_user
 from coterie.evaluation.metrics import Metric
 
 
@@ -40,8 +41,8 @@ def test_per_user_is_the_definition(
     hits = torch.tensor(
         [[item in found for item in line] for line, found in zip(ranked, held_out, strict=True)]
     )
-    values = Metric.parse(f"{kind}@{k}").per_user(
-        hits, torch.tensor([len(found) for found in held_out])
+    values = per_user(
+        Metric.parse(f"{kind}@{k}"), hits, torch.tensor([len(found) for found in held_out])
     )
     assert values.dtype == torch.float64
     expected = [
@@ -58,8 +59,8 @@ def test_ndcg_is_scikit_learns(k: int) -> None:
     relevant[:, 0] = True
     scores = rng.permuted(np.tile(np.arange(40.0), (50, 1)), axis=1)
     hits = np.take_along_axis(relevant, np.argsort(-scores, axis=1), axis=1)
-    values = Metric("ndcg", k).per_user(
-        torch.from_numpy(hits), torch.from_numpy(relevant.sum(axis=1))
+    values = per_user(
+        Metric("ndcg", k), torch.from_numpy(hits), torch.from_numpy(relevant.sum(axis=1))
     )
     expected = [ndcg_score(relevant[[i]].astype(float), scores[[i]], k=k) for i in range(50)]
     np.testing.assert_allclose(values.numpy(), expected, rtol=1e-12)
@@ -68,7 +69,7 @@ def test_ndcg_is_scikit_learns(k: int) -> None:
 @pytest.mark.parametrize("n_held_out", [1, 3, 100, 500])
 def test_ndcg_of_a_perfect_ranking_is_exactly_one(n_held_out: int) -> None:
     hits = torch.arange(100)[None] < n_held_out
-    assert Metric("ndcg", 100).per_user(hits, torch.tensor([n_held_out])).tolist() == [1.0]
+    assert per_user(Metric("ndcg", 100), hits, torch.tensor([n_held_out])).tolist() == [1.0]
 
 
 def test_label_names_the_divisor() -> None:

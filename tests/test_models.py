@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from coterie.models.autoencoder import Autoencoder, input_scale
-from coterie.models.multdae import MultDAE, MultDAEConfig
-from coterie.models.multvae import MultVAE, MultVAEConfig
+from coterie.models.multdae import MultDAEConfig
+from coterie.models.multvae import MultVAEConfig
+from coterie.networks.autoencoder import Autoencoder, input_scale
+from coterie.networks.multdae import MultDAE
+from coterie.networks.multvae import MultVAE
 from test_sparse import DEVICES, random_dense, sparse
 
 N_ITEMS = 30
@@ -19,11 +21,11 @@ SMALL_DAE = MultDAEConfig(hidden_dims=(12, 7), latent_dim=4)
 
 
 def vae(n_items: int = N_ITEMS, config: MultVAEConfig = SMALL_VAE, seed: int = 0) -> MultVAE:
-    return MultVAE(n_items, config, torch.Generator().manual_seed(seed))
+    return config.build(n_items, torch.Generator().manual_seed(seed))
 
 
 def dae(n_items: int = N_ITEMS, config: MultDAEConfig = SMALL_DAE, seed: int = 0) -> MultDAE:
-    return MultDAE(n_items, config, torch.Generator().manual_seed(seed))
+    return config.build(n_items, torch.Generator().manual_seed(seed))
 
 
 class DenseLayers(nn.Module):
@@ -198,7 +200,7 @@ def test_mult_dae_scores_are_those_of_dense_layers(hidden_dims: tuple[int, ...])
     network = dae(config=MultDAEConfig(hidden_dims=hidden_dims, latent_dim=4)).double()
     layers, x = DenseLayers(network), torch.from_numpy(random_dense(15, N_ITEMS, 0))
     code = torch.tanh(layers.encoder(normalized(x)))
-    torch.testing.assert_close(network.code(sparse(x.numpy())), code, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(network.point(sparse(x.numpy())), code, rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(
         network.score(sparse(x.numpy())), layers.decoder(code), rtol=1e-6, atol=1e-7
     )
@@ -232,6 +234,6 @@ def test_latent_dim_is_the_real_dimension() -> None:
     # Every dimension reaches the scores.
     moved = network.decode(torch.eye(5)) - network.decode(torch.zeros(1, 5))
     assert (moved.abs().sum(dim=1) > 0).all()
-    assert dae(config=MultDAEConfig(latent_dim=5)).code(
+    assert dae(config=MultDAEConfig(latent_dim=5)).point(
         sparse(random_dense(3, N_ITEMS, 0))
     ).shape == (3, 5)

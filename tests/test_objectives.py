@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from coterie.errors import ConfigError
-from coterie.models.autoencoder import input_scale
+from coterie.networks.autoencoder import input_scale
 from coterie.objectives.alignment import alignment
 from coterie.objectives.divergence import gaussian_kl
 from coterie.objectives.likelihood import LogitBuffer, multinomial_nll, sampled_nll

@@ -30,8 +30,9 @@ from coterie.running.interrupt import StopRequest
 from coterie.running.world import ALONE, World, cuda_of_process, join_world, rank_of_process
 from coterie.simulation.service import simulate_dataset
 from coterie.training.checkpoint import load_checkpoint
+from coterie.training.randomness import NOISE, seeded
 from coterie.training.run_folder import RunFolder, read_history
-from coterie.training.step import NOISE, TrainingStep, seeded
+from coterie.training.step import TrainingStep
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import Descent, train
 from test_sparse import random_dense, sparse
@@ -53,7 +54,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "training": {**QUICK, "epochs": 2},
     },
     "linear path": {
-        "model": {**VAE, "name": "linear-path-vae", "pia_rarity": 0.5, "pia": 0.2},
+        "model": {**VAE, "name": "linear-path-vae", "pia": 0.2},
         "training": {**QUICK, "epochs": 2},
     },
     "resumed": {"model": {**VAE, "pia": 0.2}, "training": QUICK},
@@ -315,7 +316,7 @@ def test_losses_and_gradients_of_all_shares_add_up(
 
     def part(world: World) -> tuple[dict[str, Tensor], list[Tensor]]:
         step = TrainingStep(40, model, world=world)
-        loss, terms = step._objective(batch, model.keep_prob, seeded(0, NOISE, 0))
+        loss, terms = step.objective(batch, model.keep_prob, seeded(0, NOISE, 0), 0)
         parameters = [*step.network.parameters(), *([] if step.anchors is None else [step.anchors])]
         return {"loss": loss.detach(), **terms}, list(torch.autograd.grad(loss, parameters))
 

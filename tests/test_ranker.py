@@ -13,8 +13,10 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from coterie.errors import ConfigError, DataError, NumericalError
-from coterie.models.multdae import MultDAE, MultDAEConfig
-from coterie.models.multvae import MultVAE, MultVAEConfig
+from coterie.models.multdae import MultDAEConfig
+from coterie.models.multvae import MultVAEConfig
+from coterie.networks.multdae import MultDAE
+from coterie.networks.multvae import MultVAE
 from coterie.recommend import ranker as ranker_module
 from coterie.recommend.approximate import ApproximateIndex
 from coterie.recommend.ranker import Ranker
@@ -186,8 +188,8 @@ def test_ranker_of_any_scorer_is_the_sorted_order() -> None:
 @pytest.mark.parametrize(
     "network",
     [
-        MultVAE(40, MultVAEConfig(hidden_dims=(8,), latent_dim=4), torch.Generator()),
-        MultDAE(40, MultDAEConfig(latent_dim=4), torch.Generator()),
+        MultVAEConfig(hidden_dims=(8,), latent_dim=4).build(40, torch.Generator()),
+        MultDAEConfig(latent_dim=4).build(40, torch.Generator()),
     ],
     ids=["mult-vae", "mult-dae"],
 )
@@ -200,8 +202,8 @@ def test_factors_of_a_network_multiply_to_its_scores(network: MultVAE | MultDAE)
 
 
 def test_ranker_with_an_index_that_reads_all_lists_is_exact() -> None:
-    network = MultVAE(
-        200, MultVAEConfig(hidden_dims=(8,), latent_dim=4), torch.Generator().manual_seed(1)
+    network = MultVAEConfig(hidden_dims=(8,), latent_dim=4).build(
+        200, torch.Generator().manual_seed(1)
     )
     scorer = NetworkScorer(network)
     histories = random_histories(20, 200, seed=2)
@@ -214,8 +216,8 @@ def test_ranker_with_an_index_that_reads_all_lists_is_exact() -> None:
 
 
 def test_ranker_refuses_an_index_for_a_scorer_without_factors() -> None:
-    network = MultVAE(
-        200, MultVAEConfig(hidden_dims=(8,), latent_dim=4), torch.Generator().manual_seed(1)
+    network = MultVAEConfig(hidden_dims=(8,), latent_dim=4).build(
+        200, torch.Generator().manual_seed(1)
     )
     with pytest.raises(ConfigError, match="needs a scorer with item factors"):
         Ranker(

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from coterie.config import RunConfig, TrainingConfig
-from coterie.models.autoencoder import input_scale
-from coterie.models.recvae import RecVAE, RecVAEConfig
+from coterie.models.recvae import RecVAEConfig
+from coterie.networks.autoencoder import Autoencoder, input_scale
+from coterie.networks.recvae import RecVAE
 from coterie.objectives.divergence import (
     composite_log_density,
     gaussian_kl,
@@ -40,7 +41,13 @@ VALUES: dict[str, Any] = {
 
 
 def recvae(n_items: int = 30, config: RecVAEConfig = SMALL, seed: int = 0) -> RecVAE:
-    return RecVAE(n_items, config, torch.Generator().manual_seed(seed))
+    return config.build(n_items, torch.Generator().manual_seed(seed))
+
+
+def memory_of(step: TrainingStep) -> dict[str, Tensor]:
+    """The encoder that the prior remembers."""
+    assert step.prior is not None
+    return step.prior.memory()
 
 
 def dense_posterior(network: RecVAE, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -213,22 +220,25 @@ def test_sampled_kl_is_the_closed_form_on_average() -> None:
 def test_the_kl_weighs_gamma_for_each_item_and_the_prior_sees_clean_input() -> None:
     config = RecVAEConfig(hidden_dim=9, latent_dim=4, gamma=0.02)
     step, x = TrainingStep(30, config, TrainingConfig(seed=3)), random_dense(8, 30, 5)
-    for value in step.prior.values():
+    for value in memory_of(step).values():
         value.add_(0.1)
     rows = sparse(x)
     told = step(rows, "encoder")
     again = TrainingStep(30, config, TrainingConfig(seed=3))
     recorded: list[Tensor] = []
 
-    def record(z: Tensor, mu: Tensor, logvar: Tensor, rows: SparseRows) -> Tensor:
+    def record(
+        network: Autoencoder, z: Tensor, mu: Tensor, logvar: Tensor, rows: SparseRows
+    ) -> Tensor:
         old = recvae(30, config)
-        old.load_state_dict({**old.state_dict(), **step.prior})
+        old.load_state_dict({**old.state_dict(), **memory_of(step)})
         with torch.no_grad():
             earlier = dense_posterior(old, torch.tensor(x).float())
         recorded.append(sampled_kl(z, mu, logvar, composite_log_density(z, *earlier)))
         return recorded[0]
 
-    again._kl = record  # type: ignore[method-assign]
+    assert again.prior is not None
+    again.prior.divergence = record  # type: ignore[method-assign]
     assert float(again(rows, "encoder")["loss"]) == pytest.approx(float(told["loss"]), rel=1e-5)
     weighed = float((0.02 * rows.counts * recorded[0].detach()).mean())
     assert float(told["loss"]) == pytest.approx(float(told["nll"]) + weighed, rel=1e-5)
@@ -245,7 +255,7 @@ def test_encoder_and_decoder_learn_in_turns_and_the_prior_follows() -> None:
         assert run.step.anchors is not None
         anchors, prior = (
             run.step.anchors.detach().clone(),
-            {name: value.clone() for name, value in run.step.prior.items()},
+            {name: value.clone() for name, value in memory_of(run.step).items()},
         )
         run.advance(users, part)
         moved = {
@@ -256,10 +266,11 @@ def test_encoder_and_decoder_learn_in_turns_and_the_prior_follows() -> None:
         of_decoder = {"output.weight", "output.bias"}
         assert moved == (of_decoder if part == "decoder" else set(names) - of_decoder)
         assert torch.equal(run.step.anchors, anchors) == (part == "decoder")
-        changed = any(not torch.equal(value, run.step.prior[name]) for name, value in prior.items())
+        now = memory_of(run.step)
+        changed = any(not torch.equal(value, now[name]) for name, value in prior.items())
         assert changed == (part == "decoder" and "decoder" not in seen)
         if part == "decoder":
-            assert all(torch.equal(value, before[name]) for name, value in run.step.prior.items())
+            assert all(torch.equal(value, before[name]) for name, value in now.items())
         seen.append(part)
     assert seen == ["encoder"] * 2 * per_pass + ["decoder"] * per_pass
 

@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,27 +15,33 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from coterie.config import ClosedFormConfig, RunConfig, TrainingConfig
+from coterie.config import RunConfig, TrainingConfig
 from coterie.data.dataset import Dataset
 from coterie.data.split import Part, Split
 from coterie.errors import ArtifactError, ConfigError, NumericalError
 from coterie.evaluation.evaluate import evaluate
 from coterie.models.ease import EaseConfig
-from coterie.models.fields import ModelConfig
+from coterie.models.fields import StrictConfig
 from coterie.models.ials import IalsConfig
 from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
+from coterie.models.kinds import ClosedFormConfig
 from coterie.models.linear_path_vae import LinearPathVAEConfig
-from coterie.models.multdae import MultDAE, MultDAEConfig
-from coterie.models.multvae import MultVAE, MultVAEConfig
+from coterie.models.multdae import MultDAEConfig
+from coterie.models.multvae import MultVAEConfig
 from coterie.models.popularity import PopularityConfig
 from coterie.models.recvae import RecVAEConfig
+from coterie.models.vamp_vae import VampVAEConfig
+from coterie.networks.multdae import MultDAE
+from coterie.networks.multvae import MultVAE
 from coterie.objectives.likelihood import multinomial_nll
 from coterie.running.progress import Update
 from coterie.simulation.service import Service, simulate_dataset
 from coterie.sparse import SparseRows
-from coterie.training import step as step_module
+from coterie.training import objective as objective_module
+from coterie.training.proposal import Proposal
+from coterie.training.randomness import NOISE, ORDER, seeded
 from coterie.training.run_folder import read_anchors, read_history
-from coterie.training.step import NOISE, ORDER, Proposal, TrainingStep, seeded
+from coterie.training.step import TrainingStep
 from coterie.training.tensorboard import tensorboard_events
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
@@ -240,11 +245,11 @@ def test_step_goes_over_to_chunks_when_its_logits_are_too_many(
         chunks.append(args[-1])
         return multinomial_nll(*args)
 
-    monkeypatch.setattr(step_module, "multinomial_nll", spy)
+    monkeypatch.setattr(objective_module, "multinomial_nll", spy)
     for limit in (25 * N_ITEMS, 25 * N_ITEMS - 1):
-        monkeypatch.setattr(step_module, "LOGITS_AT_ONCE", limit)
+        monkeypatch.setattr(objective_module, "LOGITS_AT_ONCE", limit)
         TrainingStep(N_ITEMS, VAE)(sparse(batch(0).numpy()))
-    assert chunks == [None, step_module.CHUNK_ITEMS]
+    assert chunks == [None, objective_module.CHUNK_ITEMS]
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
@@ -327,7 +332,7 @@ def test_proposal_draws_half_by_popularity_and_half_evenly() -> None:
 
 def with_posterior(step: TrainingStep, mu: float, logvar: float) -> TrainingStep:
     """Makes the encoder answer the same for everybody."""
-    last = step.network.encoder[-1]
+    *_, last = step.network.get_submodule("encoder").children()
     assert isinstance(last, nn.Linear)
     last.weight.data.zero_()
     last.bias.data[: last.out_features // 2] = mu
@@ -443,7 +448,9 @@ def entry_counting(step: TrainingStep) -> TrainingStep:
 
 def input_sums(step: TrainingStep, act: Callable[[], Any]) -> Tensor:
     """The sum of each user's entries as the encoder saw them."""
-    return 1000 * torch.atanh(inputs_of(step.network.encoder[0], act)[:, 0].double())
+    return 1000 * torch.atanh(
+        inputs_of(step.network.get_submodule("encoder.0"), act)[:, 0].double()
+    )
 
 
 def test_mistake_no_input_normalisation() -> None:
@@ -497,7 +504,7 @@ def test_mistake_beta_overshooting_then_dropping() -> None:
     step = TrainingStep(N_ITEMS, plain(beta=0.2, anneal_steps=10))
     weights = []
     for number in range(40):
-        announced, terms = step.beta, step(sparse(batch(number).numpy()))
+        announced, terms = step.schedule()["beta"], step(sparse(batch(number).numpy()))
         weights.append(
             float((terms["loss"].double() - terms["nll"].double()) / terms["kl"].double())
         )
@@ -549,12 +556,7 @@ def test_mistake_weight_decay_on_biases_and_anchors() -> None:
 # The loop.
 
 
-def with_counts(data: Dataset) -> Dataset:
-    counts = np.random.default_rng(3).integers(1, 5, len(data.interactions.indices))
-    return replace(data, interactions=replace(data.interactions, counts=counts))
-
-
-DATA = with_counts(simulate_dataset(n_users=260, n_items=50, held_out_users=40, seed=2))
+DATA = simulate_dataset(n_users=260, n_items=50, held_out_users=40, seed=2)
 QUICK = {"epochs": 3, "batch_size": 50, "learning_rate": 0.01, "metric": "ndcg@10"}
 QUICK_VAE = {
     "hidden_dims": [16],
@@ -827,12 +829,12 @@ def test_train_prints_nothing_and_logs_its_epochs(
 
 # Every field of every configuration does something.
 
-RISING = {"pia_schedule": "rise", "pia_steps": 8}
-BASE: dict[type[ModelConfig], dict[str, Any]] = {
-    MultVAEConfig: {**QUICK_VAE, **RISING},
+BASE: dict[type[StrictConfig], dict[str, Any]] = {
+    MultVAEConfig: QUICK_VAE,
     MultDAEConfig: {**QUICK_DAE, "hidden_dims": [16]},
-    RecVAEConfig: {**QUICK_REC, **RISING},
-    LinearPathVAEConfig: {**QUICK_VAE, "name": "linear-path-vae", **RISING},
+    RecVAEConfig: QUICK_REC,
+    VampVAEConfig: {**QUICK_VAE, "name": "vamp-vae", "components": 5},
+    LinearPathVAEConfig: {**QUICK_VAE, "name": "linear-path-vae"},
     EaseConfig: {"name": "ease", "l2": 10},
     PopularityConfig: {"name": "popularity"},
     ItemKnnConfig: {"name": "item-knn", "neighbours": 10},
@@ -842,31 +844,20 @@ BASE: dict[type[ModelConfig], dict[str, Any]] = {
 }
 BASE_TRAINING = {**QUICK, "epochs": 12, "learning_rate": 0.05, "patience": 5}
 
-OTHER_PIA: dict[str, Any] = {
-    "pia": 0.3,
-    "pia_parts": ["alignment", "attraction"],
-    "pia_schedule": "fall",
-    "pia_steps": 6,
-    "pia_rarity": 0.5,
-    "pia_half_life": 7.0,
-    "pia_counts": 1.0,
-    "pia_temperature": 1.0,
-    "pia_anchors": "encoder",
-}
-OTHER_VAE = {
-    **OTHER_PIA,
+OTHER_VAE: dict[str, Any] = {
     "name": None,
+    "pia": 0.3,
     "hidden_dims": [17],
     "latent_dim": 7,
     "keep_prob": 0.6,
     "beta": 0.3,
     "anneal_steps": 6,
 }
-OTHER: dict[type[ModelConfig], dict[str, Any]] = {
+OTHER: dict[type[StrictConfig], dict[str, Any]] = {
     MultVAEConfig: OTHER_VAE,
     RecVAEConfig: {
-        **OTHER_PIA,
         "name": None,
+        "pia": 0.3,
         "hidden_dim": 17,
         "latent_dim": 7,
         "keep_prob": 0.6,
@@ -874,6 +865,7 @@ OTHER: dict[type[ModelConfig], dict[str, Any]] = {
         "encoder_epochs": 3,
         "decoder_epochs": 2,
     },
+    VampVAEConfig: {**OTHER_VAE, "components": 6, "gated": True},
     LinearPathVAEConfig: {**OTHER_VAE, "path": {"name": "ease", "l2": 11}, "path_weight": 3.0},
     MultDAEConfig: {"name": None, "hidden_dims": [17], "latent_dim": 7, "keep_prob": 0.6},
     EaseConfig: {"name": None, "l2": 11, "popularity_exponent": 0.2},
@@ -905,7 +897,7 @@ OTHER: dict[type[ModelConfig], dict[str, Any]] = {
 }
 """Another value of every field; for a model's name, every other model."""
 
-FIELDS: list[tuple[type[ModelConfig], str]] = [
+FIELDS: list[tuple[type[StrictConfig], str]] = [
     (kind, field) for kind in OTHER for field in kind.model_fields
 ]
 
@@ -938,7 +930,7 @@ def test_every_model_has_its_fields_changed() -> None:
     ("kind", "field"), FIELDS, ids=[f"{kind.__name__}.{field}" for kind, field in FIELDS]
 )
 def test_changing_any_config_field_changes_something(
-    kind: type[ModelConfig], field: str, tmp_path: Path
+    kind: type[StrictConfig], field: str, tmp_path: Path
 ) -> None:
     assert field in OTHER[kind], f"{kind.__name__}.{field} is new: give it another value in OTHER"
     changed: list[dict[str, Any]]
@@ -946,7 +938,7 @@ def test_changing_any_config_field_changes_something(
         values = {"model": OVERFITTING, "training": BASE_TRAINING}
         changed = [{**values, "training": {**BASE_TRAINING, field: OTHER[kind][field]}}]
     else:
-        training = {} if kind in get_args(ClosedFormConfig) else {"training": QUICK}
+        training = {} if issubclass(kind, ClosedFormConfig) else {"training": QUICK}
         values = {"model": BASE[kind], **training}
         changed = [{"model": {**BASE[kind], field: OTHER[kind][field]}, **training}]
         if field == "name":
@@ -978,6 +970,17 @@ PLANTED_MODELS: dict[str, dict[str, Any]] = {
     "mult-dae": {"model": {"name": "mult-dae", "latent_dim": 16}, "training": LONGER},
     "mult-vae": {
         "model": {"name": "mult-vae", "hidden_dims": [48], "latent_dim": 16, "anneal_steps": 200},
+        "training": LONGER,
+    },
+    "vamp-vae": {
+        "model": {
+            "name": "vamp-vae",
+            "hidden_dims": [48],
+            "latent_dim": 16,
+            "anneal_steps": 200,
+            "components": 30,
+            "gated": True,
+        },
         "training": LONGER,
     },
     "mult-vae+pia": {

@@ -18,18 +18,18 @@ import numpy as np
 import pytest
 
 from coterie.cli import main
-from coterie.config import ModelsConfig, RunConfig
+from coterie.config import AnyModelConfig, RunConfig, as_toml
 from coterie.data.dataset import Dataset
 from coterie.data.split import Cases, Part, Split
 from coterie.errors import ArtifactError, ConfigError, Interrupted
 from coterie.evaluation.evaluate import evaluate
-from coterie.models.fields import Choice, Range
+from coterie.models.fields import SearchChoice, SearchRange
 from coterie.running.progress import Update
 from coterie.simulation.service import simulate_dataset
 from coterie.training.run_folder import read_history
 from coterie.training.trainer import train
 from coterie.tuning.lock import FileLock, JournalLock
-from coterie.tuning.result import Trial, TuningResult, as_toml
+from coterie.tuning.result import Trial, TuningResult
 from coterie.tuning.space import Space, check_space, own_space, read_space
 from coterie.tuning.study import Pruned, StudyFolder, Terms
 from coterie.tuning.tune import tune
@@ -43,11 +43,11 @@ VAE = RunConfig.of(
 )
 EASE = RunConfig.of({"model": {"name": "ease", "l2": 50.0}})
 SPACE: Space = {
-    "model.keep_prob": Range(0.3, 0.9),
-    "model.latent_dim": Range(2, 12),
-    "training.batch_size": Choice((60, 90)),
+    "model.keep_prob": SearchRange(0.3, 0.9),
+    "model.latent_dim": SearchRange(2, 12),
+    "training.batch_size": SearchChoice((60, 90)),
 }
-L2: Space = {"model.l2": Range(1, 1000, log=True)}
+L2: Space = {"model.l2": SearchRange(1, 1000, log=True)}
 
 
 def told(result: TuningResult) -> list[dict[str, Any]]:
@@ -65,22 +65,25 @@ def terms(**changes: Any) -> Terms:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("model.pia=0.05..5:log", Range(0.05, 5.0, log=True)),
-        ("model.keep_prob=0.3..0.9", Range(0.3, 0.9)),
-        ("model.keep_prob=.3...9", Range(0.3, 0.9)),
-        ("model.latent_dim=10..50:log", Range(10, 50, log=True)),
-        ("model.latent_dim=64,128", Choice((64, 128))),
-        ("model.hidden_dims=[],[600],[600, 200]", Choice(([], [600], [600, 200]))),
-        ("training.sparse_updates=true,false", Choice((True, False))),
-        ("model.pia_anchors=free, decoder", Choice(("free", "decoder"))),
+        ("model.pia=0.05..5:log", SearchRange(0.05, 5.0, log=True)),
+        ("model.keep_prob=0.3..0.9", SearchRange(0.3, 0.9)),
+        ("model.keep_prob=.3...9", SearchRange(0.3, 0.9)),
+        ("model.latent_dim=10..50:log", SearchRange(10, 50, log=True)),
+        ("model.latent_dim=64,128", SearchChoice((64, 128))),
+        ("model.hidden_dims=[],[600],[600, 200]", SearchChoice(([], [600], [600, 200]))),
+        ("training.sparse_updates=true,false", SearchChoice((True, False))),
+        ("model.weighting=none, bm25", SearchChoice(("none", "bm25"))),
         ("model.beta", own_space(VAE)["model.beta"]),
     ],
 )
-def test_search_option_is_read_and_written_alike(text: str, expected: Range | Choice) -> None:
+def test_search_option_is_read_and_written_alike(
+    text: str, expected: SearchRange | SearchChoice
+) -> None:
+    base = RunConfig.of({"model": {"name": "item-knn"}}) if "weighting" in text else VAE
     key = text.partition("=")[0]
-    (found,) = read_space(VAE, [text]).values()
+    (found,) = read_space(base, [text]).values()
     assert found == expected
-    assert read_space(VAE, [f"{key}={found}"]) == {key: found}
+    assert read_space(base, [f"{key}={found}"]) == {key: found}
 
 
 def test_without_search_the_models_own_space_less_what_is_fixed() -> None:
@@ -92,7 +95,7 @@ def test_without_search_the_models_own_space_less_what_is_fixed() -> None:
     assert own_space(EASE).keys() == {"model.l2", "model.popularity_exponent"}
 
 
-@pytest.mark.parametrize("config", get_args(ModelsConfig) or [])
+@pytest.mark.parametrize("config", get_args(AnyModelConfig) or [])
 def test_every_models_own_space_is_allowed_and_its_configuration_can_be_written(
     config: type,
 ) -> None:
@@ -172,11 +175,11 @@ def test_models_within_models_are_searched_too(tmp_path: Path) -> None:
 
 
 def test_ends_may_need_one_another() -> None:
-    base = RunConfig.of({"model": {"name": "mult-vae"}})
-    space = read_space(base, ["model.pia=0.1..1", "model.pia_rarity=0.1..0.5"])
+    base = RunConfig.of({"training": {"weight_decay": 0.1}})
+    space = read_space(base, ["training.weight_decay=0..0.1", "training.sparse_updates=true,false"])
     check_space(base, space)
-    with pytest.raises(ConfigError, match="pia_rarity needs pia above 0"):
-        check_space(base, {"model.pia_rarity": space["model.pia_rarity"]})
+    with pytest.raises(ConfigError, match="weight_decay must be 0 with sparse_updates"):
+        check_space(base, {"training.sparse_updates": space["training.sparse_updates"]})
 
 
 def test_model_with_nothing_to_search_is_refused(tmp_path: Path) -> None:
@@ -284,7 +287,7 @@ def test_data_without_validation_users_is_refused(tmp_path: Path) -> None:
 
 
 def test_poor_trials_end_early_but_count(tmp_path: Path) -> None:
-    space: Space = {"training.learning_rate": Range(1e-5, 0.02, log=True)}
+    space: Space = {"training.learning_rate": SearchRange(1e-5, 0.02, log=True)}
     pruned, whole = (
         tune(DATA, VAE, out=tmp_path / name, search=space, n_trials=9, pruner=name)
         for name in ("median", "none")
@@ -311,7 +314,7 @@ def test_configuration_that_cannot_work_is_a_failed_trial(tmp_path: Path) -> Non
         DATA,
         bad,
         out=tmp_path / "nan",
-        search={"training.learning_rate": Choice((1e30, 1e31))},
+        search={"training.learning_rate": SearchChoice((1e30, 1e31))},
         n_trials=2,
     )
     assert [trial.state for trial in result.trials] == ["failed"] * 2
@@ -320,8 +323,8 @@ def test_configuration_that_cannot_work_is_a_failed_trial(tmp_path: Path) -> Non
     assert not (tmp_path / "nan" / "best.toml").exists()
     assert str(result) == "2 trials: 2 failed"
     space: Space = {
-        "training.sparse_updates": Choice((False, True)),
-        "training.weight_decay": Choice((0.0, 0.001)),
+        "training.sparse_updates": SearchChoice((False, True)),
+        "training.weight_decay": SearchChoice((0.0, 0.001)),
     }
     mixed = tune(DATA, VAE, out=tmp_path / "mixed", search=space, n_trials=8)
     failed = [trial for trial in mixed.trials if trial.state == "failed"]
@@ -332,7 +335,7 @@ def test_configuration_that_cannot_work_is_a_failed_trial(tmp_path: Path) -> Non
 
 
 def test_table_fits_a_terminal() -> None:
-    space = {**own_space(VAE), "model.hidden_dims": Choice(((600,), (600, 200)))}
+    space = {**own_space(VAE), "model.hidden_dims": SearchChoice(((600,), (600, 200)))}
     values = dict.fromkeys(space, 0.00012346) | {"model.hidden_dims": [600, 200]}
     trials = tuple(Trial(n, "complete", 0.4, 150, 12345.6, values, None) for n in range(100, 120))
     table = str(TuningResult(Path("study"), "ndcg@100", space, trials, trials[0], VAE))
@@ -423,7 +426,7 @@ def test_trial_killed_while_it_was_being_pruned_is_pruned(tmp_path: Path) -> Non
 def test_study_on_other_terms_is_refused_with_the_difference(tmp_path: Path) -> None:
     tune(DATA, EASE, out=tmp_path, search=L2, n_trials=1)
     other = simulate_dataset(n_users=260, n_items=50, held_out_users=40, seed=3)
-    narrow: Space = {"model.l2": Range(1, 10)}
+    narrow: Space = {"model.l2": SearchRange(1, 10)}
     cases: list[tuple[Dataset, RunConfig, dict[str, Any], str]] = [
         (
             other,

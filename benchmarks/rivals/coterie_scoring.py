@@ -10,7 +10,6 @@ from coterie.config import RunConfig
 from coterie.data.ids import IdMap
 from coterie.models.multvae import MultVAEConfig
 from coterie.recommend.ranker import Ranker
-from coterie.training.networks import build_network
 from coterie.training.trained_model import TrainedModel
 
 K, USERS_A_BLOCK = 100, 1000
@@ -20,7 +19,7 @@ def main() -> None:
     """Ranks in rounds."""
     task = read_task()
     config = MultVAEConfig(hidden_dims=(HIDDEN,), latent_dim=LATENT)
-    network = build_network(task.n_items, config, torch.Generator().manual_seed(0)).eval()
+    network = config.build(task.n_items, torch.Generator().manual_seed(0)).eval()
     nobody = np.zeros(task.n_items, dtype=np.int64)
     ranker = Ranker(
         TrainedModel(network, RunConfig(model=config), IdMap.of(range(task.n_items)), None, nobody),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from coterie.lab.collaboration.analyze import AnalysisOptions, Setting, analyze, load_settings
     from coterie.lab.collaboration.report import write_report
     from coterie.models.ease import EaseConfig
-    from coterie.models.fields import Choice, Range
+    from coterie.models.fields import SearchChoice, SearchRange
     from coterie.models.ials import IalsConfig
     from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
     from coterie.models.linear_path_vae import LinearPathVAEConfig
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from coterie.models.multvae import MultVAEConfig
     from coterie.models.popularity import PopularityConfig
     from coterie.models.recvae import RecVAEConfig
+    from coterie.models.vamp_vae import VampVAEConfig
     from coterie.recommend.engine import recommend_to_file
     from coterie.recommend.history_files import read_histories
     from coterie.recommend.similar import similar_items
@@ -66,8 +67,8 @@ _HOME = {
     "evaluate": "evaluation.evaluate",
     "export_onnx": "export",
     "EaseConfig": "models.ease",
-    "Choice": "models.fields",
-    "Range": "models.fields",
+    "SearchChoice": "models.fields",
+    "SearchRange": "models.fields",
     "IalsConfig": "models.ials",
     "ItemKnnConfig": "models.item_item",
     "Rp3BetaConfig": "models.item_item",
@@ -77,6 +78,7 @@ _HOME = {
     "MultVAEConfig": "models.multvae",
     "PopularityConfig": "models.popularity",
     "RecVAEConfig": "models.recvae",
+    "VampVAEConfig": "models.vamp_vae",
     "recommend_to_file": "recommend.engine",
     "read_histories": "recommend.history_files",
     "similar_items": "recommend.similar",
@@ -91,7 +93,6 @@ _HOME = {
 
 __all__ = [
     "AnalysisOptions",
-    "Choice",
     "CoterieError",
     "Dataset",
     "EaseConfig",
@@ -103,17 +104,19 @@ __all__ = [
     "Part",
     "PopularityConfig",
     "PrepareRules",
-    "Range",
     "RayEngine",
     "RecVAEConfig",
     "Rp3BetaConfig",
     "RunConfig",
+    "SearchChoice",
+    "SearchRange",
     "Service",
     "Setting",
     "SlimConfig",
     "TrainedModel",
     "TrainingConfig",
     "TuningResult",
+    "VampVAEConfig",
     "analyze",
     "compare",
     "compare_runs",

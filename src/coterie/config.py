@@ -8,35 +8,56 @@ pia = 0.3
 epochs = 100
 """
 
+import copy
 import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Self, TypeAlias, get_args
 
+import tomlkit
 from pydantic import AfterValidator, Field, ValidationError, model_validator
+from tomlkit.items import Table
 
 from coterie.errors import ConfigError
 from coterie.evaluation.metrics import Metric
 from coterie.models.ease import EaseConfig
-from coterie.models.fields import Choice, ModelConfig, PositiveInt, Range
+from coterie.models.fields import (
+    PositiveInt,
+    SearchChoice,
+    SearchRange,
+    StrictConfig,
+    explain,
+)
 from coterie.models.ials import IalsConfig
 from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
+from coterie.models.kinds import SteppedConfig
 from coterie.models.linear_path_vae import LinearPathVAEConfig
 from coterie.models.multdae import MultDAEConfig
 from coterie.models.multvae import MultVAEConfig
 from coterie.models.popularity import PopularityConfig
 from coterie.models.recvae import RecVAEConfig
+from coterie.models.vamp_vae import VampVAEConfig
 
-NetworkConfig: TypeAlias = MultVAEConfig | MultDAEConfig | RecVAEConfig | LinearPathVAEConfig
-"""Models that are trained in steps."""
-
-ClosedFormConfig: TypeAlias = (
-    EaseConfig | PopularityConfig | ItemKnnConfig | Rp3BetaConfig | SlimConfig | IalsConfig
+AnyModelConfig: TypeAlias = (
+    MultVAEConfig
+    | MultDAEConfig
+    | RecVAEConfig
+    | VampVAEConfig
+    | LinearPathVAEConfig
+    | EaseConfig
+    | PopularityConfig
+    | ItemKnnConfig
+    | Rp3BetaConfig
+    | SlimConfig
+    | IalsConfig
 )
-"""Models that are computed at once, some of them by a library."""
+"""Every model there is: the one place that lists them."""
 
-ModelsConfig: TypeAlias = NetworkConfig | ClosedFormConfig
+MODEL_NAMES: tuple[str, ...] = tuple(
+    model.model_fields["name"].default for model in get_args(AnyModelConfig)
+)
+"""Their names, as in ``--model``."""
 
 
 def _metric(name: str) -> str:
@@ -46,7 +67,7 @@ def _metric(name: str) -> str:
         raise ValueError(str(error)) from error
 
 
-class TrainingConfig(ModelConfig):
+class TrainingConfig(StrictConfig):
     """How a network is trained; models with a closed form need none of it."""
 
     epochs: PositiveInt = Field(150, description="passes over the training users, at most")
@@ -88,9 +109,9 @@ class TrainingConfig(ModelConfig):
     seed: int = Field(0, ge=0, description="of initial weights, order of users, masks and noise")
 
     SEARCH: ClassVar = {
-        "batch_size": Choice((100, 200, 500)),
-        "learning_rate": Range(3e-4, 3e-3, log=True),
-        "weight_decay": Range(1e-7, 1e-3, log=True),
+        "batch_size": SearchChoice((100, 200, 500)),
+        "learning_rate": SearchRange(3e-4, 3e-3, log=True),
+        "weight_decay": SearchRange(1e-7, 1e-3, log=True),
     }
 
     @model_validator(mode="after")
@@ -112,7 +133,7 @@ class TrainingConfig(ModelConfig):
         return self
 
 
-class RunConfig(ModelConfig):
+class RunConfig(StrictConfig):
     """A model's configuration and its training's.
 
     Example:
@@ -126,7 +147,7 @@ class RunConfig(ModelConfig):
         coterie.errors.ConfigError: model.mult-vae.pai: Extra inputs are not permitted...
     """
 
-    model: Annotated[ModelsConfig, Field(discriminator="name")] = MultVAEConfig()
+    model: Annotated[AnyModelConfig, Field(discriminator="name")] = MultVAEConfig()
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")
@@ -161,7 +182,27 @@ class RunConfig(ModelConfig):
 
     def network_free(self) -> bool:
         """Whether the model has a closed form and takes no training steps."""
-        return isinstance(self.model, ClosedFormConfig)
+        return not isinstance(self.model, SteppedConfig)
+
+    def with_seed(self, seed: int) -> Self:
+        """The same with another seed, wherever this model draws; without effect on one that draws
+        nothing, so that a loop over models may set it.
+
+        Example:
+            >>> RunConfig().with_seed(7).training.seed
+            7
+            >>> RunConfig.of({"model": {"name": "ease"}}).with_seed(7).model.name
+            'ease'
+        """
+        values = self.as_json()
+        for section in ("model", "training"):
+            if section in values and "seed" in values[section]:
+                values[section]["seed"] = seed
+        return self.of(values)
+
+    def served(self) -> "RunConfig":
+        """What an artifact holds of it: all, unless the laboratory trained the model."""
+        return self
 
     def as_json(self) -> dict[str, Any]:
         """The configuration as JSON values; `of` reads it back."""
@@ -169,6 +210,37 @@ class RunConfig(ModelConfig):
         if self.network_free():
             del values["training"]
         return values
+
+
+def overlay(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings with some fields laid over them; the argument is left as it is.
+
+    Args:
+        values: As `RunConfig.of` reads them.
+        options: By ``SECTION.FIELD``, or deeper.
+
+    Raises:
+        ConfigError: if a key names no section, or leads through a value that holds no fields.
+
+    Example:
+        >>> overlay({"model": {"name": "mult-vae"}}, {"model.pia": 0.3, "training.seed": 1})
+        {'model': {'name': 'mult-vae', 'pia': 0.3}, 'training': {'seed': 1}}
+    """
+    laid = copy.deepcopy(dict(values))
+    for key, value in options.items():
+        *path, field = key.split(".")
+        if not path:
+            raise ConfigError(f"a field must be SECTION.FIELD, found {key!r}; as in model.pia.")
+        place = laid
+        for step in path:
+            place = place.setdefault(step, {})
+            if not isinstance(place, dict):
+                raise ConfigError(
+                    f"{key}: {step} must hold fields, found the value {place!r}; leave .{field}"
+                    " out."
+                )
+        place[field] = value
+    return laid
 
 
 def read_values(path: str | Path) -> dict[str, Any]:
@@ -187,10 +259,36 @@ def read_values(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def explain(error: ValidationError) -> str:
-    """What is wrong with a configuration, a line a field."""
-    return "\n".join(
-        f"{'.'.join(map(str, fault['loc'])) or 'configuration'}: {fault['msg']}, found"
-        f" {fault['input']!r}; see the field's description."
-        for fault in error.errors()
-    )
+def as_toml(config: RunConfig, *, comments: bool = False) -> str:
+    """A configuration as TOML, every field: a default may change.
+
+    Args:
+        config: What to write.
+        comments: Whether each field's meaning stands above it.
+
+    Example:
+        >>> print(as_toml(RunConfig.of({"model": {"name": "ease", "l2": 300}})), end="")
+        [model]
+        name = "ease"
+        l2 = 300.0
+        popularity_exponent = 0.0
+    """
+    document = tomlkit.document()
+    for section in config.as_json():
+        document.add(section, _table(getattr(config, section), comments=comments))
+    return tomlkit.dumps(document)
+
+
+def _table(config: StrictConfig, *, comments: bool) -> Table:
+    """The values, then the tables inside."""
+    table, values = tomlkit.table(), config.model_dump(mode="json")
+    inner = {name: part for name, part in config if isinstance(part, StrictConfig)}
+    for name, about in type(config).model_fields.items():
+        # What is absent in TOML is None.
+        if name not in inner and values[name] is not None:
+            if comments and about.description:
+                table.add(tomlkit.comment(about.description))
+            table.add(name, values[name])
+    for name, part in inner.items():
+        table.add(name, _table(part, comments=comments))
+    return table

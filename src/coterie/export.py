@@ -42,34 +42,20 @@ All that serving takes (pyarrow is one of several readers of Parquet)::
 """
 
 from pathlib import Path
-from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from torch import Tensor, nn
 
 import coterie
 from coterie.errors import ConfigError
+from coterie.extras import require
 from coterie.files import publish_folder, write_manifest
-from coterie.models.autoencoder import Autoencoder, TanhAutoencoder
-from coterie.models.ease import Ease
-from coterie.models.ials import Ials
-from coterie.models.item_item import ItemItem
-from coterie.models.linear_path_vae import LinearPathVAE
-from coterie.models.multdae import MultDAE
-from coterie.models.multvae import MultVAE
-from coterie.models.popularity import Popularity
-from coterie.models.recvae import LAYER_NORM_EPS, RecVAE
-from coterie.training.networks import Network
+from coterie.networks.network import Exportable
+from coterie.networks.onnx_graph import OPSET, WEIGHTS_FILE, OnnxGraph
 from coterie.training.trained_model import TrainedModel
 
 SCHEMA = "coterie.onnx/1"
-
-# As old as the operators allow, so that a runtime of 2023 (ONNX Runtime 1.14) reads the graph too.
-_OPSET, _IR_VERSION = 18, 8
-_WEIGHTS = "weights.bin"
 
 
 def export_onnx(model: TrainedModel, folder: str | Path) -> None:
@@ -97,6 +83,7 @@ def export_onnx(model: TrainedModel, folder: str | Path) -> None:
 
     Example:
         >>> import tempfile
+        >>> import numpy as np
         >>> import onnxruntime
         >>> from coterie import RunConfig, simulate_dataset, train
         >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
@@ -108,11 +95,17 @@ def export_onnx(model: TrainedModel, folder: str | Path) -> None:
         >>> scores.shape == (2, model.n_items)
         True
     """
-    onnx = _library()
+    if not isinstance(model.network, Exportable):
+        raise ConfigError(
+            "only the autoencoders (a linear path being ease), ease and popularity can be exported,"
+            " ONNX has no sparse matrix and solves no equations, found"
+            f" {model.config.model.name}; export one of those, or serve with Coterie."
+        )
+    onnx = require("onnx", "onnx", "exporting")
     with publish_folder(folder) as aside:
-        with (aside / _WEIGHTS).open("wb") as weights:
-            graph = _Graph(onnx, weights)
-            _add_scores(graph, model.network)
+        with (aside / WEIGHTS_FILE).open("wb") as weights:
+            graph = OnnxGraph(onnx, weights)
+            model.network.add_scores(graph, output="scores")
         onnx.save_model(graph.model(model.n_items), aside / "model.onnx")
         onnx.checker.check_model(str(aside / "model.onnx"), full_check=True)
         columns = {
@@ -129,16 +122,6 @@ def export_onnx(model: TrainedModel, folder: str | Path) -> None:
             "written_by": written_by,
         }
         write_manifest(aside, SCHEMA, graph=_convention(model.n_items), **fields)
-
-
-def _library() -> ModuleType:
-    try:
-        import onnx  # noqa: PLC0415
-    except ImportError as error:
-        raise ConfigError(
-            "exporting needs the package onnx; pip install 'coterie[onnx]'."
-        ) from error
-    return onnx
 
 
 def _convention(n_items: int) -> dict[str, Any]:
@@ -162,205 +145,5 @@ def _convention(n_items: int) -> dict[str, Any]:
                 " included"
             ),
         },
-        "opset": _OPSET,
+        "opset": OPSET,
     }
-
-
-class _Graph:
-    """An ONNX graph under construction: nodes in order, small constants inside, weights in a file
-    beside it.
-    """
-
-    def __init__(self, onnx: ModuleType, weights: BinaryIO) -> None:
-        self.types = onnx.TensorProto
-        self._onnx = onnx
-        self._weights = weights
-        self._nodes: list[Any] = []
-        self._constants: list[Any] = []
-
-    def weight(self, *parts: Tensor) -> str:
-        """Writes parts, one below the other, as one float32 constant."""
-        start = self._weights.tell()
-        for part in parts:
-            part.detach().cpu().float().contiguous().numpy().tofile(self._weights)
-        rows, *rest = parts[0].shape
-        shape = (rows + sum(len(part) for part in parts[1:]), *rest)
-        tensor = self.types(name=self._name(), data_type=self.types.FLOAT, dims=shape)
-        tensor.data_location = self.types.EXTERNAL
-        for key, value in {
-            "location": _WEIGHTS,
-            "offset": start,
-            "length": self._weights.tell() - start,
-        }.items():
-            tensor.external_data.add(key=key, value=str(value))
-        return self._add_constant(tensor)
-
-    def constant(self, value: Any, dtype: type = np.int64) -> str:
-        """A small constant, kept in the graph."""
-        return self._add_constant(
-            self._onnx.numpy_helper.from_array(np.array(value, dtype), self._name())
-        )
-
-    def node(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        """Adds a node and returns its output's name."""
-        output = output or self._name()
-        self._nodes.append(self._onnx.helper.make_node(operator, inputs, [output], **attributes))
-        return output
-
-    def sum_rows(self, weight: str, rows: str, zeros: str, **output: str) -> str:
-        """``[batch, dim]``: for each row of ``rows`` ([batch, length]) the sum of the rows of
-        ``weight`` it names.
-
-        A scan over the columns: a gather at once would hold batch × length × dim numbers, gigabytes
-        for EASE.
-        """
-        helper, types = self._onnx.helper, self.types
-        nodes = [
-            helper.make_node("Gather", [weight, "row"], ["gathered"]),
-            helper.make_node("Add", ["sum", "gathered"], ["next_sum"]),
-        ]
-        inputs = [
-            helper.make_tensor_value_info("sum", types.FLOAT, None),
-            helper.make_tensor_value_info("row", types.INT64, None),
-        ]
-        body = helper.make_graph(
-            nodes,
-            "add_one_item",
-            inputs,
-            [helper.make_tensor_value_info("next_sum", types.FLOAT, None)],
-        )
-        return self.node(
-            "Scan", zeros, rows, body=body, num_scan_inputs=1, scan_input_axes=[1], **output
-        )
-
-    def model(self, n_items: int) -> Any:
-        """The whole, from ``items`` to ``scores``."""
-        helper, types = self._onnx.helper, self.types
-        items = helper.make_tensor_value_info("items", types.INT64, ["batch", "length"])
-        scores = helper.make_tensor_value_info("scores", types.FLOAT, ["batch", n_items])
-        graph = helper.make_graph(self._nodes, "scorer", [items], [scores], self._constants)
-        opset = helper.make_opsetid("", _OPSET)
-        return helper.make_model(
-            graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="coterie"
-        )
-
-    def _name(self) -> str:
-        return f"v{len(self._nodes) + len(self._constants)}"
-
-    def _add_constant(self, tensor: Any) -> str:
-        self._constants.append(tensor)
-        return str(tensor.name)
-
-
-def _add_scores(graph: _Graph, network: Network) -> None:
-    if isinstance(network, Popularity):
-        graph.node(
-            "Expand",
-            graph.weight(network.counts),
-            _block_shape(graph, network.n_items),
-            output="scores",
-        )
-    elif isinstance(network, Ease):
-        _history_sum(graph, network.weight, output="scores")
-    elif isinstance(network, LinearPathVAE) and isinstance(network.path, Ease):
-        logits = _decode(graph, network, _mean(graph, _tanh_encoder(graph, network)))
-        linear = graph.node(
-            "Mul",
-            _history_sum(graph, network.path.weight),
-            graph.constant(network.path_weight, np.float32),
-        )
-        graph.node("Add", logits, linear, output="scores")
-    elif isinstance(network, MultVAE) and not isinstance(network, LinearPathVAE):
-        _decode(graph, network, _mean(graph, _tanh_encoder(graph, network)), output="scores")
-    elif isinstance(network, MultDAE):
-        _decode(
-            graph, network, graph.node("Tanh", _tanh_encoder(graph, network)[0]), output="scores"
-        )
-    elif isinstance(network, RecVAE):
-        _linear(
-            graph, _mean(graph, _dense_encoder(graph, network)), network.output, output="scores"
-        )
-    elif isinstance(network, ItemItem | Ials | LinearPathVAE):
-        raise ConfigError(
-            "only the autoencoders (a linear path being ease), ease and popularity can be"
-            " exported, ONNX has no sparse matrix and solves no equations, found"
-            f" {type(network).__name__}; export one of those, or serve with Coterie."
-        )
-    else:
-        raise ConfigError(
-            f"only networks of this library can be exported, found {type(network).__name__}; export"
-            " what it is made of."
-        )
-
-
-def _block_shape(graph: _Graph, width: int) -> str:
-    """The shape [batch, width]."""
-    return graph.node(
-        "Concat", graph.node("Shape", "items", start=0, end=1), graph.constant([width]), axis=0
-    )
-
-
-def _history_sum(graph: _Graph, weight: Tensor, **output: str) -> str:
-    """``[batch, dim]``: the rows of ``weight`` summed over each history.
-
-    A row of zeros goes before the first, and padding names it. An item beyond the catalogue is then
-    beyond the table, too, which the runtime refuses; with the zeros last it would be taken for
-    padding.
-    """
-    table = graph.weight(weight.new_zeros(1, weight.shape[1]), weight)
-    rows = graph.node("Add", graph.node("Max", "items", graph.constant(-1)), graph.constant(1))
-    # One more column of padding: ONNX Runtime (1.31) ends the process when a scan has nothing to go
-    # over.
-    rows = graph.node("Pad", rows, graph.constant([0, 0, 0, 1]))
-    zeros = graph.node("ConstantOfShape", _block_shape(graph, weight.shape[1]))
-    return graph.sum_rows(table, rows, zeros, **output)
-
-
-def _first_layer(graph: _Graph, network: Autoencoder) -> str:
-    """What the first layer gives for clean histories."""
-    given = graph.node(
-        "Cast", graph.node("GreaterOrEqual", "items", graph.constant(0)), to=graph.types.FLOAT
-    )
-    counts = graph.node("ReduceSum", given, graph.constant([1]), keepdims=1)
-    norm = graph.node("Sqrt", graph.node("Max", counts, graph.constant(1, np.float32)))
-    mean = graph.node("Div", _history_sum(graph, network.input.weight), norm)
-    return graph.node("Add", mean, graph.weight(network.input.bias))
-
-
-def _tanh_encoder(graph: _Graph, network: TanhAutoencoder) -> tuple[str, int]:
-    """The code, and its width."""
-    h, layers = _first_layer(graph, network), [network.input, *network.encoder]
-    for layer in layers[1:]:
-        h = _linear(graph, graph.node("Tanh", h), layer)
-    return h, len(layers[-1].get_parameter("bias"))
-
-
-def _dense_encoder(graph: _Graph, network: RecVAE) -> tuple[str, int]:
-    """RecVAE's code, and its width."""
-    outputs: list[str] = []
-    h = _first_layer(graph, network)
-    for layer, norm in zip([*network.encoder, network.code], network.norms, strict=True):
-        swish = graph.node("Mul", h, graph.node("Sigmoid", h))
-        scale, bias = (graph.weight(norm.get_parameter(name)) for name in ("weight", "bias"))
-        outputs.append(graph.node("LayerNormalization", swish, scale, bias, epsilon=LAYER_NORM_EPS))
-        h = _linear(graph, outputs[-1], layer)
-        if layer is not network.code:
-            h = graph.node("Sum", h, *outputs)
-    return h, len(network.code.bias)
-
-
-def _mean(graph: _Graph, code: tuple[str, int]) -> str:
-    """The first half of a code, the posterior mean."""
-    name, width = code
-    return graph.node("Slice", name, *(graph.constant([number]) for number in (0, width // 2, 1)))
-
-
-def _decode(graph: _Graph, network: TanhAutoencoder, z: str, **output: str) -> str:
-    for layer in network.decoder:
-        z = graph.node("Tanh", _linear(graph, z, layer))
-    return _linear(graph, z, network.output, **output)
-
-
-def _linear(graph: _Graph, h: str, layer: nn.Module, **output: str) -> str:
-    weight, bias = (graph.weight(layer.get_parameter(name)) for name in ("weight", "bias"))
-    return graph.node("Gemm", h, weight, bias, transB=1, **output)

@@ -58,6 +58,10 @@ class SparseRows:
         """``[n_ones]`` int64 row of each one."""
         return torch.repeat_interleave(self.counts, output_size=len(self.indices))
 
+    def weighted(self, values: Tensor) -> "SparseRows":
+        """The same rows with ``[n_ones]`` weights that go along with the ones."""
+        return SparseRows(self.indices, self.offsets, self.n_items, values)
+
     def take(self, rows: Tensor) -> "SparseRows":
         """The rows at ``[m]`` int64 positions, in that order, gathered on the device."""
         starts, counts = self.offsets[rows], self.counts[rows]

@@ -108,21 +108,10 @@ def setting_of(text: str) -> tuple[str, Any]:
 
 def laid_over(config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """What a configuration file says, with options over it; those that are None were not given."""
-    from coterie.config import read_values  # noqa: PLC0415
+    from coterie.config import overlay, read_values  # noqa: PLC0415
 
-    values = read_values(config) if config else {}
-    for key, value in options.items():
-        if value is not None:
-            *path, field = key.split(".")
-            place = values
-            for step in path:
-                place = place.setdefault(step, {})
-                if not isinstance(place, dict):
-                    raise ConfigError(
-                        f"{key}: {step} must hold fields, found the value {place!r}; leave .{field}"
-                        " out."
-                    )
-            place[field] = value
+    given = {key: value for key, value in options.items() if value is not None}
+    values = overlay(read_values(config) if config else {}, given)
     values.setdefault("model", {}).setdefault("name", "mult-vae")
     return values
 

@@ -11,6 +11,7 @@ from coterie.data.ids import IdMap
 from coterie.data.split import Cases
 from coterie.errors import ConfigError, DataError
 from coterie.evaluation.cohorts import DEFAULT_COHORTS, check_cohorts
+from coterie.evaluation.measure import per_user
 from coterie.evaluation.metrics import DEFAULT_METRICS, Metric
 from coterie.evaluation.report import EvaluationReport
 from coterie.recommend.ranker import Ranker
@@ -142,4 +143,4 @@ def _measure(
     answers = row * to_find.n_items + ranked
     nearest = torch.searchsorted(sought, answers).clamp(max=len(sought) - 1)
     hits = (sought[nearest] == answers) & (ranked >= 0)
-    return torch.stack([metric.per_user(hits, to_find.counts) for metric in metrics], dim=1)
+    return torch.stack([per_user(metric, hits, to_find.counts) for metric in metrics], dim=1)

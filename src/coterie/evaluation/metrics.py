@@ -1,16 +1,11 @@
-"""Ranking metrics of one user, for many users at once.
+"""The ranking metrics by name, and what people are shown of them; `measure` computes them.
 
-All of them read two things only: at which ranks a held-out item stands, and how many items were
-held out. Libraries divide recall by different numbers under one name; here the divisor is part of
-the label.
+Libraries divide recall by different numbers under one name; here the divisor is part of the label.
 """
 
 import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
-
-import torch
-from torch import Tensor
 
 from coterie.errors import ConfigError
 
@@ -79,28 +74,3 @@ class Metric:
             "recall_of_held_out": f"Recall@{self.k} ÷ n",
             "ndcg": f"NDCG@{self.k}",
         }[self.kind]
-
-    def per_user(self, hits: Tensor, n_held_out: Tensor) -> Tensor:
-        """The metric of each user.
-
-        Args:
-            hits: ``[n, K]`` bool, K ≥ k: whether the item at each rank was held out.
-            n_held_out: ``[n]`` int64 number of held-out items, at least 1.
-
-        Returns:
-            ``[n]`` float64 in [0, 1].
-        """
-        hits = hits[:, : self.k]
-        if self.kind == "ndcg":
-            return _ndcg(hits, n_held_out)
-        divisor = n_held_out.clamp(max=self.k) if self.kind == "recall" else n_held_out
-        return hits.sum(dim=1).double() / divisor
-
-
-def _ndcg(hits: Tensor, n_held_out: Tensor) -> Tensor:
-    ranks = torch.arange(1, hits.shape[1] + 1, dtype=torch.float64, device=hits.device)
-    discount = 1 / torch.log2(ranks + 1)
-    # Both sums run over ranks in the same order, so that a perfect ranking is exactly 1.
-    gained = (hits * discount).cumsum(dim=1)[:, -1]
-    ideal = discount.cumsum(dim=0)[n_held_out.clamp(max=hits.shape[1]) - 1]
-    return gained / ideal

@@ -1,11 +1,11 @@
-"""What every model's configuration is made of, and the values that tuning may give a field."""
+"""What every configuration is made of, and the values that tuning may give a field."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coterie.errors import ConfigError
 
@@ -13,7 +13,7 @@ PositiveInt = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
-class Range:
+class SearchRange:
     """Numbers to search between, both ends included; whole numbers where the field is whole.
 
     Args:
@@ -25,7 +25,7 @@ class Range:
         ConfigError: if the ends are not in order, or ``log`` and not above 0.
 
     Example:
-        >>> str(Range(0.05, 5, log=True)), 0.3 in Range(0.05, 5)
+        >>> str(SearchRange(0.05, 5, log=True)), 0.3 in SearchRange(0.05, 5)
         ('0.05..5:log', True)
     """
 
@@ -54,7 +54,7 @@ class Range:
 
 
 @dataclass(frozen=True)
-class Choice:
+class SearchChoice:
     """Values to choose among, without an order.
 
     Args:
@@ -64,7 +64,7 @@ class Choice:
         ConfigError: if there are fewer than two.
 
     Example:
-        >>> str(Choice((100, 200, 500))), (600,) in Choice(((), (600,)))
+        >>> str(SearchChoice((100, 200, 500))), (600,) in SearchChoice(((), (600,)))
         ('100,200,500', True)
     """
 
@@ -89,12 +89,35 @@ class Choice:
         return ",".join(map(json.dumps, self.values))
 
 
-class ModelConfig(BaseModel):
+class StrictConfig(BaseModel):
     """A frozen value whose fields are all known: a misspelt or superfluous one is an error, never
     ignored.
+
+    Raises:
+        ConfigError: naming every unknown field and every value out of range.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
-    SEARCH: ClassVar[Mapping[str, Range | Choice]] = {}
+    SEARCH: ClassVar[Mapping[str, SearchRange | SearchChoice]] = {}
     """The fields that tuning searches, and where."""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(explain(error)) from error
+
+    # Says to pydantic that nothing but errors is different here. Otherwise it would call this for
+    # every configuration inside another, whose first fault would then hide all others.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
+def explain(error: ValidationError) -> str:
+    """What is wrong with a configuration, a line a field."""
+    faults = [
+        f"{'.'.join(map(str, fault['loc'])) or 'configuration'}: {fault['msg']}, found"
+        f" {fault['input']!r}"
+        for fault in error.errors()
+    ]
+    return ";\n".join(faults) + "; `coterie config MODEL` describes every field."

@@ -6,25 +6,28 @@ trained as it always is; the linear path B is a closed form; which epoch is best
 sum. Decision 9 tells what else was tried.
 """
 
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from coterie.errors import ConfigError
-from coterie.models.ease import Ease, EaseConfig
-from coterie.models.fields import Range
-from coterie.models.item_item import ItemItem, ItemItemConfig
-from coterie.models.multvae import MultVAE, VAEConfig
-from coterie.sparse import SparseRows
+from coterie.models.ease import EaseConfig
+from coterie.models.fields import SearchRange
+from coterie.models.item_item import ItemItemConfig
+from coterie.models.multvae import MultVAEConfig, VAEConfig
+
+if TYPE_CHECKING:
+    import torch
+    from scipy.sparse import csr_array
+
+    from coterie.networks.autoencoder import Autoencoder
+    from coterie.networks.linear_path_vae import LinearPathVAE
 
 PathConfig: TypeAlias = Annotated[EaseConfig | ItemItemConfig, Field(discriminator="name")]
 """What the linear path can be."""
 
 
 class LinearPathVAEConfig(VAEConfig):
-    """Architecture and objective of a Mult-VAE, and the linear path beside its decoder."""
+    """A Mult-VAE, and the linear path beside its decoder."""
 
     name: Literal["linear-path-vae"] = "linear-path-vae"
     path: PathConfig = Field(
@@ -39,63 +42,21 @@ class LinearPathVAEConfig(VAEConfig):
         description="w, by which its scores are multiplied before they are added to the logits",
     )
 
-    SEARCH: ClassVar = {**VAEConfig.SEARCH, "path_weight": Range(1, 100, log=True)}
+    SEARCH: ClassVar = {**VAEConfig.SEARCH, "path_weight": SearchRange(1, 100, log=True)}
 
+    def build(self, n_items: int, generator: "torch.Generator") -> "LinearPathVAE":
+        """An untrained network, its path empty."""
+        from coterie.networks.linear_path_vae import LinearPathVAE
 
-class LinearPathVAE(MultVAE):
-    """Logits f(z) + w · x B: a decoder that is deep in z and linear in x.
+        path = self.path.empty(n_items)
+        shape = (self.hidden_dims, self.latent_dim)
+        return LinearPathVAE(n_items, *shape, generator, path, self.path_weight)
 
-    B has no diagonal, so the path never copies its input. Being a sum of two rankers, the scores
-    are no inner product of few dimensions: there are no item factors.
+    def fit_beside(self, network: "Autoencoder", train: "csr_array") -> None:
+        """Fits the path."""
+        network.path = self.path.fit(train).to(network.output.weight.device)
 
-    Args:
-        n_items: Size of the catalogue.
-        config: Architecture, and the weight of the path.
-        generator: For the initial weights.
-        path: The linear model, fitted to the same training data or empty, for weights to be loaded.
-
-    Example:
-        >>> from scipy.sparse import csr_array
-        >>> train = csr_array([[1, 1, 0, 0], [1, 1, 0, 1], [0, 0, 1, 1]])
-        >>> config = LinearPathVAEConfig(hidden_dims=(3,), latent_dim=2, path=EaseConfig(l2=1.0))
-        >>> network = LinearPathVAE(
-        ...     4, config, torch.Generator().manual_seed(1), Ease.fit(train, EaseConfig(l2=1.0))
-        ... )
-        >>> rows = SparseRows.from_csr(train)
-        >>> bool(
-        ...     torch.allclose(
-        ...         network.score(rows),
-        ...         MultVAE.score(network, rows) + 10 * network.path.score(rows),
-        ...     )
-        ... )
-        True
-    """
-
-    def __init__(
-        self,
-        n_items: int,
-        config: LinearPathVAEConfig,
-        generator: torch.Generator,
-        path: Ease | ItemItem,
-    ) -> None:
-        super().__init__(n_items, config, generator)
-        self.path, self.path_weight = path, config.path_weight
-
-    def score(self, rows: SparseRows) -> Tensor:
-        """Logits ``[n_users, n_items]`` of both paths."""
-        return super().score(rows).add_(self.path.score(rows), alpha=self.path_weight)
-
-    def user_factors(self, rows: SparseRows) -> Tensor:
-        """Refused: see `item_factors`.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise ConfigError(
-            "user factors need scores that are inner products, linear-path-vae's are sums of two"
-            " rankers; use score."
-        )
-
-    def item_factors(self) -> None:
-        """None: the scores are no inner product of few dimensions."""
-        return
+    def without_path(self) -> MultVAEConfig:
+        """The autoencoder alone."""
+        shared = self.model_dump(include=set(MultVAEConfig.model_fields) - {"name"})
+        return MultVAEConfig(**shared)

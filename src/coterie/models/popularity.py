@@ -1,46 +1,28 @@
 """Popularity: the same ranking for everybody, by number of training users."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from scipy.sparse import csr_array
-from torch import Tensor, nn
+from coterie.models.kinds import ClosedFormConfig
 
-from coterie.errors import ConfigError
-from coterie.models.fields import ModelConfig
-from coterie.sparse import SparseRows
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+    from coterie.networks.popularity import Popularity
 
 
-class PopularityConfig(ModelConfig):
+class PopularityConfig(ClosedFormConfig):
     """Popularity has nothing to choose."""
 
     name: Literal["popularity"] = "popularity"
 
+    def fit(self, train: "csr_array") -> "Popularity":
+        """Counts the users of each item."""
+        from coterie.networks.popularity import Popularity
 
-class Popularity(nn.Module):
-    """Scores an item by how many training users have it."""
+        return Popularity.fit(train)
 
-    counts: Tensor
+    def empty(self, n_items: int) -> "Popularity":
+        """A network without counts."""
+        from coterie.networks.popularity import Popularity
 
-    def __init__(self, n_items: int) -> None:
-        super().__init__()
-        self.n_items = n_items
-        self.register_buffer("counts", torch.zeros(n_items))
-
-    @classmethod
-    def fit(cls, train: csr_array, config: PopularityConfig) -> "Popularity":
-        """Counts the users of each item of a ``[n_users, n_items]`` binary matrix."""
-        model = cls(train.shape[1])
-        model.counts.copy_(torch.from_numpy(train.sum(axis=0)))
-        return model
-
-    def score(self, rows: SparseRows) -> Tensor:
-        """The counts, ``[n_users, n_items]``, whatever the history."""
-        return self.counts.expand(len(rows), -1).clone()
-
-    def item_vectors(self) -> Tensor:
-        """Refused: popularity learns no representation."""
-        raise ConfigError(
-            "similar items need learned item vectors, popularity has none; use mult-vae, mult-dae"
-            " or ease."
-        )
+        return Popularity(n_items)

@@ -69,7 +69,7 @@ class RunFolder:
         }
         begun = self.config_file.exists()
         if begun:
-            self._check_same(asked, resume=resume)
+            self._check_same(asked, type(config), resume=resume)
         # All have looked before the first one writes, and it has written before any looks again.
         world.barrier()
         if world.leads and begun:
@@ -80,7 +80,7 @@ class RunFolder:
             write_json(self.config_file, asked)
         world.check_same("run folder", f"{self.path}, finished: {self.model.exists()}")
 
-    def _check_same(self, asked: dict[str, Any], *, resume: bool) -> None:
+    def _check_same(self, asked: dict[str, Any], kind: type[RunConfig], *, resume: bool) -> None:
         if not resume:
             raise ConfigError(
                 f"{self.path}: a run must have a folder of its own, this holds one; resume it"
@@ -89,7 +89,7 @@ class RunFolder:
         try:
             found = json.loads(self.config_file.read_text(encoding="utf-8"))
             # A field that the version of then did not have takes its default.
-            found["config"] = RunConfig.of(found["config"]).as_json()
+            found["config"] = kind.of(found["config"]).as_json()
         except (ValueError, KeyError, TypeError, ConfigError) as error:
             raise ArtifactError(
                 f"{self.config_file}: must be a configuration in JSON ({error}); restore it or"

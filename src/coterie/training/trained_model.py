@@ -23,19 +23,14 @@ import coterie
 from coterie.config import RunConfig
 from coterie.data.ids import Id, IdMap
 from coterie.errors import ArtifactError, ConfigError, DataError
-from coterie.files import publish_folder, read_manifest, write_manifest
-from coterie.models.autoencoder import Autoencoder
-from coterie.models.ials import Ials
-from coterie.models.multvae import MultVAE
-from coterie.models.recvae import RecVAE
+from coterie.files import publish_folder, write_manifest
+from coterie.networks.network import InnerProduct, Network, Variational
 from coterie.recommend.engine import recommend
 from coterie.recommend.histories import Histories, UserItems
 from coterie.recommend.recommendations import Recommendations
 from coterie.recommend.similar import SimilarItem, similar_items
 from coterie.sparse import SparseRows
-from coterie.training.networks import Network, empty_network
-
-SCHEMA = "coterie.model/1"
+from coterie.training.artifact import SCHEMA, model_folder, read_model_manifest
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +100,7 @@ class TrainedModel:
         Raises:
             ConfigError: if the model's last step is no inner product of few dimensions.
         """
-        if not isinstance(self.network, Autoencoder | Ials) or self.network.item_factors() is None:
+        if not isinstance(self.network, InnerProduct):
             raise ConfigError(
                 f"user factors need scores that are inner products, {self.config.model.name} has"
                 " none; train mult-vae."
@@ -117,10 +112,7 @@ class TrainedModel:
         """``[n_items, dim]``, or None if the model's last step is no inner product of few
         dimensions.
         """
-        factors = (
-            self.network.item_factors() if isinstance(self.network, Autoencoder | Ials) else None
-        )
-        return None if factors is None else factors.detach()
+        return self.network.item_factors() if isinstance(self.network, InnerProduct) else None
 
     def encode(self, histories: csr_array) -> tuple[Tensor, Tensor]:
         """Posterior mean and log-variance of ``[n, n_items]`` clean histories, each ``[n,
@@ -129,7 +121,7 @@ class TrainedModel:
         Raises:
             ConfigError: if the model is no variational autoencoder.
         """
-        if not isinstance(self.network, MultVAE | RecVAE):
+        if not isinstance(self.network, Variational):
             raise ConfigError(
                 f"a posterior needs a variational autoencoder, this is {self.config.model.name};"
                 " train mult-vae."
@@ -197,23 +189,21 @@ class TrainedModel:
         Raises:
             ArtifactError: if it is missing, damaged, or of another schema version.
         """
-        folder = Path(folder)
-        folder = folder / "model" if (folder / "model").is_dir() else folder
-        manifest = read_manifest(folder, SCHEMA)
+        folder = model_folder(folder)
+        manifest = read_model_manifest(folder)
         try:
-            config = RunConfig.of(manifest["config"])
             items = pq.read_table(folder / "items.parquet")
-            network = empty_network(items.num_rows, config.model)
+            network = manifest.config.model.empty(items.num_rows)
             network.load_state_dict(load_file(folder / "weights.safetensors"))
             titles = tuple(items["title"].to_pylist()) if "title" in items.column_names else None
             popularity = items["popularity"].to_numpy()
             return cls(
                 network.to(device).eval(),
-                config,
+                manifest.config,
                 IdMap.of(items["item_id"]),
                 titles,
                 popularity,
-                manifest["provenance"],
+                manifest.provenance,
             )
         except (
             KeyError,
@@ -221,7 +211,6 @@ class TrainedModel:
             RuntimeError,
             SafetensorError,
             pa.ArrowException,
-            ConfigError,
             DataError,
         ) as error:
             raise ArtifactError(

@@ -4,7 +4,6 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coterie.config import ClosedFormConfig, NetworkConfig, RunConfig
+from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
 from coterie.data.split import Cases
 from coterie.data.split import Part as SplitPart
 from coterie.errors import ConfigError, Interrupted, NumericalError
 from coterie.evaluation.evaluate import evaluate
-from coterie.models.stepped import AlignedConfig, Part
-from coterie.objectives.alignment import count_weights, rarity_weights, recency_weights
+from coterie.models.kinds import ClosedFormConfig, SteppedConfig, TrainedPart
+from coterie.networks.network import Network
 from coterie.running.execution import Execution
 from coterie.running.interrupt import StopRequest
 from coterie.running.progress import Progress, Update, silent
+from coterie.running.world import World
 from coterie.sparse import SparseRows
 from coterie.training.checkpoint import Position, load_checkpoint, save_checkpoint
-from coterie.training.networks import Network, fit_network, fit_path
+from coterie.training.randomness import ORDER, seeded
 from coterie.training.run_folder import RunFolder
-from coterie.training.step import ORDER, TrainingStep, seeded
+from coterie.training.step import TrainingStep
 from coterie.training.trained_model import TrainedModel
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,8 @@ def train(
             if folder.model.exists():
                 return TrainedModel.load(folder.model, execution.device)
         if isinstance(config.model, ClosedFormConfig):
-            network = fit_network(dataset.train, config.model).to(execution.device)
+            network: Network = config.model.fit(dataset.train).to(execution.device)
+            share_state(network, world)
             summary: dict[str, Any] = {}
         else:
             run = Descent(dataset, config, execution, folder, checkpoint_seconds)
@@ -115,7 +116,7 @@ def train(
         popularity = np.asarray(dataset.train.sum(axis=0), dtype=np.int64)
         provenance = {"dataset": dataset.fingerprint, **summary}
         model = TrainedModel(
-            network.eval(), config, dataset.items, dataset.titles, popularity, provenance
+            network.eval(), config.served(), dataset.items, dataset.titles, popularity, provenance
         )
         if folder is not None and world.leads:
             model.save(folder.model)
@@ -166,13 +167,13 @@ class Descent:
         folder: RunFolder | None = None,
         checkpoint_seconds: float = 60.0,
     ) -> None:
-        if isinstance(config.model, ClosedFormConfig):
+        if not isinstance(config.model, SteppedConfig):
             raise ConfigError(f"{config.model.name} is not trained in steps.")
         device, world = execution.device, execution.world
         self.config, self.folder, self.device, self.world = config.training, folder, device, world
         self.work = "training " + config.model.name
         self.work += " + PIA" if getattr(config.model, "pia", 0) else ""
-        self.rows = _weighted_rows(dataset, config.model, device)
+        self.rows = _rows(dataset, config.model, device)
         self.cases = dataset.cases(SplitPart.VALIDATION)
         popularity = np.asarray(dataset.train.sum(axis=0))
         options: dict[str, Any] = {
@@ -183,7 +184,7 @@ class Descent:
             "compile": execution.compile,
         }
         self.step = TrainingStep(dataset.n_items, config.model, config.training, **options)
-        fit_path(self.step.network, config.model, dataset.train, device)
+        config.model.fit_beside(self.step.network, dataset.train)
         self.position, self.best = Position(), self._copied_weights()
         self.passes = config.model.passes
         self.n_batches = len(self.passes) * self._batches_a_pass
@@ -195,6 +196,7 @@ class Descent:
         world.check_same("checkpoint", f"one at {self.position}")
         # Initial weights may differ by rounding from one kind of processor to another.
         world.broadcast([*self.step.state().values(), *self.best.values()])
+        share_state(self.step.network, world)
 
     def _take_over(self, folder: RunFolder) -> None:
         if folder.checkpoint.exists():
@@ -227,7 +229,7 @@ class Descent:
     def _batches_a_pass(self) -> int:
         return -(-len(self.rows) // self.config.batch_size)
 
-    def batches(self) -> Iterator[tuple[Tensor, Part]]:
+    def batches(self) -> Iterator[tuple[Tensor, TrainedPart]]:
         """The users of each batch still to come in this epoch, and what learns from them; the order
         depends on seed and pass alone.
         """
@@ -242,7 +244,7 @@ class Descent:
             ]:
                 yield users, self.passes[number]
 
-    def advance(self, users: Tensor, part: Part = "all") -> None:
+    def advance(self, users: Tensor, part: TrainedPart = "all") -> None:
         """Takes one step."""
         # Clean input and another part of the network: the decoder's passes are told apart.
         prefix = "decoder_" if part == "decoder" else ""
@@ -277,7 +279,7 @@ class Descent:
             "epoch": self.position.epoch,
             "step": self.position.n_steps,
             **means,
-            "beta": self.step.beta,
+            **self.step.schedule(),
         }
         last = self.position.epoch == self.config.epochs
         if self._validates and (last or self.position.epoch % self.config.validate_every == 0):
@@ -321,7 +323,7 @@ class Descent:
     def _weights(self) -> dict[str, Tensor]:
         """What is kept of the best epoch: the network and, with PIA, the items' anchors."""
         weights = {name: value.detach() for name, value in self.step.network.named_parameters()}
-        anchors = self.step.anchor_points()
+        anchors = self.step.anchors
         return weights if anchors is None else weights | {"anchors": anchors.detach()}
 
     def _copied_weights(self) -> dict[str, Tensor]:
@@ -362,32 +364,26 @@ class Descent:
         return self.step.network
 
 
-def _weighted_rows(dataset: Dataset, model: NetworkConfig, device: str) -> SparseRows:
-    """The histories to train on; where PIA's centroids are weighted, with those weights."""
+def _rows(dataset: Dataset, model: SteppedConfig, device: str) -> SparseRows:
+    """The histories to train on, with weights where the model has some for them."""
     rows = SparseRows.from_csr(dataset.train, device)
-    if not isinstance(model, AlignedConfig):
-        return rows
-    weights = np.ones(len(dataset.train.indices), dtype=np.float32)
-    if model.pia_rarity:
-        weights *= rarity_weights(dataset.train.sum(axis=0), model.pia_rarity)[
-            dataset.train.indices
-        ]
-    if model.pia_half_life:
-        if dataset.train_timestamps is None:
-            raise ConfigError(
-                "pia_half_life needs times, found none in the data set; prepare a log with"
-                " timestamps, or set it to 0."
-            )
-        weights *= recency_weights(
-            dataset.train_timestamps, dataset.train.indptr, model.pia_half_life
-        )
-    if model.pia_counts:
-        if dataset.train_counts is None:
-            raise ConfigError(
-                "pia_counts needs items that users had more than once, found none in the data set;"
-                " set it to 0."
-            )
-        weights *= count_weights(dataset.train_counts, model.pia_counts)
-    return (
-        rows if (weights == 1).all() else replace(rows, values=torch.from_numpy(weights).to(device))
+    weights = model.interaction_weights(
+        dataset.train, dataset.train_timestamps, dataset.train_counts
     )
+    return rows if weights is None else rows.weighted(torch.from_numpy(weights).to(device))
+
+
+def share_state(network: Network, world: World) -> None:
+    """Every process takes over the first one's weights, computed ones included: what a library fits
+    with several threads may differ from process to process, even in how much there is of it.
+    """
+    if world.size == 1:
+        return
+    state = network.state_dict()
+    shapes = {name: torch.tensor(value.shape, device=value.device) for name, value in state.items()}
+    world.broadcast(shapes.values())
+    for name, shape in shapes.items():
+        if list(state[name].shape) != shape.tolist():
+            state[name] = state[name].new_empty(shape.tolist())
+    world.broadcast(state.values())
+    network.load_state_dict(state)

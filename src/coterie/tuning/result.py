@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from coterie.config import RunConfig
+from coterie.config import RunConfig, as_toml
 from coterie.files import publish_file
 from coterie.plain_table import plain_table
 from coterie.tuning.space import Space
@@ -158,30 +158,3 @@ def write_best(path: Path, result: TuningResult, dataset: str, command: str | No
     comments = "".join(f"# {' '.join(line.split())}\n" for line in made)
     with publish_file(path) as aside:
         aside.write_text(f"{comments}\n{as_toml(result.config)}", encoding="utf-8")
-
-
-def as_toml(config: RunConfig) -> str:
-    """A configuration as TOML, every field: a default may change.
-
-    Example:
-        >>> print(as_toml(RunConfig.of({"model": {"name": "ease", "l2": 300}})), end="")
-        [model]
-        name = "ease"
-        l2 = 300.0
-        popularity_exponent = 0.0
-    """
-    return "\n".join(
-        f"[{section}]\n{_lines(fields)}" for section, fields in config.as_json().items()
-    )
-
-
-def _lines(fields: Mapping[str, Any]) -> str:
-    name_first = sorted(fields.items(), key=lambda field: field[0] != "name")
-    return "".join(_line(field, value) for field, value in name_first)
-
-
-def _line(field: str, value: Any) -> str:
-    if isinstance(value, dict):
-        return "".join(_line(f"{field}.{name}", inner) for name, inner in value.items())
-    # JSON's numbers, strings and lists are TOML's. What is absent in TOML is None.
-    return "" if value is None else f"{field} = {json.dumps(value, ensure_ascii=False)}\n"

@@ -11,14 +11,14 @@ import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from coterie.config import RunConfig
+from coterie.config import RunConfig, overlay
 from coterie.errors import ConfigError
-from coterie.models.fields import Choice, ModelConfig, Range
+from coterie.models.fields import SearchChoice, SearchRange, StrictConfig
 
 if TYPE_CHECKING:
     import optuna
 
-Space: TypeAlias = Mapping[str, Range | Choice]
+Space: TypeAlias = Mapping[str, SearchRange | SearchChoice]
 """From ``"model.pia"`` and its like to what may be tried."""
 
 # What they are makes values comparable at all.
@@ -56,13 +56,13 @@ def read_space(base: RunConfig, asked: Sequence[str], fixed: Collection[str] = (
 
     Example:
         >>> read_space(RunConfig(), ["model.pia=0.05..5:log", "model.latent_dim=64,128"])
-        {'model.pia': Range(low=0.05, high=5.0, log=True),
-         'model.latent_dim': Choice(values=(64, 128))}
+        {'model.pia': SearchRange(low=0.05, high=5.0, log=True),
+         'model.latent_dim': SearchChoice(values=(64, 128))}
     """
     own = own_space(base)
     if not asked:
         return {key: tried for key, tried in own.items() if key not in fixed}
-    space: dict[str, Range | Choice] = {}
+    space: dict[str, SearchRange | SearchChoice] = {}
     for text in asked:
         key, equals, values = text.partition("=")
         if key in fixed:
@@ -80,7 +80,7 @@ def read_space(base: RunConfig, asked: Sequence[str], fixed: Collection[str] = (
     return space
 
 
-def _read(key: str, text: str, kind: Any) -> Range | Choice:
+def _read(key: str, text: str, kind: Any) -> SearchRange | SearchChoice:
     if match := re.fullmatch(r"(.+?)\.\.(.+?)(:log)?", text):
         try:
             number = int if kind is int else float
@@ -90,11 +90,11 @@ def _read(key: str, text: str, kind: Any) -> Range | Choice:
                 f"--search {key}: a range must lie between numbers that the field takes, found"
                 f" {text!r} ({error})."
             ) from error
-        return Range(low, high, log=match[3] is not None)
+        return SearchRange(low, high, log=match[3] is not None)
     try:
-        return Choice(tuple(tomllib.loads(f"values = [{text}]")["values"]))
+        return SearchChoice(tuple(tomllib.loads(f"values = [{text}]")["values"]))
     except tomllib.TOMLDecodeError:
-        return Choice(tuple(word.strip() for word in text.split(",")))
+        return SearchChoice(tuple(word.strip() for word in text.split(",")))
 
 
 def check_space(base: RunConfig, space: Space) -> None:
@@ -110,7 +110,7 @@ def check_space(base: RunConfig, space: Space) -> None:
             " with --search."
         )
     for key, tried in space.items():
-        if _kind(base, key) not in (int, float) and isinstance(tried, Range):
+        if _kind(base, key) not in (int, float) and isinstance(tried, SearchRange):
             raise ConfigError(
                 f"--search {key}: only numbers have a range, found {tried}; list values, as in"
                 f" {key}=A,B."
@@ -144,11 +144,7 @@ def configured(base: RunConfig, values: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: if the fields contradict one another.
     """
-    nested = base.as_json()
-    for key, value in values.items():
-        place, field = _place(nested, key)
-        place[field] = value
-    return RunConfig.of(nested)
+    return RunConfig.of(overlay(base.as_json(), values))
 
 
 def base_in(space: Space, base: RunConfig) -> dict[str, Any]:
@@ -156,7 +152,7 @@ def base_in(space: Space, base: RunConfig) -> dict[str, Any]:
     nested = base.as_json()
     found = {key: place[field] for key in space for place, field in [_place(nested, key)]}
     return {
-        key: json.dumps(value) if isinstance(space[key], Choice) else value
+        key: json.dumps(value) if isinstance(space[key], SearchChoice) else value
         for key, value in found.items()
         if value in space[key]
     }
@@ -169,7 +165,7 @@ def suggest(trial: "optuna.Trial", base: RunConfig, space: Space) -> dict[str, A
     """
     # In an order of their own, so that the same fields in another order are the same study.
     for key, tried in sorted(space.items()):
-        if isinstance(tried, Choice):
+        if isinstance(tried, SearchChoice):
             trial.suggest_categorical(key, list(map(json.dumps, tried.values)))
         elif _kind(base, key) is int:
             trial.suggest_int(key, int(tried.low), int(tried.high), log=tried.log)
@@ -185,8 +181,8 @@ def values_of(space: Space, suggested: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _value(space[key], value) for key, value in suggested.items()}
 
 
-def _value(tried: Range | Choice, suggested: Any) -> Any:
-    if isinstance(tried, Choice):
+def _value(tried: SearchRange | SearchChoice, suggested: Any) -> Any:
+    if isinstance(tried, SearchChoice):
         return json.loads(suggested)
     if isinstance(suggested, int):
         return suggested
@@ -201,7 +197,7 @@ def _place(nested: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
     return nested, field
 
 
-def _parts(base: RunConfig) -> dict[str, ModelConfig]:
+def _parts(base: RunConfig) -> dict[str, StrictConfig]:
     """Every configuration within ``base``, by what its fields' keys begin with."""
     sections = (
         {"model": base.model}
@@ -212,7 +208,7 @@ def _parts(base: RunConfig) -> dict[str, ModelConfig]:
         f"{name}.{field}": value
         for name, part in sections.items()
         for field, value in part
-        if isinstance(value, ModelConfig)
+        if isinstance(value, StrictConfig)
     }
     return {**sections, **inner}
 

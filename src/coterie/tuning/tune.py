@@ -47,8 +47,8 @@ def tune(
         dataset: With validation cases.
         base: What the searched fields are varied of; a Mult-VAE with its defaults if None.
         out: Folder of the study (see `coterie.tuning.study`).
-        search: From ``"model.pia"`` and its like to a `Range` or a `Choice`; ``SEARCH`` of the
-            configuration's classes if None.
+        search: From ``"model.pia"`` and its like to a `SearchRange` or a `SearchChoice`;
+            ``SEARCH`` of the configuration's classes if None.
         n_trials: Of the whole study. More of them than before go on with it.
         jobs: Processes that work at once; above 1 the data set must be one that was loaded from a
             folder.
@@ -71,10 +71,10 @@ def tune(
     Example:
         >>> import tempfile
         >>> from coterie.simulation.service import simulate_dataset
-        >>> from coterie.models.fields import Range
+        >>> from coterie.models.fields import SearchRange
         >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
         >>> ease = RunConfig.of({"model": {"name": "ease", "l2": 1}})
-        >>> space = {"model.l2": Range(1, 1000, log=True)}
+        >>> space = {"model.l2": SearchRange(1, 1000, log=True)}
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     result = tune(data, ease, out=folder, search=space, n_trials=4)
         >>> result.summary(), result.trials[0].values, result.config.model.l2 > 1

@@ -12,13 +12,13 @@ from coterie.data.ids import IdMap
 from coterie.data.split import Cases
 from coterie.evaluation.evaluate import evaluate
 from coterie.lab.bench.turns import Turns, machine, random_histories, take_turns
-from coterie.models.ease import Ease
 from coterie.models.multvae import MultVAEConfig
+from coterie.networks.ease import Ease
+from coterie.networks.network import Network
 from coterie.objectives.likelihood import ALIGNMENT
 from coterie.recommend.engine import recommend
 from coterie.recommend.histories import Histories
 from coterie.recommend.ranker import Ranker
-from coterie.training.networks import Network, build_network
 from coterie.training.trained_model import TrainedModel
 
 
@@ -64,7 +64,7 @@ def bench_scoring(
     model = model or MultVAEConfig()
     matrix = random_histories(n_users, n_items, items_per_user)
     scorer = _model(
-        build_network(n_items, model, torch.Generator().manual_seed(0)),
+        model.build(n_items, torch.Generator().manual_seed(0)),
         RunConfig(model=model),
         device,
     )

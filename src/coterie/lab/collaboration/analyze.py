@@ -50,8 +50,8 @@ from coterie.lab.collaboration.sharing import (
     theorem_table,
 )
 from coterie.lab.collaboration.transfer import UserDraws, draw_users, gradient_transfer
-from coterie.models.multvae import MultVAE
-from coterie.models.recvae import RecVAE
+from coterie.models.kinds import AlignedConfig
+from coterie.networks.autoencoder import VariationalAutoencoder
 from coterie.running.execution import Execution
 from coterie.running.progress import Progress, Update, silent
 from coterie.sparse import SparseRows, gather_sum
@@ -383,12 +383,12 @@ def _check(settings: Sequence[Setting]) -> None:
         )
     for setting in settings:
         model = setting.model.config.model
-        if not isinstance(setting.model.network, MultVAE | RecVAE):
+        if not isinstance(model, AlignedConfig):
             raise ConfigError(
                 f"posteriors need a variational autoencoder, {setting.name} is {model.name};"
                 " analyze a mult-vae or a recvae."
             )
-        expected = [setting.model.n_items, model.latent_dim]  # type: ignore[union-attr]
+        expected = [setting.model.n_items, model.latent_dim]
         if setting.anchors is not None and list(setting.anchors.shape) != expected:
             raise ConfigError(
                 f"anchors must be {expected}, one point of the latent space an item, found"
@@ -436,13 +436,14 @@ def _measure(
     progress: Progress,
 ) -> Findings:
     network, model, seed = setting.model.network, setting.model.config.model, options.seed
-    assert isinstance(network, MultVAE | RecVAE)
+    assert isinstance(model, AlignedConfig)
+    assert isinstance(network, VariationalAutoencoder)
     device = setting.model.device
     rows, map_rows = (SparseRows.from_csr(train[some], device) for some in (users, map_users))
     generator = torch.Generator(device).manual_seed(seed)
 
     progress(Update(f"{setting.name}: transfer"))
-    keep_prob: float = model.keep_prob  # type: ignore[union-attr]
+    keep_prob = model.keep_prob
     transfer = (
         gradient_transfer(
             network,
@@ -504,8 +505,8 @@ def _measure(
         name=setting.name,
         model=model.name,
         keep_prob=keep_prob,
-        kl_weight=getattr(model, "beta", getattr(model, "gamma", 0.0)),
-        pia=model.pia,  # type: ignore[union-attr]
+        kl_weight=model.kl_weight,
+        pia=model.pia,
         rest=_rest(setting.model.config),
         quality=quality,
         bottleneck=measure_bottleneck(map_posteriors, n_draws=options.draws, seed=seed),
@@ -542,7 +543,7 @@ def _rest(config: RunConfig) -> str:
 
 
 def _drawn_as_in_training(
-    network: MultVAE | RecVAE,
+    network: VariationalAutoencoder,
     rows: SparseRows,
     keep_prob: float,
     n_draws: int,

@@ -13,7 +13,7 @@ from torch import Tensor
 from coterie.errors import ConfigError, NumericalError
 from coterie.lab.collaboration.distances import nearest_neighbours
 from coterie.lab.collaboration.posteriors import encode_users
-from coterie.models.autoencoder import Autoencoder
+from coterie.networks.autoencoder import Autoencoder
 from coterie.running.progress import Progress, Update, silent
 from coterie.sparse import SparseRows
 
@@ -108,10 +108,9 @@ def neighbourhood_drift(
 
     Example:
         >>> from scipy.sparse import csr_array
-        >>> from coterie.models.multvae import MultVAE, MultVAEConfig
-        >>> network = MultVAE(
-        ...     4, MultVAEConfig(hidden_dims=(3,), latent_dim=2), torch.Generator().manual_seed(1)
-        ... )
+        >>> from coterie.models.multvae import MultVAEConfig
+        >>> config = MultVAEConfig(hidden_dims=(3,), latent_dim=2)
+        >>> network = config.build(4, torch.Generator().manual_seed(1))
         >>> rows = SparseRows.from_csr(csr_array([[1, 0, 1, 0], [0, 1, 0, 0], [1, 1, 1, 0]]))
         >>> clean = neighbourhood_drift(network, rows, keep_prob=1, k=1, n_draws=2, seed=1)
         >>> clean.overlap.tolist(), clean.within

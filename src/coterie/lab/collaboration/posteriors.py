@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from coterie.errors import ConfigError, DataError, NumericalError
-from coterie.models.autoencoder import Autoencoder, input_scale
-from coterie.models.multvae import MultVAE
-from coterie.models.recvae import RecVAE
+from coterie.networks.autoencoder import Autoencoder, input_scale
+from coterie.networks.network import Variational
 from coterie.objectives.masking import mask_items
 from coterie.sparse import SparseRows
 
@@ -75,16 +74,15 @@ def encode_users(
     Example:
         >>> from scipy.sparse import csr_array
         >>> from coterie.models.multvae import MultVAEConfig
-        >>> network = MultVAE(
-        ...     4, MultVAEConfig(hidden_dims=(3,), latent_dim=2), torch.Generator().manual_seed(1)
-        ... )
+        >>> config = MultVAEConfig(hidden_dims=(3,), latent_dim=2)
+        >>> network = config.build(4, torch.Generator().manual_seed(1))
         >>> users = encode_users(
         ...     network, SparseRows.from_csr(csr_array([[1, 0, 1, 0], [0, 1, 0, 0]]))
         ... )
         >>> users.mu.shape, bool((users.sigma > 0).all())
         (torch.Size([2, 2]), True)
     """
-    if not isinstance(network, MultVAE | RecVAE):
+    if not isinstance(network, Variational):
         raise ConfigError(
             f"posteriors need a variational autoencoder, found {type(network).__name__}; analyze a"
             " mult-vae or a recvae."

@@ -31,7 +31,7 @@ from coterie.lab.collaboration.transfer import (
     gradient_norms,
     pair_transfer,
 )
-from coterie.models.autoencoder import Autoencoder
+from coterie.networks.autoencoder import Autoencoder
 from coterie.objectives.likelihood import multinomial_nll
 from coterie.running.progress import Progress, Update, silent
 from coterie.sparse import SparseRows
@@ -305,9 +305,9 @@ def sharing_pairs(
         >>> from scipy.sparse import csr_array
         >>> from coterie.lab.collaboration.posteriors import encode_users
         >>> from coterie.lab.collaboration.transfer import draw_users
-        >>> from coterie.models.multvae import MultVAE, MultVAEConfig
+        >>> from coterie.models.multvae import MultVAEConfig
         >>> generator = torch.Generator().manual_seed(1)
-        >>> network = MultVAE(4, MultVAEConfig(hidden_dims=(3,), latent_dim=2), generator)
+        >>> network = MultVAEConfig(hidden_dims=(3,), latent_dim=2).build(4, generator)
         >>> rows = SparseRows.from_csr(csr_array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1]]))
         >>> posteriors = encode_users(network, rows)
         >>> users, lipschitz = (

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from coterie.errors import ConfigError, DataError, NumericalError
 from coterie.lab.collaboration.posteriors import Posteriors
-from coterie.models.autoencoder import Autoencoder
+from coterie.networks.autoencoder import Autoencoder
 from coterie.running.progress import Progress, Update, silent
 from coterie.sparse import SparseRows
 
@@ -204,10 +204,9 @@ def gradient_transfer(
     Example:
         >>> from scipy.sparse import csr_array
         >>> from coterie.lab.collaboration.posteriors import encode_users
-        >>> from coterie.models.multvae import MultVAE, MultVAEConfig
-        >>> network = MultVAE(
-        ...     4, MultVAEConfig(hidden_dims=(3,), latent_dim=2), torch.Generator().manual_seed(1)
-        ... )
+        >>> from coterie.models.multvae import MultVAEConfig
+        >>> config = MultVAEConfig(hidden_dims=(3,), latent_dim=2)
+        >>> network = config.build(4, torch.Generator().manual_seed(1))
         >>> rows = SparseRows.from_csr(csr_array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1]]))
         >>> users = draw_users(encode_users(network, rows), rows, 0, torch.Generator())
         >>> gradient_transfer(network, users).sign().tolist()

@@ -11,12 +11,13 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from coterie.config import RunConfig, explain, read_values
+from coterie.config import RunConfig, overlay, read_values
 from coterie.data.read import Format
 from coterie.data.rules import PrepareRules
 from coterie.errors import ConfigError, SourceError
 from coterie.evaluation.metrics import Metric
-from coterie.models.fields import ModelConfig, PositiveInt
+from coterie.lab.ablations.variant import AblationConfig
+from coterie.models.fields import PositiveInt, StrictConfig, explain
 
 TABLES = Path(__file__).parent / "tables"
 CONFIGS = Path(__file__).parent / "configs"
@@ -30,7 +31,7 @@ MetricName = Annotated[str, AfterValidator(_metric)]
 RowName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$")]
 
 
-class Source(ModelConfig):
+class Source(StrictConfig):
     """One form in which the raw data may lie in the user's folder."""
 
     needs: str = Field(description="pattern that a file in the folder must match")
@@ -47,7 +48,7 @@ class Source(ModelConfig):
     min_rating: float | None = Field(None, description="keep ratings or counts of at least this")
 
 
-class Protocol(ModelConfig):
+class Protocol(StrictConfig):
     """How raw files become a data set."""
 
     about: str = Field(description="what is kept, for the caption")
@@ -103,7 +104,7 @@ class Protocol(ModelConfig):
         )
 
 
-class Size(ModelConfig):
+class Size(StrictConfig):
     """Size of the prepared data set, as published or as measured: what an estimate starts from."""
 
     users: PositiveInt
@@ -111,7 +112,7 @@ class Size(ModelConfig):
     interactions: PositiveInt
 
 
-class Published(ModelConfig):
+class Published(StrictConfig):
     """Values that somebody published."""
 
     values: dict[MetricName, float] = Field(min_length=1)
@@ -121,7 +122,7 @@ class Published(ModelConfig):
     )
 
 
-class Row(ModelConfig):
+class Row(StrictConfig):
     """A model of the table."""
 
     name: RowName
@@ -139,32 +140,22 @@ class Row(ModelConfig):
         Raises:
             ConfigError: if the file or a field laid over it is wrong.
         """
-        values = read_values(CONFIGS / self.config)
-        for key, value in self.set.items():
-            section, dot, field = key.partition(".")
-            if not dot:
-                raise ConfigError(
-                    f"{self.name}: set must name SECTION.FIELD, found {key!r}; as in model.pia."
-                )
-            values.setdefault(section, {})[field] = value
-        config = RunConfig.of(values)
-        if "seed" in type(config.model).model_fields:
-            values["model"]["seed"] = seed
-        if not config.network_free():
-            values.setdefault("training", {})["seed"] = seed
-            if epochs is not None:
-                values["training"]["epochs"] = epochs
-        return RunConfig.of(values)
+        values = overlay(read_values(CONFIGS / self.config), self.set)
+        kind = AblationConfig if "variant" in values["model"] else RunConfig
+        config = kind.of(values).with_seed(seed)
+        if epochs is None or config.network_free():
+            return config
+        return kind.of(overlay(config.as_json(), {"training.epochs": epochs}))
 
 
-class Elsewhere(ModelConfig):
+class Elsewhere(StrictConfig):
     """A model that others published and that is not among the rows."""
 
     label: str
     published: tuple[Published, ...] = Field(min_length=1)
 
 
-class Pair(ModelConfig):
+class Pair(StrictConfig):
     """A comparison: what may be better, and what it is held against."""
 
     candidate: str
@@ -176,7 +167,7 @@ class Pair(ModelConfig):
         return f"{self.candidate} over {self.reference}"
 
 
-class Curve(ModelConfig):
+class Curve(StrictConfig):
     """One field of a configuration, varied: a row a value, each compared with the reference
     value.
     """
@@ -225,7 +216,7 @@ class Curve(ModelConfig):
         )
 
 
-class Definition(ModelConfig):
+class Definition(StrictConfig):
     """A table of the results book."""
 
     title: str

@@ -29,9 +29,8 @@ from coterie.data.ids import IdMap
 from coterie.data.split import Split, choose_users, hide_items
 from coterie.lab.bench.turns import machine, random_histories
 from coterie.lab.reproduce.definition import Definition, read_definition
-from coterie.models.ease import Ease, EaseConfig
+from coterie.models.ease import EaseConfig
 from coterie.models.linear_path_vae import LinearPathVAEConfig
-from coterie.models.multvae import MultVAEConfig
 from coterie.models.popularity import PopularityConfig
 from coterie.plain_table import plain_table
 from coterie.running.execution import Execution, using_threads
@@ -42,7 +41,6 @@ FEW, MANY = 3_000, 33_000
 
 HELD_OUT = 500
 EASE_ITEMS = (4_000, 8_000)
-LINEAR_PATH = ("name", "path", "path_weight")
 GIB = 2**30
 
 Measured = TypeVar("Measured")
@@ -191,13 +189,8 @@ def _cost(
     train_users, cases = size.users - 2 * held_out, held_out or size.users
     if isinstance(model, LinearPathVAEConfig):
         # The path would be solved at full size; its own cost is added instead.
-        plain = {
-            name: value
-            for name, value in model.model_dump(exclude_defaults=True).items()
-            if name not in LINEAR_PATH
-        }
         network = _cost(
-            config.model_copy(update={"model": MultVAEConfig.model_validate(plain)}),
+            config.model_copy(update={"model": model.without_path()}),
             definition,
             few,
             users,
@@ -335,7 +328,7 @@ def _solved(n_users: int, n_items: int) -> tuple[float, int]:
     """
     histories = eye_array(n_users, n_items, dtype=np.float32, format="csr")
     started = _clock("cpu")
-    Ease.fit(histories, EaseConfig())
+    EaseConfig().fit(histories)
     return _clock("cpu") - started, _peak_bytes()
 
 

@@ -85,7 +85,7 @@ def is_finished(run: Path, config: RunConfig, dataset: Dataset) -> bool:
         return False
     try:
         asked = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        same = RunConfig.of(asked["config"]) == config
+        same = type(config).of(asked["config"]) == config
         return bool(
             same and asked["dataset"] == dataset.fingerprint and asked["precision"] == "float32"
         )

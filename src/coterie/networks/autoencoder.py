@@ -2,14 +2,17 @@
 layer.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from coterie.networks.network import Network
+from coterie.networks.onnx_graph import OnnxGraph
 from coterie.sparse import SparseRows, gather_sum
 
 
@@ -56,12 +59,11 @@ def met_rows(rows: SparseRows, weight: Tensor) -> tuple[SparseRows, Tensor]:
     return local, functional.embedding(items, weight, sparse=True)
 
 
-class Autoencoder(nn.Module, ABC):
+class Autoencoder(Network):
     """An encoder and a decoder around a code.
 
     The first and the last layer meet the items; the last one's product is left to the objective,
-    which fuses it with the soft-max, to whoever ranks by `user_factors` and `item_factors`, and to
-    `decode`.
+    which fuses it with the soft-max, to whoever ranks by factors, and to `decode`.
 
     Args:
         first: The first layer.
@@ -73,16 +75,35 @@ class Autoencoder(nn.Module, ABC):
         self.n_items = len(last.weight)
         self.input, self.output = first, last
 
-    def encode(self, rows: SparseRows, scale: Tensor) -> Tensor:
-        """The code of ``[n_users, n_items]`` histories whose entries all weigh ``scale``
-        ([n_users]): ``[n_users, code_dim]``.
+    def encode(self, rows: SparseRows, scale: Tensor | None = None) -> Tensor:
+        """The code ``[n_users, code_dim]`` of histories.
+
+        Args:
+            rows: ``[n_users, n_items]``.
+            scale: ``[n_users]`` what every entry weighs; `input_scale` of these rows by default,
+                as of clean histories.
         """
+        scale = input_scale(rows.counts) if scale is None else scale
         return self.encode_hidden(self.input.gather(rows) * scale.unsqueeze(1) + self.input.bias)
+
+    def encode_dense(self, x: Tensor) -> Tensor:
+        """The code ``[n, code_dim]`` of ``[n, n_items]`` dense rows, divided by their L2 norm as
+        histories are; a row of zeros stays zero.
+        """
+        return self.encode_hidden(
+            functional.normalize(x, dim=1) @ self.input.weight + self.input.bias
+        )
 
     @abstractmethod
     def encode_hidden(self, h: Tensor) -> Tensor:
         """The encoder without its first layer: ``[n_users, hidden]`` before its activation to
         ``[n_users, code_dim]``.
+        """
+
+    @abstractmethod
+    def decode_hidden(self, z: Tensor) -> Tensor:
+        """The decoder without its last layer: ``[n_users, latent_dim]`` to ``[n_users,
+        hidden]``.
         """
 
     def compile_layers(self) -> None:
@@ -93,24 +114,42 @@ class Autoencoder(nn.Module, ABC):
         self.decode_hidden = torch.compile(self.decode_hidden, dynamic=True)  # type: ignore[method-assign]
 
     @abstractmethod
-    def decode_hidden(self, z: Tensor) -> Tensor:
-        """The decoder without its last layer: ``[n_users, latent_dim]`` to ``[n_users,
-        hidden]``.
+    def point(self, rows: SparseRows, scale: Tensor | None = None) -> Tensor:
+        """The latent point ``[n_users, latent_dim]`` that histories are decoded from when they are
+        scored; arguments as in `encode`.
         """
 
     def decode(self, z: Tensor) -> Tensor:
         """Logits ``[n_users, n_items]`` of ``[n_users, latent_dim]`` latent points."""
         return self.decode_hidden(z) @ self.output.weight.t() + self.output.bias
 
-    @abstractmethod
-    def point(self, rows: SparseRows) -> Tensor:
-        """The latent point ``[n_users, latent_dim]`` that clean histories are decoded from when
-        they are scored.
-        """
-
     def score(self, rows: SparseRows) -> Tensor:
         """Logits ``[n_users, n_items]``."""
         return self.decode(self.point(rows))
+
+    def item_vectors(self) -> Tensor:
+        """``[n_items, hidden]``: the decoder's last layer, whose inner product with a user's hidden
+        state scores an item.
+        """
+        return self.output.weight.detach()
+
+    @abstractmethod
+    def add_scores(self, graph: OnnxGraph, **output: str) -> str:
+        """Adds the nodes of `score` to an ONNX graph; see `coterie.networks.network.Exportable`."""
+
+    def add_first_layer(self, graph: OnnxGraph) -> str:
+        """Adds what the first layer gives for clean histories."""
+        given = graph.node(
+            "Cast", graph.node("GreaterOrEqual", "items", graph.constant(0)), to=graph.types.FLOAT
+        )
+        counts = graph.node("ReduceSum", given, graph.constant([1]), keepdims=1)
+        norm = graph.node("Sqrt", graph.node("Max", counts, graph.constant(1, np.float32)))
+        mean = graph.node("Div", graph.history_sum(self.input.weight), norm)
+        return graph.node("Add", mean, graph.weight(self.input.bias))
+
+
+class LinearOutput(Autoencoder):
+    """An autoencoder whose scores are its last layer alone: inner products of few dimensions."""
 
     def user_factors(self, rows: SparseRows) -> Tensor:
         """``[n_users, dim]``: the last hidden layer, a one for the bias, zeros. Times
@@ -119,19 +158,33 @@ class Autoencoder(nn.Module, ABC):
         hidden = self.decode_hidden(self.point(rows))
         return _factors(hidden, hidden.new_ones(len(hidden)))
 
-    def item_factors(self) -> Tensor | None:
+    def item_factors(self) -> Tensor:
         """``[n_items, dim]``: the last layer's weights, its bias, zeros."""
         return _factors(self.output.weight.detach(), self.output.bias.detach())
 
-    def item_vectors(self) -> Tensor:
-        """``[n_items, hidden]``: the decoder's last layer, whose inner product with a user's hidden
-        state scores an item.
+
+class VariationalAutoencoder(Autoencoder):
+    """An autoencoder whose code is a posterior: q(z given x) = N(mu, diag exp(logvar))."""
+
+    def posterior(self, rows: SparseRows, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance, each ``[n_users, latent_dim]``, of histories; arguments as in
+        `encode`.
         """
-        return self.output.weight.detach()
+        mu, logvar = self.encode(rows, scale).chunk(2, dim=1)
+        return mu, logvar
+
+    forward = posterior  # so that functional_call can ask for that of other weights
+
+    def point(self, rows: SparseRows, scale: Tensor | None = None) -> Tensor:
+        """The posterior mean."""
+        return self.posterior(rows, scale)[0]
 
 
-class TanhAutoencoder(Autoencoder):
-    """Dense layers with tanh between them, as in Mult-VAE and Mult-DAE.
+class DenseAutoencoder(Autoencoder):
+    """Dense layers with an activation between them: tanh, or gates.
+
+    A gated layer (Dauphin et al. 2017) is a dense one times the sigmoid of another: the two are
+    stored side by side, twice as wide.
 
     Args:
         n_items: Size of the catalogue.
@@ -139,6 +192,7 @@ class TanhAutoencoder(Autoencoder):
         code_dim: What the encoder puts out, e.g. mean and log-variance together.
         latent_dim: What the decoder takes in.
         generator: For the initial weights: Xavier normal, biases normal(0, 0.001).
+        gated: Gates instead of tanh.
     """
 
     def __init__(
@@ -148,32 +202,62 @@ class TanhAutoencoder(Autoencoder):
         code_dim: int,
         latent_dim: int,
         generator: torch.Generator,
+        *,
+        gated: bool = False,
     ) -> None:
-        encoder = [*hidden_dims, code_dim]
-        decoder = [latent_dim, *reversed(hidden_dims)]
+        wide = 2 if gated else 1
+        # An activation follows every layer but the last of each side.
+        encoder_out = [*(wide * dim for dim in hidden_dims), code_dim]
+        decoder_in = [latent_dim, *reversed(hidden_dims)]
         first = SparseLinear(
-            _xavier_normal((n_items, encoder[0]), generator), _small_normal(encoder[0], generator)
+            _xavier_normal((n_items, encoder_out[0]), generator),
+            _small_normal(encoder_out[0], generator),
         )
-        inner = [
-            [_linear(i, o, generator) for i, o in pairwise(dims)] for dims in (encoder, decoder)
-        ]
+        encoder = zip(hidden_dims, encoder_out[1:], strict=True)
+        decoder = [(n_in, wide * n_out) for n_in, n_out in pairwise(decoder_in)]
+        inner = [[_linear(*shape, generator) for shape in shapes] for shapes in (encoder, decoder)]
         last = SparseLinear(
-            _xavier_normal((n_items, decoder[-1]), generator), _small_normal(n_items, generator)
+            _xavier_normal((n_items, decoder_in[-1]), generator), _small_normal(n_items, generator)
         )
         super().__init__(first, last)
         self.encoder, self.decoder = (nn.ModuleList(layers) for layers in inner)
+        self.gated = gated
+
+    def activate(self, h: Tensor) -> Tensor:
+        """Between two layers: tanh, or the first half times the sigmoid of the second."""
+        return functional.glu(h, dim=1) if self.gated else torch.tanh(h)
 
     def encode_hidden(self, h: Tensor) -> Tensor:
-        """Tanh and a dense layer, in turn."""
+        """An activation and a dense layer, in turn."""
         for layer in self.encoder:
-            h = layer(torch.tanh(h))
+            h = layer(self.activate(h))
         return h
 
     def decode_hidden(self, z: Tensor) -> Tensor:
-        """A dense layer and tanh, in turn."""
+        """A dense layer and an activation, in turn."""
         for layer in self.decoder:
-            z = torch.tanh(layer(z))
+            z = self.activate(layer(z))
         return z
+
+    def add_code(self, graph: OnnxGraph) -> tuple[str, int]:
+        """Adds the encoder; returns the code, and its width."""
+        h, layers = self.add_first_layer(graph), [self.input, *self.encoder]
+        for before, layer in pairwise(layers):
+            h = graph.linear(self._add_activation(graph, h, before), layer)
+        return h, len(layers[-1].get_parameter("bias"))
+
+    def add_decoder(self, graph: OnnxGraph, z: str, **output: str) -> str:
+        """Adds the decoder; returns the logits."""
+        for layer in self.decoder:
+            z = self._add_activation(graph, graph.linear(z, layer), layer)
+        return graph.linear(z, self.output, **output)
+
+    def _add_activation(self, graph: OnnxGraph, h: str, layer: nn.Module) -> str:
+        if not self.gated:
+            return graph.node("Tanh", h)
+        width = len(layer.get_parameter("bias"))
+        value, gate = (graph.columns(h, *half) for half in ((0, width // 2), (width // 2, width)))
+        return graph.node("Mul", value, graph.node("Sigmoid", gate))
 
 
 def _factors(vectors: Tensor, last: Tensor) -> Tensor:

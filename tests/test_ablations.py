@@ -1,6 +1,7 @@
-"""PIA's variants against sums written out user by user."""
+"""PIA's variants against sums written out user by user, and trained as the results book does."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,19 +15,23 @@ from torch import Tensor
 from coterie.config import RunConfig, TrainingConfig
 from coterie.data.dataset import Dataset
 from coterie.errors import ConfigError
-from coterie.models.multvae import MultVAEConfig
-from coterie.objectives.alignment import (
-    alignment,
+from coterie.lab.ablations.alignment import (
     alignment_parts,
     count_weights,
     nearest_alignment,
     rarity_weights,
     recency_weights,
 )
+from coterie.lab.ablations.variant import AblationConfig, AlignmentVariant, VariantConfig
+from coterie.models.multvae import MultVAEConfig
+from coterie.objectives.alignment import alignment
 from coterie.running.execution import Execution
+from coterie.running.world import World
 from coterie.simulation.service import simulate_dataset
 from coterie.sparse import SparseRows
+from coterie.training.randomness import NOISE, seeded
 from coterie.training.step import TrainingStep
+from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import Descent, train
 from test_sparse import random_dense, sparse
 
@@ -56,6 +61,10 @@ def users(rows: SparseRows) -> list[tuple[np.ndarray, np.ndarray]]:
         (rows.indices[a:b].numpy(), values[a:b] / values[a:b].sum() if b > a else values[a:b])
         for a, b in spans
     ]
+
+
+def weighted_alignment(mu: Tensor, logvar: Tensor, anchors: Tensor, rows: SparseRows) -> Tensor:
+    return torch.stack(alignment_parts(mu, logvar, anchors, rows)).sum(dim=0)
 
 
 @settings(max_examples=40, deadline=None)
@@ -91,12 +100,10 @@ def test_alignment_is_the_sum_of_its_parts_and_even_weights_are_none(
         n_items,
         torch.full((len(rows.indices),), 2.5, dtype=torch.float64),
     )
-    torch.testing.assert_close(
-        alignment(mu, logvar, anchors, rows), sum(alignment_parts(mu, logvar, anchors, rows))
-    )
-    torch.testing.assert_close(
-        alignment(mu, logvar, anchors, rows), alignment(mu, logvar, anchors, even)
-    )
+    for some in (rows, even):
+        torch.testing.assert_close(
+            alignment(mu, logvar, anchors, rows), sum(alignment_parts(mu, logvar, anchors, some))
+        )
 
 
 @settings(max_examples=40, deadline=None)
@@ -129,7 +136,7 @@ def test_nearest_alignment_runs_from_the_nearest_anchor_to_the_published_loss() 
         nearest_alignment(mu, logvar, anchors, rows, 1e7),
         nearest_alignment(mu, logvar, anchors, rows, 1e-4),
     )
-    published = alignment(mu, logvar, anchors, rows)
+    published = weighted_alignment(mu, logvar, anchors, rows)
     torch.testing.assert_close(hot, published, rtol=1e-4, atol=1e-4)
     assert (cold <= published + 1e-9).all()
     for user, (items, _) in enumerate(users(rows)):
@@ -147,7 +154,7 @@ def test_variants_have_the_numerical_gradient_also_with_an_empty_history(
 
     def loss(mu: Tensor, logvar: Tensor, anchors: Tensor) -> Tensor:
         return (
-            alignment(mu, logvar, anchors, rows)
+            weighted_alignment(mu, logvar, anchors, rows)
             if temperature is None
             else nearest_alignment(mu, logvar, anchors, rows, temperature)
         )
@@ -176,33 +183,58 @@ def test_count_weights_are_powers_of_the_counts() -> None:
 # In the step.
 
 DATA = simulate_dataset(n_users=260, n_items=50, held_out_users=40, seed=2)
+COUNTED = replace(
+    DATA,
+    interactions=replace(
+        DATA.interactions, counts=np.arange(len(DATA.interactions.indices)) % 4 + 1
+    ),
+)
 
 
-def vae(**pia: Any) -> MultVAEConfig:
-    return MultVAEConfig(hidden_dims=(8,), latent_dim=4, pia=0.3, **pia)
+def vae(**variant: Any) -> VariantConfig:
+    return VariantConfig(
+        hidden_dims=(8,), latent_dim=4, pia=0.3, variant=AlignmentVariant(**variant)
+    )
 
 
-def first_term(config: MultVAEConfig, rows: SparseRows, step: TrainingStep | None = None) -> float:
-    return float((step or TrainingStep(20, config, TrainingConfig(seed=1)))(rows)["pia"])
+def run_of(model: VariantConfig, **training: Any) -> AblationConfig:
+    return AblationConfig(model=model, training=TrainingConfig(epochs=2, **training))
+
+
+def first_term(config: MultVAEConfig, rows: SparseRows) -> float:
+    return float(TrainingStep(20, config, TrainingConfig(seed=1))(rows)["pia"])
 
 
 def test_parts_left_out_are_not_in_the_loss() -> None:
     rows = sparse(random_dense(8, 20, 5))
     alone = {
-        part: first_term(vae(pia_parts=(part,)), rows)
+        part: first_term(vae(parts=(part,)), rows)
         for part in ("alignment", "shrinkage", "attraction")
     }
     assert first_term(vae(), rows) == pytest.approx(sum(alone.values()), rel=1e-5)
     assert min(alone.values()) > 0
 
 
+def test_a_variant_without_difference_is_the_published_loss_to_the_bit() -> None:
+    plain = MultVAEConfig(hidden_dims=(8,), latent_dim=4, pia=0.3)
+    rows = sparse(random_dense(8, 20, 5))
+    one, other = (TrainingStep(20, config) for config in (plain, vae()))
+    for _ in range(3):
+        one(rows)
+        other(rows)
+    for name, value in one.state().items():
+        assert torch.equal(value, other.state()[name]), name
+
+
 def test_tied_anchors_are_projections_of_the_layers_weights() -> None:
     for tied, layer in (("encoder", "input"), ("decoder", "output")):
-        step = TrainingStep(20, vae(pia_anchors=tied), TrainingConfig(seed=1))
-        assert step.anchors is not None
-        assert step.anchors.shape == (8, 4)
+        step = TrainingStep(20, vae(anchors=tied), TrainingConfig(seed=1))
+        assert step.alignment is not None
+        projection = step.alignment.anchors
+        assert projection.shape == (8, 4)
         weight = getattr(step.network, layer).weight
-        torch.testing.assert_close(step.anchor_points(), weight @ step.anchors)
+        assert step.anchors is not None
+        torch.testing.assert_close(step.anchors, weight @ projection)
         before = weight.detach().clone()
         step(sparse(random_dense(8, 20, 5)))
         assert not torch.equal(before, weight)
@@ -210,32 +242,32 @@ def test_tied_anchors_are_projections_of_the_layers_weights() -> None:
 
 def test_schedules_rise_and_fall_linearly_and_stay() -> None:
     rows = sparse(random_dense(8, 20, 5))
-    told: dict[str, list[float]] = {}
+    weights: dict[str, list[float]] = {}
     for schedule in ("rise", "fall"):
-        step = TrainingStep(20, vae(pia_schedule=schedule, pia_steps=3), TrainingConfig(seed=1))
-        told[schedule] = []
+        step = TrainingStep(20, vae(schedule=schedule, steps=3), TrainingConfig(seed=1))
+        assert step.alignment is not None
+        weights[schedule] = []
         for _ in range(5):
-            told[schedule].append(step.pia_weight)
+            weights[schedule].append(step.alignment.weight(step.n_steps))
             terms = step(rows)
-            weighed = told[schedule][-1] * float(terms["pia"])
+            weighed = weights[schedule][-1] * float(terms["pia"])
             beta = 0.2 * (step.n_steps - 1) / 1000
             assert float(terms["loss"]) == pytest.approx(
                 float(terms["nll"]) + beta * float(terms["kl"]) + weighed, rel=1e-5
             )
-    assert told["rise"] == pytest.approx([0, 0.1, 0.2, 0.3, 0.3])
-    assert told["fall"] == pytest.approx([0.3, 0.2, 0.1, 0, 0])
+    assert weights["rise"] == pytest.approx([0, 0.1, 0.2, 0.3, 0.3])
+    assert weights["fall"] == pytest.approx([0.3, 0.2, 0.1, 0, 0])
 
 
 def test_weights_of_the_centroid_reach_the_step() -> None:
-    counts = np.arange(len(DATA.interactions.indices)) % 4 + 1
-    counted = replace(DATA, interactions=replace(DATA.interactions, counts=counts))
-    rarity, recency, often = (
-        Descent(counted, RunConfig(model=vae(**options)), Execution("cpu")).rows.values
-        for options in ({"pia_rarity": 0.5}, {"pia_half_life": 30.0}, {"pia_counts": 2.0})
+    rarity, recency, often, none = (
+        Descent(COUNTED, run_of(vae(**options)), Execution("cpu")).rows.values
+        for options in ({"rarity": 0.5}, {"half_life": 30.0}, {"counts": 2.0}, {})
     )
     assert rarity is not None
     assert recency is not None
     assert often is not None
+    assert none is None
     popularity = np.asarray(DATA.train.sum(axis=0))
     np.testing.assert_allclose(rarity.numpy(), popularity[DATA.train.indices] ** -0.5, rtol=1e-6)
     assert DATA.train_timestamps is not None
@@ -243,42 +275,94 @@ def test_weights_of_the_centroid_reach_the_step() -> None:
     span = slice(*DATA.train.indptr[row : row + 2])
     days = (DATA.train_timestamps[span].max() - DATA.train_timestamps[span]) / 86400
     np.testing.assert_allclose(recency.numpy()[span], 0.5 ** (days / 30), rtol=1e-5)
-    assert counted.train_counts is not None
-    np.testing.assert_array_equal(often.numpy(), counted.train_counts**2)
+    assert COUNTED.train_counts is not None
+    np.testing.assert_array_equal(often.numpy(), COUNTED.train_counts**2)
+
+
+@pytest.mark.parametrize("size", [2, 7])
+def test_weighted_terms_of_all_shares_add_up(size: int) -> None:
+    """Several processes: each takes the weights of its own users along."""
+    rows = sparse(random_dense(5, 20, 0))
+    weights = torch.rand(len(rows.indices), generator=torch.Generator().manual_seed(1)) + 0.1
+    batch = SparseRows(rows.indices, rows.offsets, 20, weights)
+
+    def term(world: World) -> Tensor:
+        step = TrainingStep(20, vae(), world=world)
+        return step.objective(batch, 0.5, seeded(0, NOISE, 0), 0)[1]["pia"]
+
+    shares = [term(World(rank, size)) for rank in range(size)]
+    torch.testing.assert_close(torch.stack(shares).sum(), term(World()))
 
 
 def test_recency_needs_times() -> None:
     x = DATA.interactions
     timeless = Dataset(type(x)(x.users, x.items, x.indptr, x.indices), DATA.split)
     with pytest.raises(ConfigError, match="needs times"):
-        train(timeless, RunConfig(model=vae(pia_half_life=3.0)))
+        train(timeless, run_of(vae(half_life=3.0)))
 
 
 def test_counts_need_repetitions() -> None:
     with pytest.raises(ConfigError, match="more than once"):
-        train(DATA, RunConfig(model=vae(pia_counts=1.0)))
+        train(DATA, run_of(vae(counts=1.0)))
 
 
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
-        ({"pia": 0, "pia_rarity": 0.5}, "needs pia above 0"),
-        ({"pia_rarity": 0.5}, "needs pia above 0"),
-        ({"pia": 1, "pia_schedule": "rise"}, "go together"),
-        ({"pia": 1, "pia_steps": 3}, "go together"),
-        ({"pia": 1, "pia_temperature": 1.0, "pia_parts": ["alignment"]}, "needs all of pia_parts"),
-        ({"pia": 1, "pia_parts": ["alignment", "alignment"]}, "each part once"),
-        ({"pia": 1, "pia_parts": []}, "pia_parts"),
-        ({"pia": 1, "pia_anchors": "both"}, "pia_anchors"),
+        ({"pia": 0}, "pia"),
+        ({"variant": {"schedule": "rise"}}, "go together"),
+        ({"variant": {"steps": 3}}, "go together"),
+        ({"variant": {"temperature": 1.0, "parts": ["alignment"]}}, "needs all parts"),
+        ({"variant": {"parts": ["alignment", "alignment"]}}, "each part once"),
+        ({"variant": {"parts": []}}, "parts"),
+        ({"variant": {"anchors": "both"}}, "anchors"),
+        ({"variant": {"rarety": 1.0}}, "rarety"),
     ],
 )
 def test_options_that_would_be_ignored_or_contradict_are_refused(
     values: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        RunConfig.of({"model": {"name": "mult-vae", **values}})
+        AblationConfig.of({"model": {"name": "mult-vae", **values}})
 
 
 def test_tied_anchors_are_refused_with_sparse_updates() -> None:
     with pytest.raises(ConfigError, match="anchors of their own"):
-        TrainingStep(20, vae(pia_anchors="encoder"), TrainingConfig(sparse_updates=True))
+        run_of(vae(anchors="encoder"), sparse_updates=True)
+
+
+BASE = {"schedule": "rise", "steps": 8}
+OTHER: dict[str, Any] = {
+    "parts": ("alignment", "attraction"),
+    "schedule": "fall",
+    "steps": 6,
+    "rarity": 0.5,
+    "half_life": 7.0,
+    "counts": 1.0,
+    "temperature": 1.0,
+    "anchors": "encoder",
+}
+
+
+def weights_of(**variant: Any) -> dict[str, Tensor]:
+    return train(COUNTED, run_of(vae(**variant), batch_size=60)).network.state_dict()
+
+
+@pytest.mark.parametrize("field", list(AlignmentVariant.model_fields))
+def test_changing_any_field_of_a_variant_changes_something(field: str) -> None:
+    before, after = weights_of(**BASE), weights_of(**{**BASE, field: OTHER[field]})
+    assert all(torch.equal(value, weights_of(**BASE)[name]) for name, value in before.items())
+    assert not all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_what_a_variant_trained_is_served_as_a_plain_model(tmp_path: Path) -> None:
+    config = run_of(vae(anchors="decoder"))
+    model = train(DATA, config, out=tmp_path / "run")
+    loaded = TrainedModel.load(tmp_path / "run")
+    assert type(loaded.config) is RunConfig
+    assert loaded.config.model == MultVAEConfig(hidden_dims=(8,), latent_dim=4, pia=0.3)
+    assert torch.equal(loaded.score(DATA.train[:5]), model.score(DATA.train[:5]))
+    # The run itself is of that variant and of no other.
+    assert train(DATA, config, out=tmp_path / "run", resume=True).config == loaded.config
+    with pytest.raises(ConfigError, match="anchors was 'decoder', now 'encoder'"):
+        train(DATA, run_of(vae(anchors="encoder")), out=tmp_path / "run", resume=True)

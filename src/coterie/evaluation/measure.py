@@ -1,0 +1,45 @@
+"""The metrics themselves, on tensors, for many users at once.
+
+Apart from their names and labels, which reports are read with where there is no torch. All of them
+read two things only: at which ranks a held-out item stands, and how many items were held out.
+"""
+
+import torch
+from torch import Tensor
+
+from coterie.evaluation.metrics import Metric
+
+
+def per_user(metric: Metric, hits: Tensor, n_held_out: Tensor) -> Tensor:
+    """A metric of each user.
+
+    Args:
+        metric: With its cut-off k.
+        hits: ``[n, K]`` bool, K ≥ k: whether the item at each rank was held out.
+        n_held_out: ``[n]`` int64 number of held-out items, at least 1.
+
+    Returns:
+        ``[n]`` float64 in [0, 1].
+
+    References:
+        Liang et al. (2018), section 4.2.
+
+    Example:
+        >>> hits = torch.tensor([[False, True, False]])
+        >>> per_user(Metric.parse("recall@2"), hits, torch.tensor([1])).tolist()
+        [1.0]
+    """
+    hits = hits[:, : metric.k]
+    if metric.kind == "ndcg":
+        return _ndcg(hits, n_held_out)
+    divisor = n_held_out.clamp(max=metric.k) if metric.kind == "recall" else n_held_out
+    return hits.sum(dim=1).double() / divisor
+
+
+def _ndcg(hits: Tensor, n_held_out: Tensor) -> Tensor:
+    ranks = torch.arange(1, hits.shape[1] + 1, dtype=torch.float64, device=hits.device)
+    discount = 1 / torch.log2(ranks + 1)
+    # Both sums run over ranks in the same order, so that a perfect ranking is exactly 1.
+    gained = (hits * discount).cumsum(dim=1)[:, -1]
+    ideal = discount.cumsum(dim=0)[n_held_out.clamp(max=hits.shape[1]) - 1]
+    return gained / ideal
