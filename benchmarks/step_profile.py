@@ -11,6 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from coterie.lab.bench.turns import random_histories
 from coterie.models.multvae import MultVAEConfig
 from coterie.plain_table import plain_table
+from coterie.running.execution import Execution
 from coterie.sparse import SparseRows
 from coterie.training.step import TrainingStep
 
@@ -28,7 +29,11 @@ def main() -> None:
     parser.add_argument("--shown", type=int, default=12)
     args = parser.parse_args()
     rows = SparseRows.from_csr(random_histories(args.batch, args.items, args.items_per_user))
-    step = TrainingStep(args.items, MultVAEConfig(pia=args.pia), precision=args.precision)
+    step = TrainingStep(
+        args.items,
+        MultVAEConfig(pia=args.pia),
+        execution=Execution("cpu", precision=args.precision),
+    )
     for _ in range(3):
         step(rows)
     with profile(activities=[ProfilerActivity.CPU]) as profiled:

@@ -287,7 +287,7 @@ def test_weighted_terms_of_all_shares_add_up(size: int) -> None:
     batch = SparseRows(rows.indices, rows.offsets, 20, weights)
 
     def term(world: World) -> Tensor:
-        step = TrainingStep(20, vae(), world=world)
+        step = TrainingStep(20, vae(), execution=Execution("cpu", world=world))
         return step.objective(batch, 0.5, seeded(0, NOISE, 0), 0)[1]["pia"]
 
     shares = [term(World(rank, size)) for rank in range(size)]

@@ -315,7 +315,7 @@ def test_losses_and_gradients_of_all_shares_add_up(
     batch = sparse(random_dense(5, 40, 0))
 
     def part(world: World) -> tuple[dict[str, Tensor], list[Tensor]]:
-        step = TrainingStep(40, model, world=world)
+        step = TrainingStep(40, model, execution=Execution("cpu", world=world))
         loss, terms = step.objective(batch, model.keep_prob, seeded(0, NOISE, 0), 0)
         parameters = [*step.network.parameters(), *([] if step.anchors is None else [step.anchors])]
         return {"loss": loss.detach(), **terms}, list(torch.autograd.grad(loss, parameters))

@@ -7,8 +7,9 @@ from worker import BETA, DROPOUT, HIDDEN, LATENT, LEARNING_RATE, read_task, roun
 
 from coterie.config import TrainingConfig
 from coterie.models.multvae import MultVAEConfig
+from coterie.running.execution import Execution, Precision
 from coterie.sparse import SparseRows
-from coterie.training.step import Precision, TrainingStep
+from coterie.training.step import TrainingStep
 
 
 def main(precision: Precision = "float32") -> None:
@@ -18,9 +19,8 @@ def main(precision: Precision = "float32") -> None:
     config = MultVAEConfig(
         hidden_dims=(HIDDEN,), latent_dim=LATENT, keep_prob=1 - DROPOUT, beta=BETA
     )
-    step = TrainingStep(
-        task.n_items, config, TrainingConfig(learning_rate=LEARNING_RATE), precision=precision
-    )
+    training = TrainingConfig(learning_rate=LEARNING_RATE)
+    step = TrainingStep(task.n_items, config, training, Execution("cpu", precision=precision))
     batches = task.full_batches()
     for _ in rounds(task.round_users, ("coterie", "torch")):
         for users in islice(batches, task.round_batches):

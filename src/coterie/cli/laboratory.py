@@ -170,8 +170,7 @@ def bench_training_step(
             chunk_items=chunk_items, sampled_items=sampled_items, sparse_updates=sparse_updates
         ),
         rounds=rounds,
-        device=Execution.of(device).resolved().device,
-        precision=precision.value,
+        device=Execution(device, precision=precision.value),
         dense=dense,
     )
     out.print(str(turns), highlight=False, soft_wrap=True)

@@ -91,6 +91,10 @@ class Execution:
             yield replace(here, world=world)
 
 
+ON_CPU = Execution("cpu")
+"""One process on the processor, with nothing asked for."""
+
+
 @contextmanager
 def using_threads(number: int | None) -> Iterator[None]:
     """Torch computes with so many threads inside; None leaves them as they are."""

@@ -1,7 +1,6 @@
 """One optimisation step: mask, encode, sample, decode, weigh the terms, update."""
 
 import contextlib
-from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -12,14 +11,12 @@ from coterie.config import TrainingConfig
 from coterie.errors import ConfigError
 from coterie.models.kinds import SteppedConfig, TrainedPart
 from coterie.networks.network import InnerProduct
-from coterie.running.world import ALONE, World
+from coterie.running.execution import ON_CPU, Execution
 from coterie.sparse import SparseRows
 from coterie.training.objective import Likelihood, Objective
 from coterie.training.optimizers import Optimizers
 from coterie.training.proposal import Proposal
 from coterie.training.randomness import NOISE, WEIGHTS, seeded
-
-Precision: TypeAlias = Literal["float32", "bf16"]
 
 
 class TrainingStep:
@@ -30,13 +27,10 @@ class TrainingStep:
         model: Architecture and objective.
         training: Learning rate, weight decay, how the likelihood and Adam treat large catalogues,
             and seed are read.
-        device: Where everything lives.
-        precision: ``"bf16"`` runs the products under autocast; weights, soft-max and the terms stay
-            float32.
-        world: The processes that take each step together.
+        execution: Where everything lives, the processes that take each step together, and how:
+            ``"bf16"`` runs the products under autocast; weights, soft-max and terms stay float32.
         popularity: ``[n_items]`` training users of each item: by it items are drawn if they are
             sampled; None draws evenly.
-        compile: Runs the layers between the first and the last compiled (`torch.compile`).
 
     Example:
         >>> from coterie.models.multvae import MultVAEConfig
@@ -50,21 +44,17 @@ class TrainingStep:
         n_items: int,
         model: SteppedConfig,
         training: TrainingConfig | None = None,
-        *,
-        device: torch.device | str = "cpu",
-        precision: Precision = "float32",
-        world: World = ALONE,
+        execution: Execution = ON_CPU,
         popularity: np.ndarray | None = None,
-        compile: bool = False,  # noqa: A002 - torch's own word for it
     ) -> None:
-        training = training or TrainingConfig()
-        check_precision(precision)
+        training, device, world = training or TrainingConfig(), execution.device, execution.world
         if training.sparse_updates and world.size > 1:
             raise ConfigError(
                 "sparse_updates need one process, whose rows nobody else must know; leave them off"
                 " or train with one."
             )
-        self.model, self.training, self.precision, self.world = model, training, precision, world
+        self.model, self.training, self.world = model, training, world
+        self.precision = execution.precision
         self.device, self.n_steps = torch.device(device), 0
         generator = seeded(training.seed, WEIGHTS, 0)
         self.network = model.build(n_items, generator).to(device)
@@ -80,7 +70,7 @@ class TrainingStep:
         self.optimizers = Optimizers(
             self.network, self.prior, self.alignment, training, in_turns=in_turns
         )
-        if compile:
+        if execution.compile:
             self.network.compile_layers()
 
     def __call__(self, rows: SparseRows, part: TrainedPart = "all") -> dict[str, Tensor]:
@@ -170,16 +160,3 @@ class TrainingStep:
             value.copy_(state[name])
         self.optimizers.restore(state)
         self.n_steps = n_steps
-
-
-def check_precision(precision: str) -> None:
-    """Refuses what is no `Precision`.
-
-    Raises:
-        ConfigError: naming those there are.
-    """
-    if precision not in get_args(Precision):
-        raise ConfigError(
-            f"precision must be one of {', '.join(get_args(Precision))}, found {precision!r};"
-            " choose one of them."
-        )

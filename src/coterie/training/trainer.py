@@ -176,14 +176,9 @@ class Descent:
         self.rows = _rows(dataset, config.model, device)
         self.cases = dataset.cases(SplitPart.VALIDATION)
         popularity = np.asarray(dataset.train.sum(axis=0))
-        options: dict[str, Any] = {
-            "device": device,
-            "precision": execution.precision,
-            "world": world,
-            "popularity": popularity,
-            "compile": execution.compile,
-        }
-        self.step = TrainingStep(dataset.n_items, config.model, config.training, **options)
+        self.step = TrainingStep(
+            dataset.n_items, config.model, config.training, execution, popularity
+        )
         config.model.fit_beside(self.step.network, dataset.train)
         self.position, self.best = Position(), self._copied_weights()
         self.passes = config.model.passes

@@ -13,8 +13,9 @@ from coterie.config import TrainingConfig
 from coterie.lab.bench.turns import Turns, machine, random_histories, take_turns
 from coterie.models.multvae import MultVAEConfig
 from coterie.objectives.likelihood import ALIGNMENT
+from coterie.running.execution import Execution
 from coterie.sparse import SparseRows
-from coterie.training.step import Precision, TrainingStep
+from coterie.training.step import TrainingStep
 
 
 def bench_training_step(
@@ -25,8 +26,7 @@ def bench_training_step(
     model: MultVAEConfig | None = None,
     training: TrainingConfig | None = None,
     rounds: int = 15,
-    device: str = "cpu",
-    precision: Precision = "float32",
+    device: Execution | str = "cpu",
     dense: bool = True,
 ) -> Turns:
     """Times a step on random histories.
@@ -38,8 +38,7 @@ def bench_training_step(
         model: With one hidden layer; I-600-200-600-I by default.
         training: Chunks, samples and sparse updates are its matter.
         rounds: How often each takes its turn.
-        device: ``"cpu"`` or ``"cuda"``.
-        precision: Of Coterie's products.
+        device: A device's name, or an `Execution` whose precision is that of Coterie's products.
         dense: Whether the dense step takes part; it needs several batch × items arrays.
 
     Returns:
@@ -59,10 +58,12 @@ def bench_training_step(
         ['ratio_to_aligned_products', 'ratio_to_dense', 'ratio_to_products']
     """
     model = model or MultVAEConfig()
+    execution = Execution.of(device).resolved()
+    device = execution.device
     matrix = random_histories(batch_size, n_items, items_per_user)
     hidden = model.hidden_dims[0]
     step, rows = (
-        TrainingStep(n_items, model, training, device=device, precision=precision),
+        TrainingStep(n_items, model, training, execution),
         SparseRows.from_csr(matrix, device),
     )
     contestants: dict[str, Callable[[], object]] = {
@@ -89,7 +90,7 @@ def bench_training_step(
     return Turns(
         turns.seconds,
         batch_size,
-        {**facts, "precision": precision, "rounds": rounds, **machine(device)},
+        {**facts, "precision": execution.precision, "rounds": rounds, **machine(device)},
         ratios,
     )
 
