@@ -1,6 +1,9 @@
 """A configuration holds what was asked for, or says which field cannot be honoured."""
 
+import copy
 import json
+import pickle
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coterie.config import RunConfig, TrainingConfig, read_values
+from coterie.config import (
+    MODEL_NAMES,
+    RunConfig,
+    TrainingConfig,
+    as_toml,
+    overlay,
+    read_values,
+)
 from coterie.errors import ConfigError
 from coterie.models.ease import EaseConfig
 from coterie.models.ials import IalsConfig
@@ -287,3 +297,74 @@ def test_config_is_a_value() -> None:
     with pytest.raises(ValueError, match="frozen"):
         config.training.epochs = 9  # type: ignore[misc]
     assert hash(config) == hash(RunConfig.of(FULL))
+
+
+# Built in Python, written, and laid over.
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (MultVAEConfig, {"pia": -1}),
+        (MultVAEConfig, {"pai": 1}),
+        (EaseConfig, {"l2": "much"}),
+        (TrainingConfig, {"epochs": 0}),
+        (RunConfig, {"trainig": {}}),
+        (LinearPathVAEConfig, {"path": {"name": "ease", "l2": 0}}),
+    ],
+)
+def test_a_wrong_value_in_python_is_a_configuration_error(kind: Any, values: Any) -> None:
+    (field,) = values
+    with pytest.raises(ConfigError, match=rf"{field}.*coterie config"):
+        kind(**values)
+
+
+def test_a_copy_and_a_pickle_are_the_same_value() -> None:
+    config = RunConfig.of(FULL)
+    assert pickle.loads(pickle.dumps(config)) == config.model_copy() == config
+
+
+@pytest.mark.parametrize("name", list(MODEL_NAMES))
+@pytest.mark.parametrize("comments", [False, True])
+def test_toml_comes_back_exactly(name: str, comments: bool) -> None:
+    config = RunConfig.of({"model": {"name": name}})
+    text = as_toml(config, comments=comments)
+    assert RunConfig.of(tomllib.loads(text)) == config
+    assert ("#" in text) == (comments and name != "popularity")
+
+
+def test_toml_tells_of_every_field_above_it() -> None:
+    lines = as_toml(RunConfig.of(FULL), comments=True).splitlines()
+    for field, about in TrainingConfig.model_fields.items():
+        (place,) = (i for i, line in enumerate(lines) if line.startswith(f"{field} ="))
+        assert lines[place - 1] == f"# {about.description}"
+
+
+def test_overlay_leaves_its_argument_alone_and_goes_as_deep_as_asked() -> None:
+    values = {"model": {"name": "linear-path-vae", "path": {"name": "ease", "l2": 3.0}}}
+    before = copy.deepcopy(values)
+    laid = overlay(values, {"model.path.l2": 7.0, "training.seed": 2})
+    assert laid == {
+        "model": {"name": "linear-path-vae", "path": {"name": "ease", "l2": 7.0}},
+        "training": {"seed": 2},
+    }
+    assert values == before
+
+
+@pytest.mark.parametrize(
+    ("key", "complaint"), [("pia", "SECTION.FIELD"), ("model.name.x", "name must hold fields")]
+)
+def test_overlay_refuses_what_is_no_place(key: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        overlay({"model": {"name": "ease"}}, {key: 1})
+
+
+@pytest.mark.parametrize("name", list(MODEL_NAMES))
+def test_every_model_takes_a_seed(name: str) -> None:
+    config = RunConfig.of({"model": {"name": name}})
+    seeded = config.with_seed(9)
+    draws = name == "ials" or not config.network_free()
+    assert (seeded != config) == draws
+    found = seeded.as_json()
+    assert [found[part]["seed"] for part in found if "seed" in found[part]] == [9] * draws
+    assert seeded.with_seed(0) == config

@@ -23,15 +23,16 @@ KNOWS = {
     "data": {"errors", "files", "running"},
     "simulation": {"errors", "files", "running", "data"},
     "objectives": {"errors", "sparse"},
-    "models": {"errors", "sparse"},
+    "networks": {"errors", "extras", "sparse", "objectives"},
+    "models": {"errors", "networks"},
     "config": {"errors", "models", "evaluation"},
     "recommend": {"errors", "files", "plain_table", "sparse", "data"},
     "stream": {"errors", "files", "data", "recommend"},
     "evaluation": {"errors", "files", "plain_table", "sparse", "running", "data", "recommend"},
-    "export": {"errors", "files", "models", "training"},
+    "export": {"errors", "extras", "files", "networks", "training"},
     "training": {
-        "errors", "extras", "files", "sparse", "running", "data", "objectives", "models", "config",
-        "recommend", "evaluation",
+        "errors", "extras", "files", "sparse", "running", "data", "objectives", "networks",
+        "models", "config", "recommend", "evaluation",
     },
     "tuning": {
         "errors", "files", "plain_table", "running", "data", "models", "config", "evaluation",
@@ -66,6 +67,31 @@ def test_rooms_know_only_what_the_architecture_says(room: str) -> None:
     assert modules
     for module in modules:
         assert imports_of(module) <= KNOWS[room] | {room}, module
+
+
+def functions_with_imports(path: Path) -> list[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [
+        function.name
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        and any(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(function))
+    ]
+
+
+def test_configurations_import_networks_through_the_torch_door_alone() -> None:
+    """At the top of a module of models/ networks are imported for types only."""
+    for module in sorted((SOURCE / "models").glob("*.py")):
+        for node in ast.parse(module.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom):
+                assert not (node.module or "").startswith(("coterie.networks", "torch")), module
+
+
+def test_networks_training_and_objectives_have_no_imports_in_functions() -> None:
+    # TensorBoard is optional.
+    for room in ("networks", "training", "objectives", "evaluation"):
+        for module in sorted((SOURCE / room).glob("*.py")):
+            assert set(functions_with_imports(module)) <= {"_event_writer"}, module
 
 
 def test_every_room_is_in_the_architecture() -> None:

@@ -57,6 +57,10 @@ VALUES: dict[str, dict[str, Any]] = {
         "model": {**VAE, "name": "linear-path-vae", "pia": 0.2},
         "training": {**QUICK, "epochs": 2},
     },
+    "vamp prior": {
+        "model": {**VAE, "name": "vamp-vae", "components": 7, "gated": True},
+        "training": {**QUICK, "epochs": 2},
+    },
     "resumed": {"model": {**VAE, "pia": 0.2}, "training": QUICK},
     "popularity": {"model": {"name": "popularity"}},
     "long": {
@@ -79,13 +83,17 @@ CHILD = """
 import json, os, sys
 from pathlib import Path
 
+import numpy as np
 import torch.distributed as dist
 from safetensors.torch import save_file
+from scipy.sparse import csr_array
 
 from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
 from coterie.errors import ConfigError
-from coterie.training.trainer import train
+from coterie.networks.item_item import ItemItem
+from coterie.running.world import World
+from coterie.training.trainer import share_state, train
 
 data, out, runs = Dataset.load(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 rank = int(os.environ["RANK"])
@@ -97,6 +105,12 @@ for name, values in runs.items():
 
 # A group of the caller's own is used and stays, as under Ray Train.
 dist.init_process_group("gloo")
+
+# A library's fit on several threads: not only other weights, but another number of them.
+weights = np.triu(np.random.default_rng(rank).integers(0, 2 + rank, (9, 9)), 1)
+fitted = ItemItem(csr_array(weights))
+share_state(fitted, World(rank, 2))
+save_file(fitted.state_dict(), out / f"fitted.{rank}.safetensors")
 try:
     train(data, RunConfig.of(runs["vae"] | {"training": {"seed": rank}}), out=out / "different")
 except ConfigError as error:
@@ -207,13 +221,15 @@ def test_two_processes_train_the_model_of_one(data_folder: Path, tmp_path: Path)
         torchrun(2, str(child), str(data_folder), str(together), json.dumps(runs))
     )
     assert codes == [0], complaint
-    for name in [*runs, "own group"]:
+    for name in [*runs, "own group", "fitted"]:
         weights, of_other = (
             load_file(together / f"{name}.{rank}.safetensors") for rank in range(2)
         )
         assert all(torch.equal(value, of_other[key]) for key, value in weights.items()), (
             "the processes have drifted apart"
         )
+        if name == "fitted":
+            continue
         same = "vae" if name == "own group" else name
         assert_as_one(same, together / same, weights, tmp_path / f"one of {name}")
     assert (

@@ -61,6 +61,17 @@ VALUES: dict[str, dict[str, Any]] = {
             "sparse_updates": True,
         },
     },
+    "vamp": {
+        "model": {
+            "name": "vamp-vae",
+            "hidden_dims": [16],
+            "latent_dim": 6,
+            "anneal_steps": 9,
+            "components": 5,
+            "pia": 0.2,
+        },
+        "training": {"epochs": 3, "batch_size": 60, "learning_rate": 0.01, "metric": "ndcg@10"},
+    },
     "dae": {
         "model": {"name": "mult-dae", "latent_dim": 6},
         "training": {
@@ -206,7 +217,7 @@ def test_resume_after_a_crash_at_any_step_changes_nothing(name: str, tmp_path: P
     assert n_crashes >= 3 * 4
 
 
-@pytest.mark.parametrize("name", ["vae", "dae", "sampled", "out of patience"])
+@pytest.mark.parametrize("name", ["vae", "vamp", "dae", "sampled", "out of patience"])
 def test_resume_after_a_crash_at_every_step_changes_nothing(name: str, tmp_path: Path) -> None:
     n_crashes = 0
     while crash_after(name, tmp_path, 1, checkpoint=True):

@@ -111,7 +111,7 @@ def test_every_models_own_space_is_allowed_and_its_configuration_can_be_written(
         (
             VAE,
             "model.pai=1..2",
-            "model.pai: mult-vae has no such field to search; it has model.pia, .*keep_prob",
+            "model.pai: mult-vae has no such field to search; it has model.latent_dim, .*model.pia",
         ),
         (VAE, "pia=1..2", "no such field"),
         (VAE, "training.metric=ndcg@10,ndcg@20", "no such field to search"),
