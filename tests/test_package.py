@@ -25,8 +25,8 @@ KNOWS = {
     "objectives": {"errors", "sparse"},
     "models": {"errors", "sparse"},
     "config": {"errors", "models", "evaluation"},
-    "recommend": {"errors", "files", "plain_table", "sparse", "data"},
-    "stream": {"errors", "files", "data", "recommend"},
+    "recommend": {"errors", "extras", "files", "plain_table", "sparse", "running", "data"},
+    "stream": {"errors", "extras", "files", "running", "data", "recommend"},
     "evaluation": {"errors", "files", "plain_table", "sparse", "data", "recommend"},
     "export": {"errors", "files", "models", "training"},
     "training": {

@@ -84,7 +84,7 @@ class Metric:
         """The metric of each user.
 
         Args:
-            hits: ``[n, K]`` bool, K ≥ k: whether the item at each rank was held out.
+            hits: ``[n, K]`` bool, K ≥ min(k, n_items): whether the item at each rank was held out.
             n_held_out: ``[n]`` int64 number of held-out items, at least 1.
 
         Returns:
@@ -93,7 +93,8 @@ class Metric:
         hits = hits[:, : self.k]
         if self.kind == "ndcg":
             return _ndcg(hits, n_held_out)
-        divisor = n_held_out.clamp(max=self.k) if self.kind == "recall" else n_held_out
+        # Where the catalogue has fewer than k items, nobody has k of them held out.
+        divisor = n_held_out.clamp(max=hits.shape[1]) if self.kind == "recall" else n_held_out
         return hits.sum(dim=1).double() / divisor
 
 

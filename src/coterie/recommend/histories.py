@@ -24,6 +24,10 @@ UserItems: TypeAlias = (
 ``Mapping[Id, …]``.
 """
 
+# Ids that a kept hash table finds sooner than Arrow, which makes a table of the catalogue for each
+# call.
+_FEW = 5000
+
 
 @dataclass(frozen=True, eq=False)
 class Histories:
@@ -115,8 +119,8 @@ class Histories:
             ``[n_users, n_items]`` binary rows, repetitions merged, and the unknown item ids of each
             user who has any.
         """
-        n_items = len(items)
-        column = items.index_of(self.item_ids)
+        n_items, few = len(items), len(self.item_ids) <= _FEW
+        column = (items.index_of_few if few else items.index_of)(self.item_ids)
         row = np.repeat(np.arange(len(self)), np.diff(self.offsets))
         known = column >= 0
         pairs = np.unique(row[known] * n_items + column[known])

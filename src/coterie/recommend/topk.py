@@ -22,8 +22,8 @@ class TopK(NamedTuple):
     """The best items of every row, best first.
 
     Args:
-        items: ``[n, k]`` int64 item indices, -1 where a row has fewer than k eligible items.
-        scores: ``[n, k]`` float32 scores, -inf where ``items`` is -1.
+        items: ``[n, min(k, n_items)]`` int64 item indices, -1 where a row has fewer eligible items.
+        scores: As many float32 scores, -inf where ``items`` is -1.
     """
 
     items: Tensor
@@ -45,13 +45,13 @@ def top_k(
 
     Args:
         scores: ``[n, n_items]`` finite scores, owned by the caller.
-        k: How many to keep; may exceed ``n_items``.
+        k: How many to keep; of more than ``n_items`` there are ``n_items``.
         seen: ``[n, n_items]`` items to leave out of each row; only the pattern is read.
         allow: ``[n_items]`` bool, the only items to keep; None keeps all.
         deny: ``[n_items]`` bool, items to leave out of every row.
 
     Returns:
-        Items and scores ``[n, k]``, on the device of ``scores``.
+        Items and scores ``[n, min(k, n_items)]``, on the device of ``scores``.
 
     Raises:
         ConfigError: if ``k`` is below 1.
@@ -112,14 +112,15 @@ def best_keys(scores: Tensor, k: int, first_item: int = 0, floor: Tensor | None 
 
     Args:
         scores: ``[n, n_items]`` scores, those of excluded items -inf.
-        k: How many to keep.
+        k: How many to keep; of more than ``n_items`` there are ``n_items``.
         first_item: Catalogue index of the first column.
         floor: ``[n]`` scores below which nothing is wanted.
 
     Returns:
-        ``[n, k]`` int64, `NO_KEY` where a row has fewer than k eligible items.
+        ``[n, min(k, n_items)]`` int64, `NO_KEY` where a row has fewer eligible items.
     """
     n, n_items = scores.shape
+    k = min(k, n_items)
     if n == 0:
         return torch.empty((0, k), dtype=torch.int64, device=scores.device)
     bound = scores.new_full((n,), torch.finfo(scores.dtype).min)
@@ -180,9 +181,12 @@ def _sorted_rows(row: Tensor, keys: Tensor, n: int, k: int) -> Tensor:
     return table.topk(k, dim=1).values
 
 
-def merge_keys(*keys: Tensor) -> Tensor:
-    """The k best of several ``[n, k]`` rankings of the same rows over different items."""
-    return torch.cat(keys, dim=1).topk(keys[0].shape[1], dim=1).values
+def merge_keys(one: Tensor, other: Tensor, k: int) -> Tensor:
+    """The k best of two rankings of the same rows over different items, as far as there are as
+    many.
+    """
+    keys = torch.cat([one, other], dim=1)
+    return keys.topk(min(k, keys.shape[1]), dim=1).values
 
 
 def scores_of_keys(keys: Tensor) -> Tensor:
@@ -196,6 +200,6 @@ def scores_of_keys(keys: Tensor) -> Tensor:
 
 
 def decode_keys(keys: Tensor) -> TopK:
-    """Items and scores of ``[n, k]`` keys."""
+    """Items and scores of keys."""
     items = (0x7FFFFFFF - (keys & 0xFFFFFFFF)).masked_fill(keys == NO_KEY, -1)
     return TopK(items, scores_of_keys(keys))
