@@ -102,6 +102,9 @@ class Histories:
 
     def blocks(self, size: int) -> Iterator["Histories"]:
         """Cuts the users into runs of at most ``size``."""
+        if 0 < len(self) <= size:
+            yield self
+            return
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
             first, last = int(self.offsets[start]), int(self.offsets[stop])
@@ -129,7 +132,7 @@ class Histories:
             (np.ones(len(pairs), dtype=np.float32), pairs % max(n_items, 1), starts),
             shape=(len(self), n_items),
         )
-        return rows, self._named(np.flatnonzero(~known), row)
+        return rows, {} if known.all() else self._named(np.flatnonzero(~known), row)
 
     def _named(self, pairs: np.ndarray, row: np.ndarray) -> dict[Id, list[Id]]:
         named: dict[Id, dict[Id, None]] = {}

@@ -98,6 +98,8 @@ class Recommender:
         self._ranker = Ranker(model, options.k, allow=allowed, deny=denied, index=options.index)
         known = titles and model.titles is not None
         self._titles = pa.array(model.titles, pa.string()) if known else None
+        title = ["title"] if known else []
+        self._names = ["user_id", "rank", "item_id", *title, "score", "source"]
 
     def recommend(
         self, histories: Histories | UserItems, progress: Progress | None = None
@@ -115,7 +117,7 @@ class Recommender:
         """
         held = Histories.of(histories)
         blocks = list(self.blocks(held, progress))
-        tables = [self.schema(held.users).empty_table(), *(block.table for block in blocks)]
+        tables = [block.table for block in blocks] or [self.schema(held.users).empty_table()]
         return Recommendations(
             held.users,
             np.cumsum(np.concatenate([[0], *(np.diff(block.offsets) for block in blocks)])),
@@ -140,18 +142,21 @@ class Recommender:
         best = self._ranker.rank(rows, rows if self.options.exclude_seen else None)
         empty = np.diff(rows.indptr) == 0
         best = TopK(*(ranked.cpu() for ranked in best))
-        best.items[empty], best.scores[empty] = self._popular
+        if empty.any():
+            best.items[empty], best.scores[empty] = self._popular
         return self._block(histories.users, best, empty, unknown)
 
     def schema(self, users: IdMap) -> pa.Schema:
         """The columns of an answer's table."""
-        title = [("title", pa.string())] if self._titles is not None else []
-        ids = [
-            ("user_id", users.values.type),
-            ("rank", pa.int32()),
-            ("item_id", self.model.items.values.type),
-        ]
-        return pa.schema([*ids, *title, ("score", pa.float32()), ("source", pa.string())])
+        types = {
+            "user_id": users.values.type,
+            "rank": pa.int32(),
+            "item_id": self.model.items.values.type,
+            "title": pa.string(),
+            "score": pa.float32(),
+            "source": pa.string(),
+        }
+        return pa.schema([(name, types[name]) for name in self._names])
 
     def _block(
         self, users: IdMap, best: TopK, empty: np.ndarray, unknown: dict[Id, list[Id]]
@@ -162,13 +167,13 @@ class Recommender:
         item = pa.array(items[kept])
         columns = [
             users.take(user),
-            pa.array(place + 1, pa.int32()),
+            pa.array((place + 1).astype(np.int32)),
             self.model.items.values.take(item),
             *([] if self._titles is None else [self._titles.take(item)]),
-            pa.array(scores[kept], pa.float32()),
+            pa.array(scores[kept]),
             _SOURCES.take(pa.array(empty[user].astype(np.int64))),
         ]
-        table = pa.Table.from_arrays(columns, schema=self.schema(users))
+        table = pa.Table.from_arrays(columns, names=self._names)
         offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
         return Block(table, offsets, unknown, int(empty.sum()))
 

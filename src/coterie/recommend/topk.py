@@ -3,11 +3,13 @@
 Apart from the ranker because it is pure: scores in, positions out.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
+from torch.nn import functional
 
 from coterie.errors import ConfigError, DataError, NumericalError
 from coterie.sparse import SparseRows
@@ -16,6 +18,8 @@ NO_KEY = torch.iinfo(torch.int64).min
 """Stands for no item in a row of keys."""
 
 _SMALL_GROUP = 8
+# Scores that are looked at one by one: those of a user or two, or of a small catalogue.
+_AT_A_GLANCE = 2**15
 
 
 class TopK(NamedTuple):
@@ -74,6 +78,8 @@ def require_finite(scores: Tensor) -> None:
     """Refuses ``[n, n_items]`` scores with a NaN or an infinity."""
     # A sum is not finite if a term is not, and costs a fraction of looking at each; a sum of large
     # finite terms may overflow.
+    if math.isfinite(scores.sum()):
+        return
     bad = (~scores.sum(dim=1).isfinite()).nonzero().flatten()
     bad = bad[~scores[bad].isfinite().all(dim=1)]
     if len(bad):
@@ -123,9 +129,13 @@ def best_keys(scores: Tensor, k: int, first_item: int = 0, floor: Tensor | None 
     k = min(k, n_items)
     if n == 0:
         return torch.empty((0, k), dtype=torch.int64, device=scores.device)
-    bound = scores.new_full((n,), torch.finfo(scores.dtype).min)
-    if floor is not None:
-        bound = torch.maximum(bound, floor)
+    lowest = torch.finfo(scores.dtype).min
+    if scores.numel() <= _AT_A_GLANCE:
+        # Few scores need no groups, whose many small operations would take longer than all else.
+        bound = scores.topk(k, dim=1).values[:, -1:].clamp(min=lowest)
+        row, item = (scores >= bound).nonzero(as_tuple=True)
+        return _sorted_rows(row, _key(scores[row, item], first_item + item), n, k)
+    bound = scores.new_full((n,), lowest) if floor is None else floor.clamp(min=lowest)
     maxima = _maxima(scores, min(_SMALL_GROUP, n_items // (k + k // 2 + 1)))
     n_small = maxima.shape[1]
     size = n_small // (k + k // 2 + 1)
@@ -174,6 +184,9 @@ def _key(value: Tensor, item: Tensor) -> Tensor:
 
 def _sorted_rows(row: Tensor, keys: Tensor, n: int, k: int) -> Tensor:
     """``[n, k]`` highest keys of each row, where ``row`` ascends."""
+    if n == 1:
+        missing = max(k - len(keys), 0)
+        return functional.pad(keys, (0, missing), value=NO_KEY).topk(k).values.unsqueeze(0)
     counts = torch.bincount(row, minlength=n)
     place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
     table = keys.new_full((n, max(k, int(counts.max()))), NO_KEY)

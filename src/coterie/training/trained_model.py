@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -96,8 +97,7 @@ class TrainedModel:
     @property
     def device(self) -> torch.device:
         """Where the weights live."""
-        device: torch.device = next(iter(self.network.state_dict().values())).device
-        return device
+        return next(chain(self.network.parameters(), self.network.buffers())).device
 
     def score(self, histories: csr_array) -> Tensor:
         """Scores ``[n, n_items]`` binary histories: ``[n, n_items]`` float32 on the model's
