@@ -176,7 +176,7 @@ def test_index_serves_recommend(data: Path, tmp_path: Path, run: Run) -> None:
         pq.read_table(tmp_path / name / "part-00000.parquet") for name in ("exact", "near")
     )
     assert near["item_id"].to_pylist() == exact["item_id"].to_pylist()
-    assert json.loads((tmp_path / "near" / "request.json").read_text())["index"].endswith("/4/4")
+    assert json.loads((tmp_path / "near" / "_request.json").read_text())["index"].endswith("/4/4")
     assert run(*recommend, "--out", tmp_path / "near") == 2
     assert run("train", data, *small, "--seed", 2, "--out", tmp_path / "other") == 0
     assert (

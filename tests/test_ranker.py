@@ -93,8 +93,9 @@ def sorted_scores(
     scores: np.ndarray, k: int, excluded: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each row by (score descending, index ascending), excluded items dropped, -1 and -inf where
-    none is left.
+    none is left; no more columns than items.
     """
+    k = min(k, scores.shape[1])
     items, values = (
         np.full((len(scores), k), -1),
         np.full((len(scores), k), -np.inf, dtype=np.float32),

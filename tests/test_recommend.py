@@ -166,7 +166,7 @@ def test_lists_do_not_depend_on_the_block_size_beyond_rounding() -> None:
 
 def test_recommend_refuses_what_it_cannot_honour() -> None:
     model = colour_model()
-    with pytest.raises(ConfigError, match="k must be at least 1, found 0; ask for one"):
+    with pytest.raises(ConfigError, match="k must be at least 1, found 0"):
         recommend(model, {"ann": []}, k=0)
     with pytest.raises(ConfigError, match="block_size must be at least 1, found 0"):
         recommend(model, {"ann": []}, block_size=0)

@@ -17,6 +17,7 @@ import duckdb
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -27,15 +28,18 @@ from coterie.config import RunConfig
 from coterie.data.ids import Id, IdMap
 from coterie.errors import (
     ArtifactError,
+    CannotWriteError,
     ConfigError,
+    ConflictError,
     DataError,
     Interrupted,
     NumericalError,
     SourceError,
 )
-from coterie.files import read_manifest
+from coterie.files import sha256
 from coterie.recommend.engine import recommend, recommend_to_file
 from coterie.recommend.histories import Histories
+from coterie.recommend.identity import ModelIdentity
 from coterie.simulation.service import simulate_dataset
 from coterie.stream.history_source import open_histories
 from coterie.stream.storage import Folder
@@ -167,14 +171,20 @@ def test_folder_is_complete_and_describes_itself(tmp_path: Path) -> None:
     )
     assert at == [(0, 25), (6, 25), (10, 25), (16, 25), (20, 25), (25, 25)]
     assert sorted(bytes_of(tmp_path / "out")) == [
-        "manifest.json",
+        "_manifest.json",
+        "_request.json",
         *(f"part-0000{i}.parquet" for i in range(3)),
-        "request.json",
     ]
-    manifest = read_manifest(tmp_path / "out", SCHEMA)
+    manifest = json.loads((tmp_path / "out" / "_manifest.json").read_text())
+    assert manifest["schema"] == SCHEMA
+    assert manifest["files"] == {
+        path.name: sha256(path)
+        for path in (tmp_path / "out").iterdir()
+        if path.name != "_manifest.json"
+    }
     assert [shard["n_users"] for shard in manifest["shards"]] == [10, 10, 5]
     assert sum(shard["n_rows"] for shard in manifest["shards"]) == manifest["n_rows"] == done.n_rows
-    request = json.loads((tmp_path / "out" / "request.json").read_text())
+    request = json.loads((tmp_path / "out" / "_request.json").read_text())
     assert (request["k"], request["threads"], request["allow"], request["schema"]) == (
         3,
         1,
@@ -345,7 +355,7 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(tmp_path: Path) -> None
     for shards, delay in ((1, 0.0), (4, 0.013), (7, 0.031)):
         code = kill_when(lambda n=shards: len(list(out.glob("part-*"))) >= n, histories, out, delay)  # type: ignore[misc]
         assert code == -signal.SIGKILL
-        assert not (out / "manifest.json").exists()
+        assert not (out / "_manifest.json").exists()
     at: list[int] = []
     recommend_to_folder(
         MODEL,
@@ -388,9 +398,9 @@ def test_progress_may_stop_and_the_shards_stay(tmp_path: Path) -> None:
             MODEL, lists, tmp_path / "out", shard_users=20, block_size=4, progress=stop
         )
     assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == [
+        "_request.json",
         "part-00000.parquet",
         "part-00001.parquet",
-        "request.json",
     ]
     at: list[int] = []
     recommend_to_folder(
@@ -485,9 +495,33 @@ def test_folder_of_another_request_is_refused(
     }
     recommend_to_folder(path=tmp_path / "out", **request)
     before = bytes_of(tmp_path / "out")
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConflictError, match=words):
         recommend_to_folder(path=tmp_path / "out", **{**request, **change})
     assert bytes_of(tmp_path / "out") == before
+
+
+def test_folder_names_its_model_and_is_read_as_it_is(tmp_path: Path) -> None:
+    data = simulate_dataset(n_users=200, n_items=40, held_out_users=20, seed=1)
+    model = train(data, RunConfig.of({"model": {"name": "popularity"}}))
+    model = replace(model, provenance={**model.provenance, "run_id": "monday"})
+    done = recommend_to_folder(model, random_lists(9), tmp_path / "out", k=2, shard_users=5)
+    assert done.model == ModelIdentity("popularity", model.fingerprint, "monday")
+    for name in ("_request.json", "_manifest.json"):
+        written = json.loads((tmp_path / "out" / name).read_text())
+        assert (written["model"], written["model_name"], written["run_id"]) == (
+            model.fingerprint,
+            "popularity",
+            "monday",
+        )
+    assert pyarrow.dataset.dataset(tmp_path / "out").count_rows() == done.n_rows
+    again = replace(model, provenance={**model.provenance, "run_id": "tuesday"})
+    assert recommend_to_folder(again, random_lists(9), tmp_path / "out", k=2, shard_users=5) == done
+
+
+def test_folder_of_the_first_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "request.json").write_text('{"schema": "coterie.recommendations/1"}')
+    with pytest.raises(ConflictError, match=r"the lists of Coterie 0\.1"):
+        recommend_to_folder(MODEL, {}, tmp_path)
 
 
 def test_threads_of_the_beginning_are_kept(tmp_path: Path) -> None:
@@ -502,12 +536,12 @@ def test_what_is_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").touch()
     (tmp_path / "newer").mkdir()
-    (tmp_path / "newer" / "request.json").write_text('{"schema": "coterie.recommendations/9"}')
+    (tmp_path / "newer" / "_request.json").write_text('{"schema": "coterie.recommendations/9"}')
     with pytest.raises(ConfigError, match="must be a folder or new, found a file"):
         recommend_to_folder(MODEL, {}, tmp_path / "file")
-    with pytest.raises(ConfigError, match="must be a folder that can be written"):
+    with pytest.raises(CannotWriteError, match="must be a folder that can be written"):
         recommend_to_folder(MODEL, {}, tmp_path / "file" / "below")
-    with pytest.raises(ConfigError, match="found other files"):
+    with pytest.raises(ConflictError, match="found other files"):
         recommend_to_folder(MODEL, {}, tmp_path / "other")
     with pytest.raises(ArtifactError, match=f"schema must be {SCHEMA!r}"):
         recommend_to_folder(MODEL, {}, tmp_path / "newer")
@@ -527,7 +561,7 @@ def test_scores_that_are_not_finite_leave_no_shard(tmp_path: Path) -> None:
     broken = replace(MODEL, weights=np.full((40, 40), np.nan, dtype=np.float32))
     with pytest.raises(NumericalError, match="1 of 1 rows"):
         recommend_to_folder(broken, {1: [], 2: [3]}, tmp_path, block_size=1)
-    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["request.json"]
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["_request.json"]
 
 
 def write_other_type(folder: Path) -> None:
@@ -660,9 +694,9 @@ def test_histories_and_results_on_s3(bucket: str, tmp_path: Path) -> None:
         )
     assert sorted(Folder(f"{bucket}/out").sizes()) == [
         ".work",
+        "_request.json",
         "part-00000.parquet",
         "part-00001.parquet",
-        "request.json",
     ]
     for name in ("lists", "pairs"):
         out = f"{bucket}/out" if name == "lists" else f"{bucket}/{name}-out"
@@ -670,7 +704,7 @@ def test_histories_and_results_on_s3(bucket: str, tmp_path: Path) -> None:
         assert recommend_to_folder(MODEL, f"{bucket}/{name}", out, 5, shard_users=60) == done
         assert by_user(rows_of(out)) == by_user(rows_of(tmp_path / "here"))
         assert sorted(Folder(out).sizes()) == sorted(bytes_of(tmp_path / "here"))
-    with pytest.raises(ConfigError, match="must be a folder that can be written"):
+    with pytest.raises(CannotWriteError, match="must be a folder that can be written"):
         recommend_to_folder(MODEL, lists, "s3://no-such-bucket/out")
     with pytest.raises(SourceError, match="must exist here"):
         recommend_to_folder(MODEL, f"{bucket}/nothing.parquet", f"{bucket}/out2")
