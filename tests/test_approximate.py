@@ -357,8 +357,8 @@ def test_what_cannot_be_searched_is_refused() -> None:
 
 
 def test_k_beyond_the_catalogue_is_the_catalogue() -> None:
-    index, users = ApproximateIndex.build(SCORER), SCORER.factors[:2]
-    best = index.search(users, 10**12)
+    users = torch.randn(2, SCORER.item_factors().shape[1])
+    best = ApproximateIndex.build(SCORER).search(users, 10**12)
     assert best.items.shape == best.scores.shape == (2, SCORER.n_items)
     check_same(best, top_k(users @ SCORER.item_factors().t(), SCORER.n_items))
 
