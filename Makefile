@@ -45,6 +45,7 @@ bench: .venv/.installed-plot+ann ## The benchmarks, their tables into docs/perfo
 	$(BIN)/coterie bench scoring --items 4000 --ease --json bench/scoring-4k.json
 	$(BIN)/coterie bench scoring --items 20108 --ease --json bench/scoring-20k.json
 	$(BIN)/coterie bench scoring --items 40981 --json bench/scoring-40k.json
+	$(BIN)/coterie bench serving --items 20000 --json bench/serving.json
 	$(BIN)/coterie bench scoring --items 1000000 --hidden 128 --latent 64 --users 500 --rounds 3 --json bench/scoring-1m.json
 	$(BIN)/python benchmarks/growth.py --json bench/growth.json --plot docs/growth.png
 	$(BIN)/python benchmarks/training_memory.py --json bench/training-memory.json

@@ -165,7 +165,7 @@ def main() -> None:
         runs.append(run(command, moments.uniform(0.3, 1.0) * args.longest if killed else None))
         runs[-1]["shards"] = len(list(out.glob("*.parquet")))
         print(json.dumps(runs[-1]), flush=True)
-        if killed and (out / "manifest.json").exists():
+        if killed and (out / "_manifest.json").exists():
             raise SystemExit(
                 "the run was complete before it could be killed; give more --users or a smaller"
                 " --longest."
@@ -177,7 +177,7 @@ def main() -> None:
         "runs": runs,
         "found": examine(out),
     }
-    manifest = json.loads((out / "manifest.json").read_text())
+    manifest = json.loads((out / "_manifest.json").read_text())
     result["told"] = {name: manifest[name] for name in ("n_users", "n_rows", "n_popularity_users")}
     print(json.dumps(result["found"]), json.dumps(result["told"]))
     if args.json:

@@ -106,6 +106,17 @@ def scoring(figures: Figures) -> str:
     )
 
 
+def serving(figures: Figures) -> str:
+    """`coterie bench serving`."""
+    run, alone = figures["serving"], ("product", "one user", "32 users")
+    rows = [
+        [name, *(f"{run[f'p{p}_ms'][name]:.1f}" for p in (50, 99))]
+        for name in (*alone, *(f"{name} from 8 threads" for name in alone[1:]))
+    ]
+    ratio = ["one user over product", f"**{run['ratio_to_product']:.2f}**", ""]
+    return markdown(["", "p50, ms", "p99, ms"], [*rows, ratio])
+
+
 def rivals(figures: Figures) -> str:
     """Every shape of benchmarks/rivals.py."""
     rows = []
@@ -174,6 +185,12 @@ def goals(figures: Figures) -> Iterator[list[str]]:
             "evaluation over scoring, 20 k items, ≤ 1.3",
             figures["scoring-20k"]["ratio_of_evaluation"],
             1.3,
+        )
+    if "serving" in figures:
+        yield told(
+            "one user's list over product and selection, 20 k items, ≤ 2",
+            figures["serving"]["ratio_to_product"],
+            2,
         )
     if "scoring-memory" in figures:
         for form in ("lists", "data set", "pairs"):
@@ -357,6 +374,7 @@ TABLES: dict[str, tuple[Callable[[Figures], str], tuple[str, ...]]] = {
     "goals": (goal_table, ("step",)),
     "step": (steps, ("step", "step-pia", "step-bf16")),
     "scoring": (scoring, ("scoring-20k",)),
+    "serving": (serving, ("serving",)),
     "rivals": (rivals, ("rivals",)),
     "training-memory": (training_memory, ("training-memory",)),
     "scoring-memory": (scoring_memory, ("scoring-memory",)),

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
 from coterie.data.ids import IdMap
-from coterie.recommend.scorer import Recommender, Scorer
+from coterie.recommend.scorer import CatalogueScorer, Scorer
 
 RTOL, ATOL = 1e-4, 1e-5
 
@@ -133,7 +133,7 @@ def _check_rows(
     )
 
 
-def check_recommender(model: Recommender) -> None:
+def check_recommender(model: CatalogueScorer) -> None:
     """Checks what a recommender knows of its catalogue beside scores."""
     assert len(model.items) == model.n_items
     assert model.popularity.shape == (model.n_items,)

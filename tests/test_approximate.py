@@ -17,8 +17,15 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from coterie.config import RunConfig
-from coterie.errors import ArtifactError, ConfigError, DataError, NumericalError
+from coterie.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    MissingPackageError,
+    NumericalError,
+)
 from coterie.files import sha256
+from coterie.recommend import approximate
 from coterie.recommend.approximate import ApproximateIndex
 from coterie.recommend.ranker import Ranker
 from coterie.recommend.scorer import FactorScorer
@@ -326,7 +333,7 @@ def test_a_damaged_index_is_refused(copy: Path) -> None:
         ApproximateIndex.load(copy, SCORER)
 
 
-def test_what_cannot_be_searched_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_searched_is_refused() -> None:
     index, users = ApproximateIndex.build(SCORER), torch.zeros(2, 13)
     with pytest.raises(ConfigError, match="k must be at least 1, found 0"):
         index.search(users, 0)
@@ -347,8 +354,19 @@ def test_what_cannot_be_searched_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
             ApproximateIndex.build(SCORER, n_lists=n_lists)
     with pytest.raises(ConfigError, match="n_probed must be at least 1, found 0"):
         ApproximateIndex.build(SCORER, n_probed=0)
+
+
+def test_k_beyond_the_catalogue_is_the_catalogue() -> None:
+    users = torch.randn(2, SCORER.item_factors().shape[1])
+    best = ApproximateIndex.build(SCORER).search(users, 10**12)
+    assert best.items.shape == best.scores.shape == (2, SCORER.n_items)
+    check_same(best, top_k(users @ SCORER.item_factors().t(), SCORER.n_items))
+
+
+def test_search_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
+    approximate._library.cache_clear()
     with pytest.raises(
-        ConfigError, match=r"needs the package faiss-cpu; pip install 'coterie\[ann\]'"
+        MissingPackageError, match=r"needs the package faiss; pip install 'coterie\[ann\]'"
     ):
         ApproximateIndex.build(SCORER)

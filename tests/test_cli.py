@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -176,8 +177,8 @@ def test_index_serves_recommend(data: Path, tmp_path: Path, run: Run) -> None:
         pq.read_table(tmp_path / name / "part-00000.parquet") for name in ("exact", "near")
     )
     assert near["item_id"].to_pylist() == exact["item_id"].to_pylist()
-    assert json.loads((tmp_path / "near" / "request.json").read_text())["index"].endswith("/4/4")
-    assert run(*recommend, "--out", tmp_path / "near") == 2
+    assert json.loads((tmp_path / "near" / "_request.json").read_text())["index"].endswith("/4/4")
+    assert run(*recommend, "--out", tmp_path / "near") == 7
     assert run("train", data, *small, "--seed", 2, "--out", tmp_path / "other") == 0
     assert (
         run(
@@ -193,18 +194,29 @@ def test_index_serves_recommend(data: Path, tmp_path: Path, run: Run) -> None:
     )
 
 
-@pytest.mark.parametrize("verb", ["training-step", "scoring"])
-def test_bench_writes_its_figures(verb: str, tmp_path: Path, run: Run) -> None:
-    size = ["--items", 50, "--hidden", 8, "--latent", 4, "--items-per-user", 5, "--rounds", 1]
-    size += ["--batch", 20] if verb == "training-step" else ["--users", 20, "--k", 5, "--ease"]
-    assert run("bench", verb, *size, "--json", tmp_path / "bench.json") == 0
+@pytest.mark.parametrize(
+    ("verb", "options", "expected"),
+    [
+        ("training-step", ["--rounds", 1, "--batch", 20], {"ratio_to_products", "ratio_to_dense"}),
+        (
+            "scoring",
+            ["--rounds", 1, "--users", 20, "--k", 5, "--ease"],
+            {"ratio_to_product", "users_per_second"},
+        ),
+        ("serving", ["--requests", 8, "--k", 5], {"ratio_to_product"}),
+    ],
+)
+def test_bench_writes_its_figures(
+    verb: str, options: list[Any], expected: set[str], tmp_path: Path, run: Run
+) -> None:
+    size = ["--items", 50, "--hidden", 8, "--latent", 4, "--items-per-user", 5]
+    assert run("bench", verb, *size, *options, "--json", tmp_path / "bench.json") == 0
     figures = json.loads((tmp_path / "bench.json").read_text())
-    expected = (
-        {"ratio_to_products", "ratio_to_dense"}
-        if verb == "training-step"
-        else {"ratio_to_product", "users_per_second"}
-    )
     assert expected <= figures.keys()
+    if verb == "serving":
+        kinds = ["one user", "32 users", "one user from 8 threads", "32 users from 8 threads"]
+        assert set(figures["p50_ms"]) == set(figures["p99_ms"]) == {"product", *kinds}
+        assert all(figures["p50_ms"][kind] <= figures["p99_ms"][kind] for kind in kinds)
     assert all(figures[name] > 0 for name in expected)
 
 

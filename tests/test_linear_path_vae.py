@@ -94,8 +94,10 @@ def test_without_weight_the_path_is_not_there() -> None:
 
 def test_scores_are_no_inner_product() -> None:
     model = train(DATA, config())
-    assert model.item_factors() is None
-    with pytest.raises(Exception, match="inner products"):
+    assert not model.has_factors
+    with pytest.raises(ConfigError, match="inner products"):
+        model.item_factors()
+    with pytest.raises(ConfigError, match="inner products"):
         model.user_factors(random_histories(3, DATA.n_items, seed=1))
     assert (
         len(model.recommend({"ann": [int(DATA.items.values[0].as_py())]}, k=3).for_user("ann")) == 3

@@ -26,8 +26,8 @@ KNOWS = {
     "networks": {"errors", "extras", "sparse", "objectives"},
     "models": {"errors", "networks"},
     "config": {"errors", "models", "evaluation"},
-    "recommend": {"errors", "files", "plain_table", "sparse", "data"},
-    "stream": {"errors", "files", "data", "recommend"},
+    "recommend": {"errors", "extras", "files", "plain_table", "sparse", "running", "data"},
+    "stream": {"errors", "extras", "files", "running", "data", "recommend"},
     "evaluation": {"errors", "files", "plain_table", "sparse", "running", "data", "recommend"},
     "export": {"errors", "extras", "files", "networks", "training"},
     "training": {

@@ -95,8 +95,9 @@ def sorted_scores(
     scores: np.ndarray, k: int, excluded: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each row by (score descending, index ascending), excluded items dropped, -1 and -inf where
-    none is left.
+    none is left; no more columns than items.
     """
+    k = min(k, scores.shape[1])
     items, values = (
         np.full((len(scores), k), -1),
         np.full((len(scores), k), -np.inf, dtype=np.float32),
@@ -140,8 +141,11 @@ def test_pieces_of_a_catalogue_merge_to_the_ranking_of_the_whole(
     )
     cut = min(cut, n_items - 1)
     first = best_keys(scores[:, :cut], k)
+    floor = decode_keys(first).scores[:, -1] if first.shape[1] == k else None
     whole = merge_keys(
-        first, best_keys(scores[:, cut:], k, first_item=cut, floor=decode_keys(first).scores[:, -1])
+        first,
+        best_keys(scores[:, cut:], k, first_item=cut, floor=floor),
+        k,
     )
     assert torch.equal(whole, best_keys(scores, k))
 

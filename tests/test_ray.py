@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from coterie.config import RunConfig
 from coterie.data.ids import Id, IdMap
 from coterie.errors import ArtifactError, ConfigError, CoterieError, Interrupted, NumericalError
 from coterie.recommend.approximate import ApproximateIndex
+from coterie.running.progress import Update
 from coterie.simulation.service import simulate_dataset
 from coterie.stream.ray_engine import RayEngine
 from coterie.stream.to_folder import recommend_to_folder
@@ -43,7 +45,7 @@ def cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         # Workers import this file to load its models.
-        environment.setenv("PYTHONPATH", str(Path(__file__).parent))
+        environment.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         ray.init(
             "local", include_dashboard=False, log_to_driver=False, logging_level="error", **OPTIONS
         )
@@ -89,7 +91,7 @@ def test_ray_writes_the_same_bytes(tmp_path: Path) -> None:
     train(data, RunConfig.of(values)).save(tmp_path / "model")
     load = partial(TrainedModel.load, tmp_path / "model")
     request: dict[str, Any] = {"k": 20, "shard_users": 100, "block_size": 30, "threads": 1}
-    at: list[tuple[int, int]] = []
+    at: list[tuple[float, float | None]] = []
     here = recommend_to_folder(load(), tmp_path / "data", tmp_path / "here", **request)
     there = recommend_to_folder(
         load(),
@@ -97,7 +99,7 @@ def test_ray_writes_the_same_bytes(tmp_path: Path) -> None:
         tmp_path / "there",
         **request,
         engine=RayEngine(load),
-        progress=lambda *now: at.append(now),
+        progress=lambda update: at.append((update.done, update.total)),
     )
     assert bytes_of(tmp_path / "there") == bytes_of(tmp_path / "here")
     assert (there.n_users, there.n_rows) == (here.n_users, here.n_rows)
@@ -196,8 +198,8 @@ def test_shard_that_kills_every_worker_is_given_up(tmp_path: Path) -> None:
 def test_stopped_on_ray_it_goes_on_here(tmp_path: Path) -> None:
     load = partial(Marking.load, tmp_path)
 
-    def stop(done: int, total: int) -> None:
-        if done >= 40:
+    def stop(update: Update) -> None:
+        if update.done >= 40:
             raise Interrupted("enough", 15)
 
     with pytest.raises(Interrupted):
@@ -209,13 +211,13 @@ def test_stopped_on_ray_it_goes_on_here(tmp_path: Path) -> None:
             engine=RayEngine(load),
             progress=stop,
         )
-    at: list[int] = []
+    at: list[float] = []
     recommend_to_folder(
         load(),
         lists(200),
         tmp_path / "out",
         shard_users=20,
-        progress=lambda done, _: at.append(done),
+        progress=lambda update: at.append(update.done),
     )
     assert 20 <= at[0] < 200
     assert at[-1] == 200

@@ -166,7 +166,7 @@ def test_lists_do_not_depend_on_the_block_size_beyond_rounding() -> None:
 
 def test_recommend_refuses_what_it_cannot_honour() -> None:
     model = colour_model()
-    with pytest.raises(ConfigError, match="k must be at least 1, found 0; ask for one"):
+    with pytest.raises(ConfigError, match="k must be at least 1, found 0"):
         recommend(model, {"ann": []}, k=0)
     with pytest.raises(ConfigError, match="block_size must be at least 1, found 0"):
         recommend(model, {"ann": []}, block_size=0)
@@ -358,7 +358,7 @@ def test_recommend_to_file_writes_what_recommend_returns(tmp_path: Path, name: s
         "all": [*COLOURS],
         "bob": ["mauve", "blue"],
     }
-    done: list[tuple[int, int]] = []
+    done: list[tuple[float, float | None]] = []
     written = recommend_to_file(
         colour_model(),
         histories,
@@ -366,7 +366,7 @@ def test_recommend_to_file_writes_what_recommend_returns(tmp_path: Path, name: s
         3,
         deny=["grey"],
         block_size=3,
-        progress=lambda *at: done.append(at),
+        progress=lambda update: done.append((update.done, update.total)),
     )
     expected = (
         recommend(colour_model(), histories, 3, deny=["grey"])

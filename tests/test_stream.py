@@ -17,6 +17,7 @@ import duckdb
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -27,15 +28,19 @@ from coterie.config import RunConfig
 from coterie.data.ids import Id, IdMap
 from coterie.errors import (
     ArtifactError,
+    CannotWriteError,
     ConfigError,
+    ConflictError,
     DataError,
     Interrupted,
     NumericalError,
     SourceError,
 )
-from coterie.files import read_manifest
+from coterie.files import sha256
 from coterie.recommend.engine import recommend, recommend_to_file
 from coterie.recommend.histories import Histories
+from coterie.recommend.identity import ModelIdentity
+from coterie.running.progress import Update
 from coterie.simulation.service import simulate_dataset
 from coterie.stream.history_source import open_histories
 from coterie.stream.storage import Folder
@@ -58,6 +63,8 @@ class Slow(LinearScorer):
         time.sleep(0.03)
         return super().score(histories)
 
+# The folder notes the name, and is gone on with by the other one.
+Slow.__name__ = "LinearScorer"
 histories, out = sys.argv[1:]
 slow = Slow.random(40, 0, whole=True)
 recommend_to_folder(slow, histories, out, 5, block_size=10, shard_users=50)
@@ -154,7 +161,7 @@ def test_stream_honours_every_option(tmp_path: Path) -> None:
 
 
 def test_folder_is_complete_and_describes_itself(tmp_path: Path) -> None:
-    at: list[tuple[int, int]] = []
+    at: list[tuple[float, float | None]] = []
     done = recommend_to_folder(
         MODEL,
         random_lists(25),
@@ -163,18 +170,24 @@ def test_folder_is_complete_and_describes_itself(tmp_path: Path) -> None:
         shard_users=10,
         block_size=6,
         threads=1,
-        progress=lambda *now: at.append(now),
+        progress=lambda update: at.append((update.done, update.total)),
     )
     assert at == [(0, 25), (6, 25), (10, 25), (16, 25), (20, 25), (25, 25)]
     assert sorted(bytes_of(tmp_path / "out")) == [
-        "manifest.json",
+        "_manifest.json",
+        "_request.json",
         *(f"part-0000{i}.parquet" for i in range(3)),
-        "request.json",
     ]
-    manifest = read_manifest(tmp_path / "out", SCHEMA)
+    manifest = json.loads((tmp_path / "out" / "_manifest.json").read_text())
+    assert manifest["schema"] == SCHEMA
+    assert manifest["files"] == {
+        path.name: sha256(path)
+        for path in (tmp_path / "out").iterdir()
+        if path.name != "_manifest.json"
+    }
     assert [shard["n_users"] for shard in manifest["shards"]] == [10, 10, 5]
     assert sum(shard["n_rows"] for shard in manifest["shards"]) == manifest["n_rows"] == done.n_rows
-    request = json.loads((tmp_path / "out" / "request.json").read_text())
+    request = json.loads((tmp_path / "out" / "_request.json").read_text())
     assert (request["k"], request["threads"], request["allow"], request["schema"]) == (
         3,
         1,
@@ -192,7 +205,7 @@ def test_complete_folder_is_left_as_it_is(tmp_path: Path) -> None:
     first = recommend_to_folder(MODEL, random_lists(25), tmp_path, shard_users=10)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
 
-    def refuse(done: int, total: int) -> None:
+    def refuse(update: Update) -> None:
         raise AssertionError("scored again")
 
     assert (
@@ -326,7 +339,7 @@ def test_pairs_of_one_user_may_fill_several_batches(tmp_path: Path) -> None:
 
 def kill_when(ready: Callable[[], bool], histories: Path, out: Path, delay: float = 0.0) -> int:
     """Starts the child, kills it some seconds after ``ready``, and gives its exit code."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     child = subprocess.Popen([sys.executable, "-c", CHILD, histories, out], env=environment)
     try:
         while child.poll() is None and not ready():
@@ -345,8 +358,8 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(tmp_path: Path) -> None
     for shards, delay in ((1, 0.0), (4, 0.013), (7, 0.031)):
         code = kill_when(lambda n=shards: len(list(out.glob("part-*"))) >= n, histories, out, delay)  # type: ignore[misc]
         assert code == -signal.SIGKILL
-        assert not (out / "manifest.json").exists()
-    at: list[int] = []
+        assert not (out / "_manifest.json").exists()
+    at: list[float] = []
     recommend_to_folder(
         MODEL,
         histories,
@@ -354,7 +367,7 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(tmp_path: Path) -> None
         5,
         block_size=10,
         shard_users=50,
-        progress=lambda done, _: at.append(done),
+        progress=lambda update: at.append(update.done),
     )
     assert at[0] >= 350
     assert bytes_of(out) == bytes_of(tmp_path / "whole")
@@ -379,8 +392,8 @@ def test_killed_while_sorting_pairs_it_goes_on(tmp_path: Path) -> None:
 def test_progress_may_stop_and_the_shards_stay(tmp_path: Path) -> None:
     lists = random_lists(60)
 
-    def stop(done: int, total: int) -> None:
-        if done == 44:
+    def stop(update: Update) -> None:
+        if update.done == 44:
             raise Interrupted("enough", 15)
 
     with pytest.raises(Interrupted):
@@ -388,18 +401,18 @@ def test_progress_may_stop_and_the_shards_stay(tmp_path: Path) -> None:
             MODEL, lists, tmp_path / "out", shard_users=20, block_size=4, progress=stop
         )
     assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == [
+        "_request.json",
         "part-00000.parquet",
         "part-00001.parquet",
-        "request.json",
     ]
-    at: list[int] = []
+    at: list[float] = []
     recommend_to_folder(
         MODEL,
         lists,
         tmp_path / "out",
         shard_users=20,
         block_size=4,
-        progress=lambda done, _: at.append(done),
+        progress=lambda update: at.append(update.done),
     )
     assert at[:2] == [40, 44]
     recommend_to_folder(MODEL, lists, tmp_path / "whole", shard_users=20, block_size=4)
@@ -420,8 +433,8 @@ def flip(path: Path) -> None:
 def test_damaged_shard_is_made_anew(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     lists = random_lists(60)
 
-    def stop(done: int, total: int) -> None:
-        if done == 60:
+    def stop(update: Update) -> None:
+        if update.done == 60:
             raise KeyboardInterrupt
 
     recommend_to_folder(MODEL, lists, tmp_path / "whole", shard_users=20)
@@ -440,15 +453,19 @@ def test_complete_folder_that_lost_a_shard_is_mended(
     before, at = bytes_of(tmp_path), list[int]()
     damage(tmp_path / "part-00002.parquet")
     recommend_to_folder(
-        MODEL, random_lists(60), tmp_path, shard_users=20, progress=lambda done, _: at.append(done)
+        MODEL,
+        random_lists(60),
+        tmp_path,
+        shard_users=20,
+        progress=lambda update: at.append(update.done),
     )
     assert at == [40, 60]
     assert bytes_of(tmp_path) == before
 
 
 def test_damaged_tallies_cost_only_their_shard(tmp_path: Path) -> None:
-    def stop(done: int, total: int) -> None:
-        if done == 60:
+    def stop(update: Update) -> None:
+        if update.done == 60:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -485,9 +502,33 @@ def test_folder_of_another_request_is_refused(
     }
     recommend_to_folder(path=tmp_path / "out", **request)
     before = bytes_of(tmp_path / "out")
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConflictError, match=words):
         recommend_to_folder(path=tmp_path / "out", **{**request, **change})
     assert bytes_of(tmp_path / "out") == before
+
+
+def test_folder_names_its_model_and_is_read_as_it_is(tmp_path: Path) -> None:
+    data = simulate_dataset(n_users=200, n_items=40, held_out_users=20, seed=1)
+    model = train(data, RunConfig.of({"model": {"name": "popularity"}}))
+    model = replace(model, provenance={**model.provenance, "run_id": "monday"})
+    done = recommend_to_folder(model, random_lists(9), tmp_path / "out", k=2, shard_users=5)
+    assert done.model == ModelIdentity("popularity", model.fingerprint, "monday")
+    for name in ("_request.json", "_manifest.json"):
+        written = json.loads((tmp_path / "out" / name).read_text())
+        assert (written["model"], written["model_name"], written["run_id"]) == (
+            model.fingerprint,
+            "popularity",
+            "monday",
+        )
+    assert pyarrow.dataset.dataset(tmp_path / "out").count_rows() == done.n_rows
+    again = replace(model, provenance={**model.provenance, "run_id": "tuesday"})
+    assert recommend_to_folder(again, random_lists(9), tmp_path / "out", k=2, shard_users=5) == done
+
+
+def test_folder_of_the_first_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "request.json").write_text('{"schema": "coterie.recommendations/1"}')
+    with pytest.raises(ConflictError, match=r"the lists of Coterie 0\.1"):
+        recommend_to_folder(MODEL, {}, tmp_path)
 
 
 def test_threads_of_the_beginning_are_kept(tmp_path: Path) -> None:
@@ -502,12 +543,12 @@ def test_what_is_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").touch()
     (tmp_path / "newer").mkdir()
-    (tmp_path / "newer" / "request.json").write_text('{"schema": "coterie.recommendations/9"}')
+    (tmp_path / "newer" / "_request.json").write_text('{"schema": "coterie.recommendations/9"}')
     with pytest.raises(ConfigError, match="must be a folder or new, found a file"):
         recommend_to_folder(MODEL, {}, tmp_path / "file")
-    with pytest.raises(ConfigError, match="must be a folder that can be written"):
+    with pytest.raises(CannotWriteError, match="must be a folder that can be written"):
         recommend_to_folder(MODEL, {}, tmp_path / "file" / "below")
-    with pytest.raises(ConfigError, match="found other files"):
+    with pytest.raises(ConflictError, match="found other files"):
         recommend_to_folder(MODEL, {}, tmp_path / "other")
     with pytest.raises(ArtifactError, match=f"schema must be {SCHEMA!r}"):
         recommend_to_folder(MODEL, {}, tmp_path / "newer")
@@ -527,7 +568,7 @@ def test_scores_that_are_not_finite_leave_no_shard(tmp_path: Path) -> None:
     broken = replace(MODEL, weights=np.full((40, 40), np.nan, dtype=np.float32))
     with pytest.raises(NumericalError, match="1 of 1 rows"):
         recommend_to_folder(broken, {1: [], 2: [3]}, tmp_path, block_size=1)
-    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["request.json"]
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["_request.json"]
 
 
 def write_other_type(folder: Path) -> None:
@@ -650,8 +691,8 @@ def test_histories_and_results_on_s3(bucket: str, tmp_path: Path) -> None:
     s3.put_file(str(tmp_path / "h.csv"), f"{bucket}/pairs/h.csv")
     recommend_to_folder(MODEL, lists, tmp_path / "here", 5, shard_users=60)
 
-    def stop(done: int, total: int) -> None:
-        if done == 180:
+    def stop(update: Update) -> None:
+        if update.done == 180:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -660,9 +701,9 @@ def test_histories_and_results_on_s3(bucket: str, tmp_path: Path) -> None:
         )
     assert sorted(Folder(f"{bucket}/out").sizes()) == [
         ".work",
+        "_request.json",
         "part-00000.parquet",
         "part-00001.parquet",
-        "request.json",
     ]
     for name in ("lists", "pairs"):
         out = f"{bucket}/out" if name == "lists" else f"{bucket}/{name}-out"
@@ -670,7 +711,7 @@ def test_histories_and_results_on_s3(bucket: str, tmp_path: Path) -> None:
         assert recommend_to_folder(MODEL, f"{bucket}/{name}", out, 5, shard_users=60) == done
         assert by_user(rows_of(out)) == by_user(rows_of(tmp_path / "here"))
         assert sorted(Folder(out).sizes()) == sorted(bytes_of(tmp_path / "here"))
-    with pytest.raises(ConfigError, match="must be a folder that can be written"):
+    with pytest.raises(CannotWriteError, match="must be a folder that can be written"):
         recommend_to_folder(MODEL, lists, "s3://no-such-bucket/out")
     with pytest.raises(SourceError, match="must exist here"):
         recommend_to_folder(MODEL, f"{bucket}/nothing.parquet", f"{bucket}/out2")

@@ -19,7 +19,10 @@ DEVICES = [
 
 
 def brute_force(scores: np.ndarray, k: int, excluded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sorts each row by (score descending, index ascending), excluded items dropped."""
+    """Sorts each row by (score descending, index ascending), excluded items dropped; no more
+    columns than items.
+    """
+    k = min(k, scores.shape[1])
     items, values = (
         np.full((len(scores), k), -1),
         np.full((len(scores), k), -np.inf, dtype=np.float32),
@@ -91,8 +94,8 @@ def test_top_k_excludes_in_place() -> None:
 
 def test_top_k_pads_a_row_with_nothing_left() -> None:
     best = top_k(torch.ones(2, 2), 3, seen=csr_array(np.array([[1, 1], [0, 1]])))
-    assert best.items.tolist() == [[-1, -1, -1], [0, -1, -1]]
-    assert best.scores.tolist() == [[-torch.inf] * 3, [1.0, -torch.inf, -torch.inf]]
+    assert best.items.tolist() == [[-1, -1], [0, -1]]
+    assert best.scores.tolist() == [[-torch.inf] * 2, [1.0, -torch.inf]]
 
 
 def test_top_k_of_no_rows_is_empty() -> None:

@@ -3,6 +3,7 @@
 import json
 import pickletools
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from safetensors.torch import load_file
 from coterie.config import RunConfig
 from coterie.data.dataset import Dataset, Interactions
 from coterie.data.ids import IdMap
-from coterie.errors import ArtifactError, ConfigError, DataError
+from coterie.errors import ArtifactError, ConfigError, ConflictError, DataError
 from coterie.files import sha256
+from coterie.recommend.identity import ModelIdentity
 from coterie.simulation.service import simulate_dataset
+from coterie.stream.to_folder import recommend_to_folder
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
 from scorer_contract import check_recommender, check_scorer, random_histories
@@ -301,3 +304,56 @@ def test_a_model_refuses_a_catalogue_of_another_size(field: str, artifact: Path)
     }
     with pytest.raises(DataError, match=r"one entry for each of the network's 50 items, found 2"):
         TrainedModel(**parts)
+
+
+def test_fingerprint_is_the_models_and_its_copies(artifact: Path, copy: Path) -> None:
+    one, other = TrainedModel.load(artifact), TrainedModel.load(copy)
+    assert one.fingerprint == other.fingerprint == ModelIdentity.of(one).fingerprint
+    renamed = replace(one, titles=None, provenance={"run_id": "monday"})
+    assert renamed.identity == ModelIdentity("mult-vae", one.fingerprint, "monday")
+
+
+def test_fingerprint_changes_with_all_that_changes_a_list(artifact: Path) -> None:
+    model = TrainedModel.load(artifact)
+    seen = {model.fingerprint}
+
+    def is_new(change: dict[str, Any]) -> bool:
+        found = replace(model, **change).fingerprint
+        is_new = found not in seen
+        seen.add(found)
+        return is_new
+
+    popularity = model.popularity.copy()
+    popularity[0] += 1
+    ids = [int(one) + 1 for one in model.items.values.to_pylist()]
+    assert is_new({"popularity": popularity})
+    assert is_new({"items": IdMap.of(ids)})
+    assert is_new({"items": IdMap.of(list(map(str, ids)))})
+    with torch.no_grad():
+        next(model.network.parameters()).view(-1)[0] += 1e-3
+    assert is_new({})
+
+
+def test_fingerprint_changes_with_a_number_that_is_in_no_tensor() -> None:
+    values = {"name": "linear-path-vae", "hidden_dims": [8], "latent_dim": 4, "pia": 0.0}
+    one, other = (
+        train(
+            DATA, RunConfig.of({"model": {**values, "path_weight": w}, "training": {"epochs": 1}})
+        )
+        for w in (1.0, 1.0)
+    )
+    assert one.fingerprint == other.fingerprint
+    model = one.config.model.model_copy(update={"path_weight": 2.0})
+    other = replace(one, config=one.config.model_copy(update={"model": model}))
+    assert other.fingerprint != one.fingerprint
+
+
+def test_recommendations_of_another_path_weight_are_refused(tmp_path: Path) -> None:
+    values = {"name": "linear-path-vae", "hidden_dims": [8], "latent_dim": 4}
+    config = RunConfig.of({"model": values, "training": {"epochs": 1}})
+    model = train(DATA, config)
+    recommend_to_folder(model, {1: [2]}, tmp_path / "out", k=3)
+    heavier = config.model.model_copy(update={"path_weight": 100.0})
+    other = replace(model, config=config.model_copy(update={"model": heavier}))
+    with pytest.raises(ConflictError, match="was begun with model"):
+        recommend_to_folder(other, {1: [2]}, tmp_path / "out", k=3)

@@ -119,6 +119,8 @@ def gather_sum(rows: SparseRows, weight: Tensor, values: Tensor | None = None) -
         >>> gather_sum(rows, torch.tensor([[1.0], [10.0], [100.0]])).tolist()
         [[101.0], [0.0]]
     """
+    if not torch.is_grad_enabled():
+        return _embedding_bag(rows.indices, weight, rows.offsets, values)
     summed: Tensor = _GatherSum.apply(weight, rows.indices, rows.offsets, values)  # type: ignore[no-untyped-call]
     return summed
 

@@ -204,3 +204,31 @@ def bench_scoring(
     turns = bench(items, **size, model=model, rounds=rounds, device=device, ease=ease)
     out.print(str(turns), highlight=False, soft_wrap=True)
     write_result(json_file, turns.to_json())
+
+
+@bench_verbs.command("serving")
+def bench_serving(
+    items: Annotated[int, typer.Option(min=1, help="Size of the catalogue.")] = 20_000,
+    k: Annotated[int, typer.Option(min=1, help="Length of the lists.")] = 100,
+    items_per_user: Annotated[int, typer.Option(min=1, help="Mean length of a history.")] = 73,
+    hidden: Annotated[int, typer.Option(min=1, help="Width of the hidden layer.")] = 600,
+    latent: Annotated[int, typer.Option(min=1, help="Dimension of the latent space.")] = 200,
+    requests: Annotated[int, typer.Option(min=8, help="Requests of each kind.")] = 400,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """One user's list and 32 users', alone and from 8 threads, against the bare product."""
+    from coterie.lab.bench.serving import bench_serving as bench  # noqa: PLC0415
+    from coterie.models.multvae import MultVAEConfig  # noqa: PLC0415
+    from coterie.running.execution import Execution  # noqa: PLC0415
+
+    times = bench(
+        items,
+        k=k,
+        items_per_user=items_per_user,
+        model=MultVAEConfig(hidden_dims=(hidden,), latent_dim=latent),
+        requests=requests,
+        device=Execution.of(device).resolved().device,
+    )
+    out.print(str(times), highlight=False, soft_wrap=True)
+    write_result(json_file, times.to_json())

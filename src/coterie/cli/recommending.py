@@ -1,9 +1,7 @@
 """What models are for: lists, indexes, exports."""
 
-from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,7 +13,14 @@ from coterie.cli.options import (
     read_ids,
 )
 from coterie.errors import ConfigError
-from coterie.running.progress import Progress, Update
+from coterie.running.progress import Update
+
+if TYPE_CHECKING:
+    from coterie.recommend.engine import WrittenRecommendations
+    from coterie.recommend.options import RankingOptions
+    from coterie.stream.ray_engine import RayEngine
+    from coterie.stream.to_folder import FolderRecommendations
+    from coterie.training.trained_model import TrainedModel
 
 verbs = typer.Typer()
 
@@ -83,114 +88,96 @@ def recommend(
     marked so.
     """
     from coterie.recommend.approximate import ApproximateIndex  # noqa: PLC0415
-    from coterie.recommend.engine import recommend_to_file  # noqa: PLC0415
-    from coterie.recommend.history_files import read_histories  # noqa: PLC0415
+    from coterie.recommend.options import RankingOptions  # noqa: PLC0415
     from coterie.recommend.table_files import is_table  # noqa: PLC0415
     from coterie.running.execution import Execution  # noqa: PLC0415
     from coterie.training.trained_model import TrainedModel  # noqa: PLC0415
 
+    if is_table(path) and (engine is Engine.RAY or threads is not None):
+        raise ConfigError(
+            f"--engine ray and --threads are for a folder, --out is the file {path}; name a"
+            " folder, or leave them out."
+        )
     chosen = Execution.of(device).resolved().device
     model = TrainedModel.load(run, chosen)
-    options: dict[str, Any] = {
-        "exclude_seen": not include_seen,
-        "allow": read_ids(allow),
-        "deny": read_ids(deny),
-    }
-    options["index"] = None if index is None else ApproximateIndex.load(index, model)
-    if is_table(path):
-        if engine is Engine.RAY or threads is not None:
-            raise ConfigError(
-                f"--engine ray and --threads are for a folder, --out is the file {path}; name a"
-                " folder, or leave them out."
-            )
-        asked = read_histories(histories, user_column, item_column)
-        with drawn() as progress:
-            done: Any = recommend_to_file(
-                model, asked, path, k, progress=_users_of(progress), **options
-            )
-    else:
-        scorer = _ray_engine(run, chosen, index) if engine is Engine.RAY else None
-        options |= {"shard_users": shard_users, "threads": threads, "engine": scorer}
-        done = _recommend_to_folder(model, histories, user_column, item_column, path, k, options)
-    _tell_recommended(path, done)
-    write_result(
-        json_file,
-        {**asdict(done), "unknown_items": {str(item): n for item, n in done.unknown_items.items()}},
+    options = RankingOptions(
+        k=k,
+        exclude_seen=not include_seen,
+        allow=read_ids(allow),
+        deny=read_ids(deny),
+        index=None if index is None else ApproximateIndex.load(index, model),
     )
+    asked = (histories, user_column, item_column)
+    if is_table(path):
+        done = _to_file(model, asked, path, options)
+    else:
+        ray = _ray_engine(run, chosen, index) if engine is Engine.RAY else None
+        done = _to_folder(model, asked, path, options, shard_users, threads, ray)
+    out.print(
+        f"[green]recommendations[/green] {path}  {done.n_rows:,} rows for {done.n_users:,} users",
+        highlight=False,
+    )
+    for line in done.notes():
+        out.print(line, highlight=False, markup=False)
+    write_result(json_file, done.to_json())
 
 
-def _recommend_to_folder(
-    model: Any,
-    histories: str,
-    user_column: str,
-    item_column: str,
+def _to_file(
+    model: "TrainedModel", asked: tuple[str, str, str], path: str, options: "RankingOptions"
+) -> "WrittenRecommendations":
+    from coterie.recommend.engine import recommend_to_file  # noqa: PLC0415
+    from coterie.recommend.history_files import read_histories  # noqa: PLC0415
+
+    histories = read_histories(*asked)
+    with drawn() as progress:
+        return recommend_to_file(model, histories, path, options, progress=progress)
+
+
+def _to_folder(
+    model: "TrainedModel",
+    asked: tuple[str, str, str],
     path: str,
-    k: int,
-    options: dict[str, Any],
-) -> Any:
+    options: "RankingOptions",
+    shard_users: int,
+    threads: int | None,
+    ray: "RayEngine | None",
+) -> "FolderRecommendations":
     from coterie.running.interrupt import StopRequest  # noqa: PLC0415
     from coterie.stream.history_source import open_histories  # noqa: PLC0415
     from coterie.stream.to_folder import recommend_to_folder  # noqa: PLC0415
 
     with drawn() as progress, StopRequest() as stop:
 
-        def listen(done: int, total: int) -> None:
-            _users_of(progress)(done, total)
+        def listen(update: Update) -> None:
+            progress(update)
             stop.check(
-                lambda: f"{path}: stopped at {done:,} of {total:,} users; the same command goes on."
+                lambda: (
+                    f"{path}: stopped at {update.done:,} of {update.total:,} users; the same"
+                    " command goes on."
+                )
             )
 
         return recommend_to_folder(
             model,
-            open_histories(histories, user_column, item_column),
+            open_histories(*asked),
             path,
-            k,
+            options,
+            shard_users=shard_users,
+            threads=threads,
+            engine=ray,
             progress=listen,
-            **options,
         )
 
 
-def _users_of(progress: Progress) -> Callable[[int, int], None]:
-    return lambda done, total: progress(Update("recommending", done, total, "users"))
-
-
-def _ray_engine(run: Path, device: str, index: Path | None) -> Any:
+def _ray_engine(run: Path, device: str, index: Path | None) -> "RayEngine":
     from functools import partial  # noqa: PLC0415
 
     from coterie.recommend.approximate import ApproximateIndex  # noqa: PLC0415
     from coterie.stream.ray_engine import RayEngine  # noqa: PLC0415
     from coterie.training.trained_model import TrainedModel  # noqa: PLC0415
 
-    # Ray shows each task its own GPU only, as the first one.
-    device, gpus = ("cuda", 1) if device.startswith("cuda") else (device, 0)
     load_index = None if index is None else partial(ApproximateIndex.load, index.resolve())
-    return RayEngine(partial(TrainedModel.load, run.resolve(), device), load_index, gpus=gpus)
-
-
-def _tell_recommended(path: str, done: Any) -> None:
-    out.print(
-        f"[green]recommendations[/green] {path}  {done.n_rows:,} rows for {done.n_users:,} users",
-        highlight=False,
-    )
-    if done.n_popularity_users:
-        out.print(
-            f"{done.n_popularity_users:,} users without a known item got the most popular ones"
-            " (source = popularity)",
-            highlight=False,
-        )
-    for what, unknown in (
-        ("histories", done.unknown_items),
-        ("allow", done.unknown_allow),
-        ("deny", done.unknown_deny),
-    ):
-        if unknown:
-            shown = ", ".join(map(str, list(unknown)[:5])) + (", …" if len(unknown) > 5 else "")
-            out.print(
-                f"{len(unknown):,} items of {what} are unknown to the model and were ignored:"
-                f" {shown}",
-                highlight=False,
-                markup=False,
-            )
+    return RayEngine.on(device, partial(TrainedModel.load, run.resolve()), load_index)
 
 
 @verbs.command()

@@ -15,7 +15,7 @@ def per_user(metric: Metric, hits: Tensor, n_held_out: Tensor) -> Tensor:
 
     Args:
         metric: With its cut-off k.
-        hits: ``[n, K]`` bool, K ≥ k: whether the item at each rank was held out.
+        hits: ``[n, K]`` bool, K ≥ min(k, n_items): whether the item at each rank was held out.
         n_held_out: ``[n]`` int64 number of held-out items, at least 1.
 
     Returns:
@@ -32,7 +32,8 @@ def per_user(metric: Metric, hits: Tensor, n_held_out: Tensor) -> Tensor:
     hits = hits[:, : metric.k]
     if metric.kind == "ndcg":
         return _ndcg(hits, n_held_out)
-    divisor = n_held_out.clamp(max=metric.k) if metric.kind == "recall" else n_held_out
+    # Where the catalogue has fewer than k items, nobody has k of them held out.
+    divisor = n_held_out.clamp(max=hits.shape[1]) if metric.kind == "recall" else n_held_out
     return hits.sum(dim=1).double() / divisor
 
 

@@ -8,6 +8,7 @@ decision 5 has the measured trade.
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -18,9 +19,11 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from coterie.errors import ArtifactError, ConfigError, DataError, NumericalError
+from coterie.extras import require
 from coterie.files import publish_folder, read_manifest, write_manifest
-from coterie.recommend.scorer import FactorScorer, Scorer
+from coterie.recommend.scorer import Scorer, item_factors_of
 from coterie.recommend.topk import TopK
+from coterie.running.fork import one_thread_in_children
 
 if TYPE_CHECKING:
     import faiss
@@ -90,8 +93,8 @@ class ApproximateIndex:
             seed: Of the sample and the first centres.
 
         Raises:
-            ConfigError: if the package faiss-cpu is missing, the scorer has no item factors, or a
-                number is out of range.
+            MissingPackageError: if the package faiss-cpu is missing.
+            ConfigError: if the scorer has no item factors, or a number is out of range.
             NumericalError: if a factor is not finite.
         """
         library, factors = _library(), _factors(scorer)
@@ -136,14 +139,14 @@ class ApproximateIndex:
 
         Args:
             user_factors: ``[n, dim]`` from the scorer the index was built from.
-            k: Length of each list.
+            k: Length of each list; of more than ``n_items`` there are ``n_items``.
             seen: ``[n, n_items]`` items to leave out of each row; only the pattern is read.
             allow: ``[n_items]`` bool, the only items to keep; None keeps all.
             deny: ``[n_items]`` bool, items to leave out of every row.
 
         Returns:
-            Items and scores ``[n, k]`` on the device of ``user_factors``; -1 and -inf where fewer
-            are eligible.
+            Items and scores ``[n, min(k, n_items)]`` on the device of ``user_factors``; -1 and -inf
+            where fewer are eligible.
 
         Raises:
             ConfigError: if ``k`` is below 1.
@@ -151,7 +154,7 @@ class ApproximateIndex:
                 for.
             NumericalError: if a user factor is not finite.
         """
-        users = self._checked(user_factors, k, seen)
+        users, k = self._checked(user_factors, k, seen), min(k, self.lists.ntotal)
         eligible = _eligible(allow, deny)
         n_eligible = self.lists.ntotal if eligible is None else max(int(eligible.sum()), 1)
         n_probed = min(-(-self.n_probed * self.lists.ntotal // n_eligible), self.lists.nlist)
@@ -192,7 +195,8 @@ class ApproximateIndex:
 
         Raises:
             ArtifactError: if it is missing, damaged, of another schema, or of other factors.
-            ConfigError: if the package faiss-cpu is missing, or the scorer has no item factors.
+            MissingPackageError: if the package faiss-cpu is missing.
+            ConfigError: if the scorer has no item factors.
         """
         library, folder = _library(), Path(folder)
         manifest = read_manifest(folder, SCHEMA)
@@ -273,18 +277,15 @@ class ApproximateIndex:
         return items, scores
 
 
+@cache
 def _library() -> ModuleType:
-    try:
-        import faiss  # noqa: PLC0415
-    except ImportError as error:
-        raise ConfigError(
-            "approximate search needs the package faiss-cpu; pip install 'coterie[ann]'."
-        ) from error
-    return faiss
+    library: ModuleType = require("faiss", "ann", "approximate search")
+    one_thread_in_children(library.omp_set_num_threads)
+    return library
 
 
 def _factors(scorer: Scorer) -> np.ndarray:
-    factors = scorer.item_factors() if isinstance(scorer, FactorScorer) else None
+    factors = item_factors_of(scorer)
     if factors is None:
         raise ConfigError(
             "approximate search needs a model whose scores are inner products, found one without"

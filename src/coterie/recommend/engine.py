@@ -4,28 +4,22 @@ Users need not have been in training: only their items reach the model.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Unpack
 
-import numpy as np
-import pyarrow as pa
-import torch
-from torch import Tensor
-
-from coterie.data.ids import Id, IdMap
-from coterie.errors import ConfigError, DataError
-from coterie.recommend.approximate import ApproximateIndex
+from coterie.data.ids import Id
 from coterie.recommend.histories import Histories, UserItems
-from coterie.recommend.ranker import Ranker
+from coterie.recommend.identity import ModelIdentity
+from coterie.recommend.options import RankingFields, RankingOptions
 from coterie.recommend.recommendations import Recommendations
-from coterie.recommend.scorer import Recommender
+from coterie.recommend.recommender import Recommender
+from coterie.recommend.scorer import CatalogueScorer
 from coterie.recommend.table_files import table_writer
-from coterie.recommend.topk import TopK, top_k
+from coterie.running.progress import Progress, silent
 
-Progress: TypeAlias = Callable[[int, int], None]
-"""Called after each block with the number of users done and in all."""
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -33,6 +27,7 @@ class WrittenRecommendations:
     """What `recommend_to_file` wrote.
 
     Args:
+        model: Whose lists they are.
         n_users: Users asked for.
         n_rows: Recommendations written.
         n_popularity_users: Users without a single known item, who got the most popular items.
@@ -42,6 +37,7 @@ class WrittenRecommendations:
         unknown_deny: Ids of the deny list that the model has never seen.
     """
 
+    model: ModelIdentity
     n_users: int
     n_rows: int
     n_popularity_users: int
@@ -49,46 +45,66 @@ class WrittenRecommendations:
     unknown_allow: tuple[Id, ...]
     unknown_deny: tuple[Id, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        unknown = {str(item_id): n_users for item_id, n_users in self.unknown_items.items()}
+        return {**asdict(self), "unknown_items": unknown}
+
+    def notes(self) -> list[str]:
+        """What a person should know of it, a line each: who got popular items, what is unknown."""
+        lines = [
+            f"{self.n_popularity_users:,} users without a known item got the most popular ones"
+            " (source = popularity)"
+        ]
+        unknown = {
+            "histories": self.unknown_items,
+            "allow": self.unknown_allow,
+            "deny": self.unknown_deny,
+        }
+        return (lines if self.n_popularity_users else []) + [
+            f"{len(ids):,} items of {where} are unknown to the model and were ignored:"
+            f" {', '.join(map(str, list(ids)[:_SHOWN]))}{', …' if len(ids) > _SHOWN else ''}"
+            for where, ids in unknown.items()
+            if ids
+        ]
+
 
 def recommend(
-    model: Recommender,
+    model: CatalogueScorer,
     histories: Histories | UserItems,
-    k: int = 10,
+    options: RankingOptions | int = 10,
     *,
-    exclude_seen: bool = True,
-    allow: Iterable[Id] | None = None,
-    deny: Iterable[Id] | None = None,
-    index: ApproximateIndex | None = None,
-    block_size: int = 1024,
-    progress: Progress | None = None,
+    progress: Progress = silent,
+    **fields: Unpack[RankingFields],
 ) -> Recommendations:
-    """Ranks the k best items for every user.
+    """Ranks the best items for every user.
 
     A user's list does not depend on who else is asked, nor on ``block_size``. Scores may differ
     between block sizes by the rounding of float32 matrix products (about 1e-6 of the row's largest
     score), and so may the order of two items that are closer than that; exact ties always go to the
     item that comes first in the catalogue.
 
+    Every call looks everything up anew; a server holds a `Recommender`, or asks
+    ``TrainedModel.recommend``, which does.
+
     Args:
         model: A trained model.
         histories: What each user has had; repetitions count once, items unknown to the model are
             reported and ignored. A user left with nothing gets the most popular items.
-        k: Length of each list; shorter where fewer items are eligible.
-        exclude_seen: Whether to leave out what the user has had.
-        allow: The only items to recommend; all if None.
-        deny: Items never to recommend.
-        index: Of the model's item factors, to rank approximately; None ranks exactly.
-        block_size: Users scored at once; memory is ``block_size × n_items`` scores, 256 MiB of them
-            where the model ends in an inner product.
-        progress: Called after each block with users done and in all.
+        options: Which items, how many and how; a number is ``k``.
+        progress: Called after each block of users.
+        fields: Single fields of `RankingOptions`, laid over ``options``.
 
     Raises:
-        ConfigError: if ``k`` or ``block_size`` is below 1.
+        ConfigError: if the options cannot be honoured.
         DataError: if the histories break their rules, or no item of ``allow`` is known.
         NumericalError: if the model's scores are not finite.
 
     Example:
         >>> from types import SimpleNamespace
+        >>> import numpy as np
+        >>> import torch
+        >>> from coterie.data.ids import IdMap
         >>> together = np.array([[9, 1, 4], [1, 9, 2], [4, 2, 9]], dtype=np.float32)
         >>> model = SimpleNamespace(
         ...     n_items=3,
@@ -97,41 +113,22 @@ def recommend(
         ...     popularity=np.array([5, 9, 7]),
         ...     score=lambda rows: torch.from_numpy(rows @ together),
         ... )
-        >>> print(recommend(model, {"ann": ["blue", "mauve"], "new": []}, k=2))
+        >>> print(recommend(model, {"ann": ["blue"]}, k=1))
         user_id  rank  item_id  score  source
         ann         1  teal         4  model
-        ann         2  red          1  model
-        new         1  red          9  popularity
-        new         2  teal         7  popularity
-        unknown items of ann: mauve
     """
-    asked = Histories.of(histories)
-    request = Request.of(model, k, allow, deny, index, exclude_seen=exclude_seen, with_titles=True)
-    answers = list(request.answers(asked, block_size, progress))
-    counts = np.concatenate(
-        [np.zeros(1, dtype=np.int64), *(np.diff(answer.offsets) for answer in answers)]
-    )
-    table = pa.concat_tables(
-        [request.schema(asked.users).empty_table(), *(answer.table for answer in answers)]
-    )
-    unknown = {user_id: ids for answer in answers for user_id, ids in answer.unknown_items.items()}
-    return Recommendations(
-        asked.users, np.cumsum(counts), table, unknown, request.unknown_allow, request.unknown_deny
-    )
+    recommender = Recommender(model, RankingOptions.of(options, **fields))
+    return recommender.recommend(histories, progress)
 
 
 def recommend_to_file(
-    model: Recommender,
+    model: CatalogueScorer,
     histories: Histories | UserItems,
     path: str | Path,
-    k: int = 10,
+    options: RankingOptions | int = 10,
     *,
-    exclude_seen: bool = True,
-    allow: Iterable[Id] | None = None,
-    deny: Iterable[Id] | None = None,
-    index: ApproximateIndex | None = None,
-    block_size: int = 1024,
-    progress: Progress | None = None,
+    progress: Progress = silent,
+    **fields: Unpack[RankingFields],
 ) -> WrittenRecommendations:
     """Ranks as `recommend` does and writes user_id, rank, item_id, score and source, one row a
     recommendation.
@@ -143,162 +140,30 @@ def recommend_to_file(
         histories: As in `recommend`.
         path: Ends in ``.parquet``, ``.csv``, ``.jsonl`` or ``.ndjson``, the latter three also with
             ``.gz``.
-        k: As in `recommend`.
-        exclude_seen: As in `recommend`.
-        allow: As in `recommend`.
-        deny: As in `recommend`.
-        index: As in `recommend`.
-        block_size: As in `recommend`.
+        options: As in `recommend`.
         progress: As in `recommend`.
+        fields: As in `recommend`.
 
     Raises:
-        ConfigError: if the ending names no format, or ``k`` or ``block_size`` is below 1.
+        ConfigError: if the ending names no format, or the options cannot be honoured.
         DataError: as in `recommend`.
         NumericalError: if the model's scores are not finite.
     """
-    asked = Histories.of(histories)
-    request = Request.of(model, k, allow, deny, index, exclude_seen=exclude_seen, with_titles=False)
+    held = Histories.of(histories)
+    recommender = Recommender(model, RankingOptions.of(options, **fields), titles=False)
     n_rows, n_popularity, unknown = 0, 0, Counter[Id]()
-    with table_writer(path, request.schema(asked.users)) as write:
-        for answer in request.answers(asked, block_size, progress):
-            write(answer.table)
-            n_rows += len(answer.table)
-            n_popularity += answer.n_popularity_users
-            unknown.update(item_id for ids in answer.unknown_items.values() for item_id in ids)
+    with table_writer(path, recommender.schema(held.users)) as write:
+        for block in recommender.blocks(held, progress):
+            write(block.table)
+            n_rows += len(block.table)
+            n_popularity += block.n_popularity_users
+            unknown.update(item_id for ids in block.unknown_items.values() for item_id in ids)
     return WrittenRecommendations(
-        len(asked), n_rows, n_popularity, dict(unknown), request.unknown_allow, request.unknown_deny
+        ModelIdentity.of(model),
+        len(held),
+        n_rows,
+        n_popularity,
+        dict(unknown),
+        recommender.unknown_allow,
+        recommender.unknown_deny,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """The answer to a block of users: its rows as a table, and what the tallies need.
-
-    Args:
-        table: One row a recommendation, user after user, best first.
-        offsets: ``[n_users + 1]`` where each user's rows start and the last one's end.
-        unknown_items: The unknown item ids of each user who has any.
-        n_popularity_users: Users without a single known item.
-    """
-
-    table: pa.Table
-    offsets: np.ndarray
-    unknown_items: dict[Id, list[Id]]
-    n_popularity_users: int
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """Everything about a request that is the same for each block; the unit of all recommending is
-    `answer`.
-    """
-
-    model: Recommender
-    ranker: Ranker
-    exclude_seen: bool
-    unknown_allow: tuple[Id, ...]
-    unknown_deny: tuple[Id, ...]
-    popular: TopK
-    titles: pa.Array | None
-
-    @classmethod
-    def of(
-        cls,
-        model: Recommender,
-        k: int,
-        allow: Iterable[Id] | None,
-        deny: Iterable[Id] | None,
-        index: ApproximateIndex | None = None,
-        *,
-        exclude_seen: bool,
-        with_titles: bool,
-    ) -> "Request":
-        """Looks the lists up in the model's catalogue; arguments and errors as in `recommend`."""
-        allowed, unknown_allow = _mask(model.items, allow, "allow")
-        denied, unknown_deny = _mask(model.items, deny, "deny")
-        if allowed is not None and not allowed.any():
-            raise DataError(
-                f"allow must name an item of the model, found none among {len(unknown_allow)} ids;"
-                " leave it out to allow all."
-            )
-        popularity = torch.from_numpy(np.asarray(model.popularity, dtype=np.float32))
-        popular = top_k(popularity.unsqueeze(0), k, allow=allowed, deny=denied)
-        titles = (
-            pa.array(model.titles, pa.string())
-            if with_titles and model.titles is not None
-            else None
-        )
-        ranker = Ranker(model, k, allow=allowed, deny=denied, index=index)
-        return cls(model, ranker, exclude_seen, unknown_allow, unknown_deny, popular, titles)
-
-    def schema(self, users: IdMap) -> pa.Schema:
-        """The columns of an answer's table."""
-        title = [("title", pa.string())] if self.titles is not None else []
-        ids = [
-            ("user_id", users.values.type),
-            ("rank", pa.int32()),
-            ("item_id", self.model.items.values.type),
-        ]
-        return pa.schema([*ids, *title, ("score", pa.float32()), ("source", pa.string())])
-
-    def answers(
-        self, histories: Histories, block_size: int, progress: Progress | None
-    ) -> Iterator[Block]:
-        """Ranks block by block, cut at multiples of ``block_size``."""
-        if block_size < 1:
-            raise ConfigError(
-                f"block_size must be at least 1, found {block_size}; 1024 suits most machines."
-            )
-        done = 0
-        for block in histories.blocks(block_size):
-            yield self.answer(block)
-            done += len(block)
-            if progress is not None:
-                progress(done, len(histories))
-
-    def answer(self, histories: Histories) -> Block:
-        """Ranks for one block of users."""
-        rows, unknown = histories.encode(self.model.items)
-        best = self.ranker.rank(rows, rows if self.exclude_seen else None)
-        empty = np.diff(rows.indptr) == 0
-        best = TopK(*(ranked.cpu() for ranked in best))
-        best.items[empty], best.scores[empty] = self.popular
-        return self._block(histories.users, best, empty, unknown)
-
-    def _block(
-        self, users: IdMap, best: TopK, empty: np.ndarray, unknown: dict[Id, list[Id]]
-    ) -> Block:
-        items, scores = best.items.numpy(), best.scores.numpy()
-        kept = items >= 0
-        user, place = np.nonzero(kept)
-        columns = {
-            "user_id": users.take(user),
-            "rank": pa.array(place + 1, pa.int32()),
-            "item_id": self.model.items.take(items[kept]),
-            "title": None if self.titles is None else self.titles.take(pa.array(items[kept])),
-            "score": pa.array(scores[kept], pa.float32()),
-            "source": (
-                pa.array(["model", "popularity"]).take(pa.array(empty[user].astype(np.int64)))
-            ),
-        }
-        table = pa.table({name: column for name, column in columns.items() if column is not None})
-        return Block(
-            table, np.concatenate([[0], np.cumsum(kept.sum(axis=1))]), unknown, int(empty.sum())
-        )
-
-
-def _mask(
-    items: IdMap, ids: Iterable[Id] | None, name: str
-) -> tuple[Tensor | None, tuple[Id, ...]]:
-    """``[n_items]`` bool of the known ids, and the unknown ones."""
-    if ids is None:
-        return None, ()
-    if isinstance(ids, str):
-        raise DataError(
-            f"{name} must be a sequence of item ids, found the string {ids!r}; put it in a list."
-        )
-    listed = list(ids)
-    index = items.index_of(listed)
-    mask = torch.zeros(len(items), dtype=torch.bool)
-    mask[torch.from_numpy(index[index >= 0])] = True
-    return mask, tuple(one for one, found in zip(listed, index, strict=True) if found < 0)

@@ -24,6 +24,10 @@ UserItems: TypeAlias = (
 ``Mapping[Id, …]``.
 """
 
+# Ids that a kept hash table finds sooner than Arrow, which makes a table of the catalogue for each
+# call.
+_FEW = 5000
+
 
 @dataclass(frozen=True, eq=False)
 class Histories:
@@ -98,6 +102,9 @@ class Histories:
 
     def blocks(self, size: int) -> Iterator["Histories"]:
         """Cuts the users into runs of at most ``size``."""
+        if 0 < len(self) <= size:
+            yield self
+            return
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
             first, last = int(self.offsets[start]), int(self.offsets[stop])
@@ -115,8 +122,8 @@ class Histories:
             ``[n_users, n_items]`` binary rows, repetitions merged, and the unknown item ids of each
             user who has any.
         """
-        n_items = len(items)
-        column = items.index_of(self.item_ids)
+        n_items, few = len(items), len(self.item_ids) <= _FEW
+        column = (items.index_of_few if few else items.index_of)(self.item_ids)
         row = np.repeat(np.arange(len(self)), np.diff(self.offsets))
         known = column >= 0
         pairs = np.unique(row[known] * n_items + column[known])
@@ -125,7 +132,7 @@ class Histories:
             (np.ones(len(pairs), dtype=np.float32), pairs % max(n_items, 1), starts),
             shape=(len(self), n_items),
         )
-        return rows, self._named(np.flatnonzero(~known), row)
+        return rows, {} if known.all() else self._named(np.flatnonzero(~known), row)
 
     def _named(self, pairs: np.ndarray, row: np.ndarray) -> dict[Id, list[Id]]:
         named: dict[Id, dict[Id, None]] = {}

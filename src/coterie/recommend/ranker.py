@@ -4,13 +4,16 @@ the same memory.
 Recommending and evaluating both rank with it: what is measured is what is served.
 """
 
+import threading
+
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
 from coterie.errors import ConfigError, DataError
 from coterie.recommend.approximate import ApproximateIndex
-from coterie.recommend.scorer import FactorScorer, Scorer
+from coterie.recommend.options import positive_count
+from coterie.recommend.scorer import FactorScorer, Scorer, item_factors_of
 from coterie.recommend.topk import (
     TopK,
     best_keys,
@@ -34,13 +37,13 @@ class Ranker:
     """Ranks by higher score first, equal scores by lower item index.
 
     Where the scorer is a `FactorScorer` the product, the exclusions and the selection go over the
-    catalogue in pieces, in memory that is used again from block to block: allocating it anew costs
-    a quarter of the product. The item factors are copied when the ranker is made; a scorer that
-    learns needs a new one.
+    catalogue in pieces, in memory that each thread uses again from block to block: allocating it
+    anew costs a quarter of the product. Several threads may rank at once. The item factors are
+    asked for when the ranker is made; a scorer that learns needs a new one.
 
     Args:
         scorer: Any scorer.
-        k: How many items to keep; may exceed the number of items.
+        k: How many items to keep; of more than there are, all.
         allow: ``[n_items]`` bool, the only items to keep; None keeps all.
         deny: ``[n_items]`` bool, items to leave out of every row.
         index: Of the scorer's item factors: ranks approximately, for catalogues where the product
@@ -69,49 +72,39 @@ class Ranker:
         deny: Tensor | None = None,
         index: ApproximateIndex | None = None,
     ) -> None:
-        if k < 1:
-            raise ConfigError(
-                f"k must be at least 1, found {k}; ask for one recommendation or more."
-            )
-        self.scorer, self.k, self.allow, self.deny, self._index = scorer, k, allow, deny, index
-        factors = scorer.item_factors() if isinstance(scorer, FactorScorer) else None
+        self.scorer, self.k = scorer, min(positive_count("k", k), scorer.n_items)
+        self.allow, self.deny, self._index = allow, deny, index
+        factors = item_factors_of(scorer)
+        self._factors = None if index is not None else factors
+        self._memory = threading.local()
         if index is not None and factors is None:
             raise ConfigError(
                 "an approximate index needs a scorer with item factors, this one has none; leave"
                 " the index out."
             )
-        self._factors = None if index is not None else factors
-        self._memory = torch.empty(0)
 
     def rank(self, histories: csr_array, seen: csr_array | None = None) -> TopK:
         """Ranks ``[n, n_items]`` histories, leaving ``seen`` out of each.
 
         Returns:
-            Items and scores ``[n, k]``, on the scorer's device; -1 and -inf where fewer are
-            eligible.
+            Items and scores ``[n, min(k, n_items)]``, on the scorer's device; -1 and -inf where
+            fewer are eligible.
 
         Raises:
-            DataError: if ``seen`` has another shape than the scores.
+            DataError: if ``seen`` has another shape than the histories.
             NumericalError: if a score is not finite.
         """
-        if self._index is not None and isinstance(self.scorer, FactorScorer):
-            return self._index.search(
-                self.scorer.user_factors(histories),
-                self.k,
-                seen=seen,
-                allow=self.allow,
-                deny=self.deny,
-            )
-        if self._factors is None or not isinstance(self.scorer, FactorScorer):
-            return top_k(
-                self.scorer.score(histories), self.k, seen=seen, allow=self.allow, deny=self.deny
-            )
-        users = self.scorer.user_factors(histories)
         if seen is not None and seen.shape != histories.shape:
             raise DataError(
                 f"seen must have the shape of the histories {histories.shape}, found {seen.shape};"
                 " pass the same users."
             )
+        scorer, limits = self.scorer, {"allow": self.allow, "deny": self.deny}
+        if self._index is not None and isinstance(scorer, FactorScorer):
+            return self._index.search(scorer.user_factors(histories), self.k, seen=seen, **limits)
+        if self._factors is None or not isinstance(scorer, FactorScorer):
+            return top_k(scorer.score(histories), self.k, seen=seen, **limits)
+        users = scorer.user_factors(histories)
         seen_rows = None if seen is None else SparseRows.from_csr(seen, users.device)
         return decode_keys(self._best(users, self._factors, seen_rows))
 
@@ -119,23 +112,27 @@ class Ranker:
         """``[n, k]`` keys."""
         n_items = len(factors)
         width = max(_SCORES_AT_ONCE // max(len(users), 1), _ALIGNMENT)
-        best = None
+        best: Tensor | None = None
         for start in range(0, n_items, width):
             stop = min(start + width, n_items)
             scores = self._scores(users, factors[start:stop])
             require_finite(scores)
             part = (None if mask is None else mask[start:stop] for mask in (self.allow, self.deny))
             exclude(scores, None if seen is None else seen.columns(start, stop), *part)
-            floor = None if best is None else scores_of_keys(best[:, -1])
+            # Once there are k, only what beats the worst of them is wanted.
+            full = best if best is not None and best.shape[1] == self.k else None
+            floor = None if full is None else scores_of_keys(full[:, -1])
             keys = best_keys(scores, self.k, start, floor)
-            best = keys if best is None else merge_keys(best, keys)
+            best = keys if best is None else merge_keys(best, keys, self.k)
         assert best is not None
         return best
 
     def _scores(self, users: Tensor, factors: Tensor) -> Tensor:
+        """``[n, n_items]`` in the memory of this thread, which the next block overwrites."""
         n, n_items = len(users), len(factors)
         stride = -(-n_items // _ALIGNMENT) * _ALIGNMENT
-        if self._memory.numel() < n * stride or self._memory.device != users.device:
-            self._memory = users.new_empty(n * stride)
-        scores = self._memory[: n * stride].view(n, stride)[:, :n_items]
+        memory: Tensor | None = getattr(self._memory, "scores", None)
+        if memory is None or memory.numel() < n * stride or memory.device != users.device:
+            memory = self._memory.scores = users.new_empty(n * stride)
+        scores = memory[: n * stride].view(n, stride)[:, :n_items]
         return torch.mm(users, factors.t(), out=scores)

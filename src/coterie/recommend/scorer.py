@@ -4,13 +4,15 @@ Protocols instead of a base class: a baseline of ten lines and a trained network
 nowhere else. ``tests/scorer_contract.py`` holds every scorer to what is promised below.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from scipy.sparse import csr_array
-from torch import Tensor
 
 from coterie.data.ids import IdMap
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Scorer(Protocol):
@@ -32,7 +34,7 @@ class Scorer(Protocol):
         """Size of the catalogue."""
         ...
 
-    def score(self, histories: csr_array) -> Tensor:
+    def score(self, histories: csr_array) -> "Tensor":
         """Scores ``[n, n_items]`` binary histories: a ``[n, n_items]`` float32 tensor, higher is
         better.
         """
@@ -44,24 +46,31 @@ class FactorScorer(Scorer, Protocol):
     """A scorer whose last step is an inner product: score(u, i) = ⟨user factors of u, item factors
     of i⟩.
 
-    What knows this can rank without an array of all scores, or search approximately.
+    What knows this can rank without an array of all scores, or search approximately. A class some
+    of whose objects have no factors says so by a property ``has_factors``; see `item_factors_of`.
     """
 
-    def user_factors(self, histories: csr_array) -> Tensor:
+    def user_factors(self, histories: csr_array) -> "Tensor":
         """``[n, dim]`` of ``[n, n_items]`` binary histories."""
         ...
 
-    def item_factors(self) -> Tensor | None:
+    def item_factors(self) -> "Tensor":
         """``[n_items, dim]`` of the catalogue, a bias being a column that meets ones in the user
-        factors.
-
-        None for a model that is of this class but whose last step is no inner product of few
-        dimensions.
+        factors. Not to be written to.
         """
         ...
 
 
-class Recommender(Scorer, Protocol):
+def item_factors_of(scorer: Scorer) -> "Tensor | None":
+    """The item factors of a `FactorScorer`; None of any other scorer, and of one whose
+    ``has_factors`` is false.
+    """
+    if isinstance(scorer, FactorScorer) and getattr(scorer, "has_factors", True):
+        return scorer.item_factors()
+    return None
+
+
+class CatalogueScorer(Scorer, Protocol):
     """A scorer that also knows its catalogue's ids, so that people's ids go in and come out."""
 
     @property
@@ -81,6 +90,6 @@ class Recommender(Scorer, Protocol):
         """
         ...
 
-    def item_vectors(self) -> Tensor:
+    def item_vectors(self) -> "Tensor":
         """``[n_items, dim]`` learned item representations, for `similar_items`."""
         ...

@@ -6,7 +6,7 @@ import torch
 
 from coterie.data.ids import Id
 from coterie.errors import DataError
-from coterie.recommend.scorer import Recommender
+from coterie.recommend.scorer import CatalogueScorer
 from coterie.recommend.topk import top_k
 
 
@@ -26,7 +26,7 @@ class SimilarItem(NamedTuple):
     cosine: float
 
 
-def similar_items(model: Recommender, item_id: Id, k: int = 10) -> list[SimilarItem]:
+def similar_items(model: CatalogueScorer, item_id: Id, k: int = 10) -> list[SimilarItem]:
     """Ranks the other items by the cosine of their learned vectors; a zero vector has cosine 0 with
     all.
 

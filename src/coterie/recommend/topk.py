@@ -3,11 +3,13 @@
 Apart from the ranker because it is pure: scores in, positions out.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
+from torch.nn import functional
 
 from coterie.errors import ConfigError, DataError, NumericalError
 from coterie.sparse import SparseRows
@@ -16,14 +18,16 @@ NO_KEY = torch.iinfo(torch.int64).min
 """Stands for no item in a row of keys."""
 
 _SMALL_GROUP = 8
+# Scores that are looked at one by one: those of a user or two, or of a small catalogue.
+_AT_A_GLANCE = 2**15
 
 
 class TopK(NamedTuple):
     """The best items of every row, best first.
 
     Args:
-        items: ``[n, k]`` int64 item indices, -1 where a row has fewer than k eligible items.
-        scores: ``[n, k]`` float32 scores, -inf where ``items`` is -1.
+        items: ``[n, min(k, n_items)]`` int64 item indices, -1 where a row has fewer eligible items.
+        scores: As many float32 scores, -inf where ``items`` is -1.
     """
 
     items: Tensor
@@ -45,13 +49,13 @@ def top_k(
 
     Args:
         scores: ``[n, n_items]`` finite scores, owned by the caller.
-        k: How many to keep; may exceed ``n_items``.
+        k: How many to keep; of more than ``n_items`` there are ``n_items``.
         seen: ``[n, n_items]`` items to leave out of each row; only the pattern is read.
         allow: ``[n_items]`` bool, the only items to keep; None keeps all.
         deny: ``[n_items]`` bool, items to leave out of every row.
 
     Returns:
-        Items and scores ``[n, k]``, on the device of ``scores``.
+        Items and scores ``[n, min(k, n_items)]``, on the device of ``scores``.
 
     Raises:
         ConfigError: if ``k`` is below 1.
@@ -74,6 +78,8 @@ def require_finite(scores: Tensor) -> None:
     """Refuses ``[n, n_items]`` scores with a NaN or an infinity."""
     # A sum is not finite if a term is not, and costs a fraction of looking at each; a sum of large
     # finite terms may overflow.
+    if math.isfinite(scores.sum()):
+        return
     bad = (~scores.sum(dim=1).isfinite()).nonzero().flatten()
     bad = bad[~scores[bad].isfinite().all(dim=1)]
     if len(bad):
@@ -112,19 +118,24 @@ def best_keys(scores: Tensor, k: int, first_item: int = 0, floor: Tensor | None 
 
     Args:
         scores: ``[n, n_items]`` scores, those of excluded items -inf.
-        k: How many to keep.
+        k: How many to keep; of more than ``n_items`` there are ``n_items``.
         first_item: Catalogue index of the first column.
         floor: ``[n]`` scores below which nothing is wanted.
 
     Returns:
-        ``[n, k]`` int64, `NO_KEY` where a row has fewer than k eligible items.
+        ``[n, min(k, n_items)]`` int64, `NO_KEY` where a row has fewer eligible items.
     """
     n, n_items = scores.shape
+    k = min(k, n_items)
     if n == 0:
         return torch.empty((0, k), dtype=torch.int64, device=scores.device)
-    bound = scores.new_full((n,), torch.finfo(scores.dtype).min)
-    if floor is not None:
-        bound = torch.maximum(bound, floor)
+    lowest = torch.finfo(scores.dtype).min
+    if scores.numel() <= _AT_A_GLANCE:
+        # Few scores need no groups, whose many small operations would take longer than all else.
+        bound = scores.topk(k, dim=1).values[:, -1:].clamp(min=lowest)
+        row, item = (scores >= bound).nonzero(as_tuple=True)
+        return _sorted_rows(row, _key(scores[row, item], first_item + item), n, k)
+    bound = scores.new_full((n,), lowest) if floor is None else floor.clamp(min=lowest)
     maxima = _maxima(scores, min(_SMALL_GROUP, n_items // (k + k // 2 + 1)))
     n_small = maxima.shape[1]
     size = n_small // (k + k // 2 + 1)
@@ -173,6 +184,9 @@ def _key(value: Tensor, item: Tensor) -> Tensor:
 
 def _sorted_rows(row: Tensor, keys: Tensor, n: int, k: int) -> Tensor:
     """``[n, k]`` highest keys of each row, where ``row`` ascends."""
+    if n == 1:
+        missing = max(k - len(keys), 0)
+        return functional.pad(keys, (0, missing), value=NO_KEY).topk(k).values.unsqueeze(0)
     counts = torch.bincount(row, minlength=n)
     place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
     table = keys.new_full((n, max(k, int(counts.max()))), NO_KEY)
@@ -180,9 +194,12 @@ def _sorted_rows(row: Tensor, keys: Tensor, n: int, k: int) -> Tensor:
     return table.topk(k, dim=1).values
 
 
-def merge_keys(*keys: Tensor) -> Tensor:
-    """The k best of several ``[n, k]`` rankings of the same rows over different items."""
-    return torch.cat(keys, dim=1).topk(keys[0].shape[1], dim=1).values
+def merge_keys(one: Tensor, other: Tensor, k: int) -> Tensor:
+    """The k best of two rankings of the same rows over different items, as far as there are as
+    many.
+    """
+    keys = torch.cat([one, other], dim=1)
+    return keys.topk(min(k, keys.shape[1]), dim=1).values
 
 
 def scores_of_keys(keys: Tensor) -> Tensor:
@@ -196,6 +213,6 @@ def scores_of_keys(keys: Tensor) -> Tensor:
 
 
 def decode_keys(keys: Tensor) -> TopK:
-    """Items and scores of ``[n, k]`` keys."""
+    """Items and scores of keys."""
     items = (0x7FFFFFFF - (keys & 0xFFFFFFFF)).masked_fill(keys == NO_KEY, -1)
     return TopK(items, scores_of_keys(keys))

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 
 from coterie.errors import ConfigError
+from coterie.running.fork import check_threads
 from coterie.running.world import ALONE, World, cuda_of_process, join_world
 
 Precision: TypeAlias = Literal["float32", "bf16"]
@@ -97,10 +98,14 @@ ON_CPU = Execution("cpu")
 
 @contextmanager
 def using_threads(number: int | None) -> Iterator[None]:
-    """Torch computes with so many threads inside; None leaves them as they are."""
+    """Torch computes with so many threads inside; None leaves them as they are.
+
+    Raises:
+        ConfigError: if they are more than one in a forked process.
+    """
     before = torch.get_num_threads()
     if number is not None:
-        torch.set_num_threads(number)
+        torch.set_num_threads(check_threads(number))
     try:
         yield
     finally:

@@ -11,28 +11,31 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, TypeAlias
 
 from coterie.errors import ArtifactError, ConfigError, CoterieError, DataError, NumericalError
+from coterie.extras import require
 from coterie.recommend.approximate import ApproximateIndex
-from coterie.recommend.engine import Request
-from coterie.recommend.scorer import Recommender
-from coterie.stream.shards import ShardJob, ShardResult, StreamRequest, Tick, model_fingerprint
+from coterie.recommend.identity import ModelIdentity
+from coterie.recommend.recommender import Recommender
+from coterie.recommend.scorer import CatalogueScorer
+from coterie.stream.shards import ShardJob, ShardResult, StreamRequest, Tick
 
 Failure: TypeAlias = tuple[type[CoterieError], str]
 """An error of Coterie's own, as it crosses processes."""
 
 Loaders: TypeAlias = tuple[
-    Callable[[], Recommender], Callable[[Recommender], ApproximateIndex] | None
+    Callable[[], CatalogueScorer], Callable[[CatalogueScorer], ApproximateIndex] | None
 ]
 """Of the model and of its approximate index."""
 
 _WAIT_SECONDS = 0.5
 
-_loaded: list[tuple[StreamRequest, Request]] = []
-"""The ranking that this process scored with last: a model is loaded once a process, and only one is
-held.
+_loaded: list[tuple[StreamRequest, Recommender]] = []
+"""The recommender that this process scored with last: a model is loaded once a process, and only
+one is held.
 """
 
 
@@ -57,11 +60,11 @@ class RayEngine:
         options: Of ``ray.init`` when it starts one, as in ``{"num_cpus": 8}``.
 
     Raises:
-        ConfigError: if Ray is not installed.
+        MissingPackageError: if Ray is not installed.
     """
 
-    load: Callable[[], Recommender]
-    load_index: Callable[[Recommender], ApproximateIndex] | None = None
+    load: Callable[[], CatalogueScorer]
+    load_index: Callable[[CatalogueScorer], ApproximateIndex] | None = None
     address: str | None = None
     threads: int = 1
     gpus: float = 0
@@ -71,8 +74,22 @@ class RayEngine:
     def __post_init__(self) -> None:
         _ray()
 
+    @classmethod
+    def on(
+        cls,
+        device: str,
+        load: Callable[..., CatalogueScorer],
+        load_index: Callable[[CatalogueScorer], ApproximateIndex] | None = None,
+    ) -> "RayEngine":
+        """An engine whose tasks load the model onto a device, as in
+        ``functools.partial(TrainedModel.load, folder)``.
+        """
+        # Ray shows each task its own GPU only, as the first one.
+        place, gpus = ("cuda", 1) if device.startswith("cuda") else (device, 0)
+        return cls(partial(load, device=place), load_index, gpus=gpus)
+
     def run(
-        self, ranking: Request, job: ShardJob, numbers: Sequence[int], tick: Tick
+        self, recommender: Recommender, job: ShardJob, numbers: Sequence[int], tick: Tick
     ) -> Iterator[ShardResult]:
         """Scores the shards in any order, each as an idempotent task; ``tick`` is called when one
         is finished, and in between.
@@ -177,19 +194,19 @@ class RayEngine:
 def _score(shared: tuple[Loaders, ShardJob], number: int) -> ShardResult | Failure:
     loaders, job = shared
     try:
-        return job.score(_ranking(loaders, job.request), number, lambda _: None)
+        return job.score(_recommender(loaders, job.request), number, lambda _: None)
     except CoterieError as error:
         kinds = (ConfigError, DataError, ArtifactError, NumericalError, CoterieError)
         return next(kind for kind in kinds if isinstance(error, kind)), str(error)
 
 
-def _ranking(loaders: Loaders, request: StreamRequest) -> Request:
+def _recommender(loaders: Loaders, request: StreamRequest) -> Recommender:
     if not _loaded or _loaded[0][0] != request:
         _loaded.clear()
         load, load_index = loaders
         model = load()
         index = None if load_index is None else load_index(model)
-        if model_fingerprint(model) != request.model:
+        if ModelIdentity.of(model).fingerprint != request.model:
             raise ArtifactError(
                 "every worker must load the request's model, found another; has the model's folder"
                 " been replaced?"
@@ -199,15 +216,9 @@ def _ranking(loaders: Loaders, request: StreamRequest) -> Request:
                 "every worker must load the request's index, found another; give load_index, and"
                 " leave its folder alone."
             )
-        _loaded.append((request, request.ranking(model, index)))
+        _loaded.append((request, request.recommender(model, index)))
     return _loaded[0][1]
 
 
 def _ray() -> Any:
-    try:
-        import ray  # noqa: PLC0415
-    except ImportError as error:
-        raise ConfigError(
-            "scoring on Ray needs the package ray; pip install 'coterie[ray]'."
-        ) from error
-    return ray
+    return require("ray", "ray", "scoring on Ray")

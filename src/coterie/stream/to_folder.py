@@ -5,33 +5,38 @@ Memory holds one shard's histories and one block's scores, whatever the number o
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 import torch
 
 import coterie
 from coterie.data.ids import Id
-from coterie.errors import ArtifactError, ConfigError
-from coterie.recommend.approximate import ApproximateIndex
-from coterie.recommend.engine import Progress, Request, WrittenRecommendations
+from coterie.errors import ArtifactError, CannotWriteError, ConflictError
+from coterie.recommend.engine import WrittenRecommendations
 from coterie.recommend.histories import Histories, UserItems
-from coterie.recommend.scorer import Recommender
+from coterie.recommend.identity import ModelIdentity
+from coterie.recommend.options import RankingFields, RankingOptions
+from coterie.recommend.recommender import Recommender
+from coterie.recommend.scorer import CatalogueScorer
+from coterie.running.progress import Progress, Update, silent
 from coterie.stream.history_source import GivenHistories, HeldHistories, open_histories
 from coterie.stream.shards import (
     ShardJob,
     ShardResult,
     StreamRequest,
     Tick,
-    model_fingerprint,
     most_common,
     tally_name,
 )
 from coterie.stream.storage import WORK, Folder
 
-SCHEMA = "coterie.recommendations/1"
+SCHEMA = "coterie.recommendations/2"
+
+# Readers of Parquet folders pass over names that begin with an underscore.
+REQUEST, MANIFEST = "_request.json", "_manifest.json"
 
 
 class Engine(Protocol):
@@ -43,7 +48,7 @@ class Engine(Protocol):
         ...
 
     def run(
-        self, ranking: Request, job: ShardJob, numbers: Sequence[int], tick: Tick
+        self, recommender: Recommender, job: ShardJob, numbers: Sequence[int], tick: Tick
     ) -> Iterator[ShardResult]:
         """Scores the shards ``numbers`` in any order and yields each as it is finished.
 
@@ -61,10 +66,10 @@ class LocalEngine:
         return torch.get_num_threads()
 
     def run(
-        self, ranking: Request, job: ShardJob, numbers: Sequence[int], tick: Tick
+        self, recommender: Recommender, job: ShardJob, numbers: Sequence[int], tick: Tick
     ) -> Iterator[ShardResult]:
         """Scores the shards in order; ``tick`` is called after each block."""
-        return (job.score(ranking, number, tick) for number in numbers)
+        return (job.score(recommender, number, tick) for number in numbers)
 
 
 @dataclass(frozen=True)
@@ -86,28 +91,25 @@ class FolderRecommendations(WrittenRecommendations):
 
 
 def recommend_to_folder(
-    model: Recommender,
+    model: CatalogueScorer,
     histories: GivenHistories | Histories | UserItems | str | Path,
     path: str | Path,
-    k: int = 10,
+    options: RankingOptions | int = 10,
     *,
-    exclude_seen: bool = True,
-    allow: Iterable[Id] | None = None,
-    deny: Iterable[Id] | None = None,
-    index: ApproximateIndex | None = None,
-    block_size: int = 1024,
     shard_users: int = 65_536,
     threads: int | None = None,
-    progress: Progress | None = None,
     engine: Engine | None = None,
+    progress: Progress = silent,
+    **fields: Unpack[RankingFields],
 ) -> FolderRecommendations:
     """Ranks as `coterie.recommend.engine.recommend` does, for any number of users, into a folder.
 
     The folder holds ``part-00000.parquet``, … with user_id, rank, item_id, score and source, the
-    request as ``request.json`` and, once it is complete, ``manifest.json`` with row counts and
-    checksums. After an interruption of any kind the same call goes on with the shards that are
-    missing or damaged; on a complete folder it returns at once. The bytes do not depend on
-    interruptions or on the engine.
+    request as ``_request.json`` and, once it is complete, ``_manifest.json`` with row counts and
+    checksums; both name the model, its fingerprint and its run. Readers of Parquet folders read it
+    as it is. After an interruption of any kind the same call goes on with the shards that are
+    missing or damaged; on a complete folder it returns at once. The bytes of the parts do not
+    depend on interruptions or on the engine.
 
     Args:
         model: A trained model.
@@ -115,22 +117,20 @@ def recommend_to_folder(
             answer, or histories in memory. Pairs are first sorted by user, on disk.
         path: Folder, locally or behind an fsspec URL (``s3://…``); new, empty, or of the same
             request.
-        k: Length of each list; shorter where fewer items are eligible.
-        exclude_seen: Whether to leave out what the user has had.
-        allow: The only items to recommend; all if None.
-        deny: Items never to recommend.
-        index: As in `coterie.recommend.engine.recommend`.
-        block_size: Users scored at once, likewise.
+        options: Which items, how many and how; a number is ``k``.
         shard_users: Users in a file; their histories are in memory at once, and a crash loses no
             more than a shard.
         threads: Threads that score a shard, as their number may change the rounding; by default the
             engine's own, or what the folder was begun with.
+        engine: `LocalEngine` by default.
         progress: Called after each block with users done and in all. It may raise to stop: what is
             finished stays.
-        engine: `LocalEngine` by default.
+        fields: Single fields of `RankingOptions`, laid over ``options``.
 
     Raises:
-        ConfigError: if the folder holds another request or something else, or a number is below 1.
+        ConfigError: if an option cannot be honoured.
+        ConflictError: if the folder holds another request or something else.
+        CannotWriteError: if the folder cannot be written.
         SourceError: if the histories cannot be read, or a user has two rows of lists.
         DataError: if no item of ``allow`` is known.
         NumericalError: if the model's scores are not finite.
@@ -155,33 +155,23 @@ def recommend_to_folder(
         (1, 2, 4)
     """
     engine = LocalEngine() if engine is None else engine
-    folder, given = Folder(str(path)), _given(histories)
+    given_options = RankingOptions.of(options, **fields)
+    folder, given, identity = Folder(str(path)), _given(histories), ModelIdentity.of(model)
     begun = _begun(folder)
     request = StreamRequest(
-        model_fingerprint(model),
+        identity.fingerprint,
         given.fingerprint,
-        k,
-        exclude_seen,
-        _listed(allow),
-        _listed(deny),
-        block_size,
+        replace(given_options, index=None),
         shard_users,
         threads if threads is not None else begun["threads"] if begun else engine.threads,
-        None if index is None else index.name,
+        None if given_options.index is None else given_options.index.name,
     )
-    ranking = request.ranking(model, index)
-    _agree(folder, begun, request)
+    recommender = request.recommender(model, given_options.index)
+    _agree(folder, begun, request, identity)
     if not _is_complete(folder):
         job = ShardJob(request, given.source(folder), folder)
-        results = _score(ranking, job, engine, progress)
-        _complete(
-            job,
-            results,
-            {
-                "unknown_allow": list(ranking.unknown_allow),
-                "unknown_deny": list(ranking.unknown_deny),
-            },
-        )
+        results = _score(recommender, job, engine, progress)
+        _complete(job, results, recommender, identity)
     folder.remove(WORK)
     return _summary(folder)
 
@@ -194,50 +184,64 @@ def _given(histories: GivenHistories | Histories | UserItems | str | Path) -> Gi
     return histories
 
 
-def _listed(ids: Iterable[Id] | None) -> tuple[Id, ...] | None:
-    # A string is left as it is: the ranking refuses it by name.
-    return ids if ids is None or isinstance(ids, str) else tuple(sorted(set(ids), key=str))  # type: ignore[return-value]
-
-
 def _begun(folder: Folder) -> dict[str, Any] | None:
     """The request that the folder was begun with, if it was."""
     names = set(folder.sizes()) - {WORK}
-    if names and "request.json" not in names:
-        raise ConfigError(
+    if not names:
+        return None
+    if REQUEST not in names and "request.json" in names:
+        raise ConflictError(
+            f"{folder.path}: must be empty, new, or begun by this version, found the lists of"
+            " Coterie 0.1, which did not note all that the model is; they can be read, but not gone"
+            " on with: choose another folder."
+        )
+    if REQUEST not in names:
+        raise ConflictError(
             f"{folder.path}: must be empty, new, or begun by the same request, found other files;"
             " choose another folder."
         )
-    if not names:
-        return None
-    begun: dict[str, Any] = folder.read_json("request.json")
+    begun: dict[str, Any] = folder.read_json(REQUEST)
     if not isinstance(begun, dict) or begun.get("schema") != SCHEMA:
         raise ArtifactError(
-            f"{folder.url('request.json')}: schema must be {SCHEMA!r}; use the Coterie version that"
-            " wrote it."
+            f"{folder.url(REQUEST)}: schema must be {SCHEMA!r}; use the Coterie version that wrote"
+            " it."
         )
     return begun
 
 
-def _agree(folder: Folder, begun: dict[str, Any] | None, request: StreamRequest) -> None:
+def _agree(
+    folder: Folder, begun: dict[str, Any] | None, request: StreamRequest, identity: ModelIdentity
+) -> None:
     """Notes the request in a new folder, and refuses a folder that was begun with another."""
-    asked = {"schema": SCHEMA, **request.to_json()}
+    wanted = request.to_json()
     if begun is None:
+        noted = {"schema": SCHEMA, **_named(identity), **wanted}
         try:
-            folder.write_json("request.json", asked)
+            folder.write_json(REQUEST, noted)
         except OSError as error:
-            raise ConfigError(
+            raise CannotWriteError(
                 f"{folder.path}: must be a folder that can be written ({error}); choose another."
             ) from error
-    elif begun != asked:
-        differences = [
-            f"{name} {_short(begun.get(name))}, now {_short(value)}"
-            for name, value in asked.items()
-            if begun.get(name) != value
-        ]
-        raise ConfigError(
+        return
+    differences = [
+        f"{name} {_short(begun.get(name))}, now {_short(value)}"
+        for name, value in wanted.items()
+        if begun.get(name) != value
+    ]
+    if differences:
+        raise ConflictError(
             f"{folder.path} was begun with {'; '.join(differences)}. Ask as before, or choose"
             " another folder."
         )
+
+
+def _named(identity: ModelIdentity) -> dict[str, Any]:
+    """What a file of the folder says of the model."""
+    return {
+        "model": identity.fingerprint,
+        "model_name": identity.name,
+        "run_id": identity.run_id,
+    }
 
 
 def _short(value: Any) -> str:
@@ -249,7 +253,7 @@ def _is_complete(folder: Folder) -> bool:
     """Whether all is there; a complete folder that has lost a file goes back to its state before
     the manifest.
     """
-    manifest = folder.read_json("manifest.json")
+    manifest = folder.read_json(MANIFEST)
     if manifest is None:
         return False
     results, sizes = [ShardResult.of(one) for one in manifest["shards"]], folder.sizes()
@@ -257,12 +261,12 @@ def _is_complete(folder: Folder) -> bool:
         return True
     for result in results:
         folder.write_json(tally_name(result.number), asdict(result))
-    folder.remove("manifest.json")
+    folder.remove(MANIFEST)
     return False
 
 
 def _score(
-    ranking: Request, job: ShardJob, engine: Engine, progress: Progress | None
+    recommender: Recommender, job: ShardJob, engine: Engine, progress: Progress
 ) -> list[ShardResult]:
     """Scores what is not finished; the results of all shards in order."""
     results = {result.number: result for result in _finished(job)}
@@ -272,11 +276,10 @@ def _score(
     def tick(n_users: int) -> None:
         nonlocal done
         done += n_users
-        if progress is not None:
-            progress(done, total)
+        progress(Update("recommending", done, total, "users"))
 
     tick(0)
-    for result in engine.run(ranking, job, pending, tick):
+    for result in engine.run(recommender, job, pending, tick):
         results[result.number] = result
     return [results[number] for number in range(job.n_shards)]
 
@@ -298,7 +301,12 @@ def _finished(job: ShardJob) -> Iterator[ShardResult]:
             yield result
 
 
-def _complete(job: ShardJob, results: Sequence[ShardResult], notes: dict[str, Any]) -> None:
+def _complete(
+    job: ShardJob,
+    results: Sequence[ShardResult],
+    recommender: Recommender,
+    identity: ModelIdentity,
+) -> None:
     """Writes the manifest: from now on the folder is whole."""
     unknown = Counter[Id]()
     for result in results:
@@ -308,26 +316,29 @@ def _complete(job: ShardJob, results: Sequence[ShardResult], notes: dict[str, An
         for name in ("n_users", "n_rows", "n_popularity_users", "n_unknown")
     }
     files = {result.name: result.sha256 for result in results} | {
-        "request.json": job.folder.sha256("request.json")
+        REQUEST: job.folder.sha256(REQUEST)
     }
     written_by = {"coterie": coterie.__version__, "torch": torch.__version__}
     job.folder.write_json(
-        "manifest.json",
+        MANIFEST,
         {
             "schema": SCHEMA,
             "files": files,
             "shards": [asdict(result) for result in results],
             "unknown_items": most_common(unknown.items(), len(unknown)),
+            "unknown_allow": list(recommender.unknown_allow),
+            "unknown_deny": list(recommender.unknown_deny),
             "written_by": written_by,
+            **_named(identity),
             **totals,
-            **notes,
         },
     )
 
 
 def _summary(folder: Folder) -> FolderRecommendations:
-    manifest = folder.read_json("manifest.json")
+    manifest = folder.read_json(MANIFEST)
     return FolderRecommendations(
+        model=ModelIdentity(manifest["model_name"], manifest["model"], manifest["run_id"]),
         path=folder.path,
         n_shards=len(manifest["shards"]),
         unknown_items=dict(manifest["unknown_items"]),

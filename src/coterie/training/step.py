@@ -132,9 +132,15 @@ class TrainingStep:
         with torch.no_grad():
             return self.network.user_factors(SparseRows.from_csr(histories, self.device))
 
-    def item_factors(self) -> Tensor | None:
-        """``[n_items, dim]``, with the weights of the moment; None where there are none."""
-        return self.network.item_factors() if isinstance(self.network, InnerProduct) else None
+    def item_factors(self) -> Tensor:
+        """``[n_items, dim]``, with the weights of the moment."""
+        assert isinstance(self.network, InnerProduct)
+        return self.network.item_factors().detach()
+
+    @property
+    def has_factors(self) -> bool:
+        """Whether scores are inner products of `user_factors` and `item_factors`."""
+        return isinstance(self.network, InnerProduct)
 
     def _own_state(self) -> dict[str, Tensor]:
         """What moves but the optimizers, by its name in a checkpoint; the tensors themselves."""

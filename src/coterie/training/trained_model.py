@@ -5,10 +5,14 @@ The artifact is a folder of plain files: ``weights.safetensors`` (no anchors: se
 checksums). Nothing in it is unpickled, and no training data is needed to load it.
 """
 
+import json
+import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -25,17 +29,25 @@ from coterie.data.ids import Id, IdMap
 from coterie.errors import ArtifactError, ConfigError, DataError
 from coterie.files import publish_folder, write_manifest
 from coterie.networks.network import InnerProduct, Network, Variational
-from coterie.recommend.engine import recommend
 from coterie.recommend.histories import Histories, UserItems
+from coterie.recommend.identity import ModelIdentity, fingerprint
+from coterie.recommend.options import RankingFields, RankingOptions
 from coterie.recommend.recommendations import Recommendations
+from coterie.recommend.recommender import Recommender
 from coterie.recommend.similar import SimilarItem, similar_items
+from coterie.running.progress import Progress, silent
 from coterie.sparse import SparseRows
 from coterie.training.artifact import SCHEMA, model_folder, read_model_manifest
+
+# Ranking objects that a model keeps.
+_KEPT = 4
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """A model that was trained: there is no other kind. It is a `Scorer` and a `Recommender`.
+    """A model that was trained: there is no other kind. It is a `CatalogueScorer`.
+
+    Its weights do not change; what was made of them is kept, for the next call.
 
     Args:
         network: The weights, on some device.
@@ -83,8 +95,7 @@ class TrainedModel:
     @property
     def device(self) -> torch.device:
         """Where the weights live."""
-        device: torch.device = next(iter(self.network.state_dict().values())).device
-        return device
+        return next(chain(self.network.parameters(), self.network.buffers())).device
 
     def score(self, histories: csr_array) -> Tensor:
         """Scores ``[n, n_items]`` binary histories: ``[n, n_items]`` float32 on the model's
@@ -100,19 +111,37 @@ class TrainedModel:
         Raises:
             ConfigError: if the model's last step is no inner product of few dimensions.
         """
+        network = self._with_factors()
+        with torch.no_grad():
+            factors: Tensor = network.user_factors(SparseRows.from_csr(histories, self.device))
+        return factors
+
+    def item_factors(self) -> Tensor:
+        """``[n_items, dim]``, one tensor for all who hold it at the same time; not to be written
+        to.
+
+        Raises:
+            ConfigError: if the model's last step is no inner product of few dimensions.
+        """
+        held: weakref.ref[Tensor] | None = self.__dict__.get("_item_factors")
+        factors = None if held is None else held()
+        if factors is None:
+            factors = self._with_factors().item_factors().detach()
+            self.__dict__["_item_factors"] = weakref.ref(factors)
+        return factors
+
+    @property
+    def has_factors(self) -> bool:
+        """Whether scores are inner products of `user_factors` and `item_factors`."""
+        return isinstance(self.network, InnerProduct)
+
+    def _with_factors(self) -> InnerProduct:
         if not isinstance(self.network, InnerProduct):
             raise ConfigError(
-                f"user factors need scores that are inner products, {self.config.model.name} has"
-                " none; train mult-vae."
+                f"factors need scores that are inner products, {self.config.model.name} has none;"
+                " train mult-vae."
             )
-        with torch.no_grad():
-            return self.network.user_factors(SparseRows.from_csr(histories, self.device))
-
-    def item_factors(self) -> Tensor | None:
-        """``[n_items, dim]``, or None if the model's last step is no inner product of few
-        dimensions.
-        """
-        return self.network.item_factors() if isinstance(self.network, InnerProduct) else None
+        return self.network
 
     def encode(self, histories: csr_array) -> tuple[Tensor, Tensor]:
         """Posterior mean and log-variance of ``[n, n_items]`` clean histories, each ``[n,
@@ -134,16 +163,66 @@ class TrainedModel:
         return self.network.item_vectors()
 
     def recommend(
-        self, histories: Histories | UserItems, k: int = 10, **options: Any
+        self,
+        histories: Histories | UserItems,
+        options: RankingOptions | int = 10,
+        *,
+        progress: Progress = silent,
+        **fields: Unpack[RankingFields],
     ) -> Recommendations:
-        """The k best items for every user; options as in `coterie.recommend.engine.recommend`.
+        """The best items for every user, as `coterie.recommend.engine.recommend` ranks them.
 
         Args:
             histories: Item ids by user id, or `Histories`; users need not have been in training.
-            k: Length of each list.
-            options: ``exclude_seen``, ``allow``, ``deny``, ``block_size``, ``progress``.
+            options: Which items, how many and how; a number is ``k``.
+            progress: Called after each block of users.
+            fields: Single fields of `RankingOptions`, laid over ``options``: ``k``,
+                ``exclude_seen``, ``allow``, ``deny``, ``index``, ``block_size``.
         """
-        return recommend(self, histories, k, **options)
+        return self.recommender(options, **fields).recommend(histories, progress)
+
+    def recommender(
+        self, options: RankingOptions | int = 10, **fields: Unpack[RankingFields]
+    ) -> Recommender:
+        """The long-lived ranking object of these options; the last four made are kept for another
+        call.
+
+        Args:
+            options: As in `recommend`.
+            fields: As in `recommend`.
+        """
+        given, kept = RankingOptions.of(options, **fields), self._recommenders
+        # Each step is atomic: threads that want the same at once make it twice at worst.
+        found = kept.get(given)
+        if found is None:
+            found = kept.setdefault(given, Recommender(self, given))
+            for oldest in list(kept)[:-_KEPT]:
+                kept.pop(oldest, None)
+        return found
+
+    @cached_property
+    def _recommenders(self) -> dict[RankingOptions, Recommender]:
+        return {}
+
+    @cached_property
+    def identity(self) -> ModelIdentity:
+        """Name, run and fingerprint: over configuration, ids, popularity and weights."""
+        parts = {
+            "schema": SCHEMA,
+            "model": json.dumps(self.config.as_json()["model"], sort_keys=True),
+            "popularity": np.asarray(self.popularity, dtype=np.int64),
+            **{f"network.{name}": w for name, w in self.network.state_dict().items()},
+        }
+        return ModelIdentity(
+            self.config.model.name,
+            fingerprint(self.items.values.to_pylist(), parts.items()),
+            self.provenance.get("run_id"),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 over all that changes a score, an id or the fall-back."""
+        return self.identity.fingerprint
 
     def similar_items(self, item_id: Id, k: int = 10) -> list[SimilarItem]:
         """The k items closest to one, by the cosine of their learned representations.
@@ -157,7 +236,13 @@ class TrainedModel:
     def to(self, device: torch.device | str) -> "TrainedModel":
         """The same model with its weights moved to ``device``."""
         self.network.to(device)
+        for name in ("_recommenders", "_item_factors"):
+            self.__dict__.pop(name, None)
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was made of the weights since is made anew by a copy.
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     def save(self, folder: str | Path) -> None:
         """Writes the artifact, whole or not at all; an older one there is replaced."""
