@@ -16,7 +16,7 @@ from coterie.models.item_item import ItemItem, Rp3BetaConfig
 from coterie.models.linear_path_vae import LinearPathVAE
 from coterie.models.multvae import MultVAE
 from coterie.simulation.service import simulate_dataset
-from coterie.training.run_folder import read_history
+from coterie.training.run_record import read_history
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
 from scorer_contract import check_recommender, check_scorer, random_histories

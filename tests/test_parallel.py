@@ -29,7 +29,8 @@ from coterie.running.interrupt import StopRequest
 from coterie.running.world import ALONE, World, cuda_of_process, join_world, rank_of_process
 from coterie.simulation.service import simulate_dataset
 from coterie.training.checkpoint import load_checkpoint
-from coterie.training.run_folder import RunFolder, read_history
+from coterie.training.run_folder import RunFolder
+from coterie.training.run_record import read_history
 from coterie.training.step import NOISE, TrainingStep, seeded
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import Descent, train

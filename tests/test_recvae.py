@@ -23,7 +23,7 @@ from coterie.objectives.divergence import (
 )
 from coterie.simulation.service import simulate_dataset
 from coterie.sparse import SparseRows
-from coterie.training.run_folder import read_history
+from coterie.training.run_record import read_history
 from coterie.training.step import TrainingStep
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import Descent, train

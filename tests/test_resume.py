@@ -22,7 +22,8 @@ from coterie.errors import ArtifactError, Interrupted
 from coterie.running.interrupt import StopRequest
 from coterie.simulation.service import simulate_dataset
 from coterie.training.checkpoint import Position, load_checkpoint, save_checkpoint
-from coterie.training.run_folder import RunFolder, read_history
+from coterie.training.run_folder import RunFolder
+from coterie.training.run_record import read_history, read_run
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import Descent, train
 
@@ -144,7 +145,9 @@ def assert_as_uninterrupted(name: str, model: TrainedModel, out: Path) -> None:
         assert torch.equal(found[key], value), key
     # Through JSON, as the file went.
     assert untimed(read_history(out)) == untimed(json.loads(json.dumps(history)))
-    assert model.provenance == {"dataset": DATA.fingerprint, **summary}
+    identity = read_run(out).identity
+    assert identity is not None
+    assert model.provenance == {"dataset": DATA.fingerprint, **identity.to_json(), **summary}
     assert not (out / "checkpoint.safetensors").exists()
 
 
@@ -165,14 +168,12 @@ def crash_after(
     if the run ended before.
     """
     config = RunConfig.of(VALUES[name])
-    run = Descent(
-        DATA,
-        config,
-        RunFolder(out, config, DATA, "cpu", "float32", resume=True),
-        "cpu",
-        "float32",
-        0 if checkpoint else 1e9,
-    )
+    with RunFolder(out, config, DATA, "cpu", "float32", resume=True) as folder:
+        run = Descent(DATA, config, folder, "cpu", "float32", 0 if checkpoint else 1e9)
+        return goes_on(run, n_steps, epoch_closed=epoch_closed)
+
+
+def goes_on(run: Descent, n_steps: int, *, epoch_closed: bool) -> bool:
     still = StopRequest(active=False)
     while not run.finished():
         for batch in run.batches():

@@ -34,7 +34,8 @@ from coterie.objectives.likelihood import multinomial_nll
 from coterie.simulation.service import Service, simulate_dataset
 from coterie.sparse import SparseRows
 from coterie.training import step as step_module
-from coterie.training.run_folder import read_anchors, read_history
+from coterie.training.run_folder import read_anchors
+from coterie.training.run_record import read_history
 from coterie.training.step import NOISE, ORDER, Proposal, TrainingStep, seeded
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train

@@ -23,11 +23,12 @@ from coterie.data.dataset import Dataset
 from coterie.data.split import Cases, Part, Split
 from coterie.errors import ArtifactError, ConfigError, Interrupted
 from coterie.evaluation.evaluate import evaluate
+from coterie.locks import try_lock
 from coterie.models.fields import Choice, Range
 from coterie.simulation.service import simulate_dataset
-from coterie.training.run_folder import read_history
+from coterie.training.run_record import read_history
 from coterie.training.trainer import train
-from coterie.tuning.lock import FileLock, JournalLock
+from coterie.tuning.lock import JournalLock
 from coterie.tuning.result import Trial, TuningResult, as_toml
 from coterie.tuning.space import Space, check_space, own_space, read_space
 from coterie.tuning.study import Pruned, StudyFolder, Terms
@@ -474,7 +475,7 @@ def test_half_a_line_at_the_end_of_the_journal_is_cut_off(tmp_path: Path) -> Non
 def test_lock_is_held_once_and_ends_with_its_process(tmp_path: Path) -> None:
     journal = tmp_path / "journal.jsonl"
     journal.touch()
-    mine = FileLock(tmp_path / "journal.jsonl.lock")
+    path = tmp_path / "journal.jsonl.lock"
     code = (
         "import sys; from pathlib import Path; from coterie.tuning.lock import JournalLock\n"
         "JournalLock(Path(sys.argv[1])).acquire(); print('held', flush=True); sys.stdin.read()"
@@ -487,13 +488,15 @@ def test_lock_is_held_once_and_ends_with_its_process(tmp_path: Path) -> None:
     ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "held\n"
-        assert not mine.acquire(wait=False)
+        assert try_lock(path) is None
         child.kill()
         child.wait()
-        assert mine.acquire(wait=False)
-    assert not JournalLock(journal).acquire(wait=False)
+        assert (mine := try_lock(path)) is not None
     mine.release()
-    assert JournalLock(journal).acquire(wait=False)
+    again = JournalLock(journal)
+    assert again.acquire()
+    assert try_lock(path) is None
+    again.release()
 
 
 # The command.
@@ -585,11 +588,11 @@ def test_killed_and_resumed_loses_no_finished_trial(data: Path, tmp_path: Path) 
 
 def free(out: Path) -> bool:
     """Whether nobody works on a trial."""
-    locks = [FileLock(path) for path in (out / "trials").glob("*/trial.lock")]
-    held = [lock.acquire(wait=False) for lock in locks]
+    locks = [try_lock(path) for path in (out / "trials").glob("*/trial.lock")]
     for lock in locks:
-        lock.release()
-    return all(held)
+        if lock is not None:
+            lock.release()
+    return None not in locks
 
 
 def test_several_jobs_share_a_study_and_stop_with_their_parent(data: Path, tmp_path: Path) -> None:

@@ -194,7 +194,8 @@ class ApproximateIndex:
             ArtifactError: if it is missing, damaged, of another schema, or of other factors.
             ConfigError: if the package faiss-cpu is missing, or the scorer has no item factors.
         """
-        library, folder = _library(), Path(folder)
+        # A link is followed once, so that all files are of one version.
+        library, folder = _library(), Path(folder).resolve()
         manifest = read_manifest(folder, SCHEMA)
         if manifest.get("item_factors") != _fingerprint(_factors(scorer)):
             raise ArtifactError(

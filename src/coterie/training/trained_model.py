@@ -5,6 +5,7 @@ The artifact is a folder of plain files: ``weights.safetensors`` (no anchors: se
 checksums). Nothing in it is unpickled, and no training data is needed to load it.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,8 @@ import coterie
 from coterie.config import RunConfig
 from coterie.data.ids import Id, IdMap
 from coterie.errors import ArtifactError, ConfigError, DataError
-from coterie.files import publish_folder, read_manifest, write_manifest
+from coterie.files import publish_folder, read_manifest, recover, write_manifest
+from coterie.fingerprints import fingerprint_of
 from coterie.models.autoencoder import Autoencoder
 from coterie.models.ials import Ials
 from coterie.models.multvae import MultVAE
@@ -34,8 +36,9 @@ from coterie.recommend.recommendations import Recommendations
 from coterie.recommend.similar import SimilarItem, similar_items
 from coterie.sparse import SparseRows
 from coterie.training.networks import Network, empty_network
+from coterie.training.run_record import MODEL_SCHEMA
 
-SCHEMA = "coterie.model/1"
+SCHEMA = MODEL_SCHEMA
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +51,8 @@ class TrainedModel:
         items: ``[n_items]`` item ids.
         titles: ``[n_items]`` titles, where known.
         popularity: ``[n_items]`` int64 training users of each item.
-        provenance: Data set fingerprint and training summary. JSON values only.
+        provenance: Data set fingerprint, the run it comes from (see
+            `coterie.training.run_record.RunIdentity`) and training summary. JSON values only.
 
     Example:
         >>> from coterie.simulation.service import simulate_dataset
@@ -84,6 +88,23 @@ class TrainedModel:
     def n_items(self) -> int:
         """Size of the catalogue."""
         return self.network.n_items
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 over all that changes a score or a list: the model's configuration, ids,
+        popularity and weights. Models trained alike have the same one.
+        """
+        ids = [str(self.items.values.type), *self.items.values.to_pylist()]
+        parts: list[tuple[str, bytes | memoryview]] = [
+            ("model", json.dumps(self.config.as_json()["model"], sort_keys=True).encode()),
+            ("items", json.dumps(ids).encode()),
+            ("popularity", np.ascontiguousarray(self.popularity, dtype=np.int64).data),
+        ]
+        for name, weights in sorted(self.network.state_dict().items()):
+            # As bytes already here, because NumPy does not know every type of a tensor.
+            content = weights.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            parts.append((f"{name} {weights.dtype} {tuple(weights.shape)}", content.data))
+        return fingerprint_of(parts)
 
     @property
     def device(self) -> torch.device:
@@ -185,6 +206,7 @@ class TrainedModel:
             write_manifest(
                 aside,
                 SCHEMA,
+                fingerprint=self.fingerprint,
                 config=self.config.as_json(),
                 written_by=written_by,
                 provenance=dict(self.provenance),
@@ -197,7 +219,9 @@ class TrainedModel:
         Raises:
             ArtifactError: if it is missing, damaged, or of another schema version.
         """
-        folder = Path(folder)
+        # A link is followed once, so that all files are of one version.
+        folder = Path(folder).resolve()
+        recover(folder / "model")
         folder = folder / "model" if (folder / "model").is_dir() else folder
         manifest = read_manifest(folder, SCHEMA)
         try:

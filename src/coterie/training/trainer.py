@@ -26,7 +26,7 @@ from coterie.running.world import ALONE, World, cuda_of_process, join_world
 from coterie.sparse import SparseRows
 from coterie.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from coterie.training.networks import Network, fit_network, fit_path
-from coterie.training.run_folder import RunFolder
+from coterie.training.run_folder import RunFolder, new_identity
 from coterie.training.step import ORDER, Precision, TrainingStep, check_precision, seeded
 from coterie.training.trained_model import TrainedModel
 
@@ -80,6 +80,9 @@ def train(
     Raises:
         ConfigError: if the arguments contradict one another, the run in ``out`` or those of another
             process.
+        ConflictError: if another process trains in ``out``, or it holds a run and ``resume`` is
+            false.
+        CannotWriteError: if ``out`` cannot be written.
         Interrupted: if a signal asked for a stop; the checkpoint is on disk.
         NumericalError: if a loss stopped being finite.
 
@@ -99,7 +102,7 @@ def train(
     check_precision(precision)
     if out is None and (resume or tensorboard):
         raise ConfigError("resume and tensorboard need a run folder; pass out.")
-    with join_world(device) as world:
+    with join_world(device) as world, ExitStack() as stack:
         told = {
             "config": config.as_json(),
             "dataset": dataset.fingerprint,
@@ -111,10 +114,13 @@ def train(
         folder = (
             None
             if out is None
-            else RunFolder(out, config, dataset, device, precision, resume=resume, world=world)
+            else stack.enter_context(
+                RunFolder(out, config, dataset, device, precision, resume=resume, world=world)
+            )
         )
         if folder is not None and folder.model.exists():
             return TrainedModel.load(folder.model, device)
+        identity = new_identity(world) if folder is None else folder.identity
         if isinstance(config.model, ClosedFormConfig):
             network = fit_network(dataset.train, config.model).to(device)
             summary: dict[str, Any] = {}
@@ -133,7 +139,7 @@ def train(
             if folder is not None and "anchors" in run.best:
                 folder.keep_anchors(run.best["anchors"])
         popularity = np.asarray(dataset.train.sum(axis=0), dtype=np.int64)
-        provenance = {"dataset": dataset.fingerprint, **summary}
+        provenance = {"dataset": dataset.fingerprint, **identity.to_json(), **summary}
         model = TrainedModel(
             network.eval(), config, dataset.items, dataset.titles, popularity, provenance
         )

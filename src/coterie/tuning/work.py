@@ -21,7 +21,7 @@ from coterie.data.split import Part
 from coterie.errors import ConfigError, CoterieError, Interrupted, NumericalError
 from coterie.evaluation.evaluate import evaluate
 from coterie.running.interrupt import StopRequest
-from coterie.training.run_folder import read_history
+from coterie.training.run_record import read_history
 from coterie.training.trainer import train
 from coterie.tuning.result import TuningResult
 from coterie.tuning.space import configured

@@ -53,7 +53,8 @@ from coterie.lab.collaboration.transfer import UserDraws, draw_users, gradient_t
 from coterie.models.multvae import MultVAE
 from coterie.models.recvae import RecVAE
 from coterie.sparse import SparseRows, gather_sum
-from coterie.training.run_folder import dataset_folder, read_anchors
+from coterie.training.run_folder import read_anchors
+from coterie.training.runs import load_run
 from coterie.training.trained_model import TrainedModel
 
 QUALITY = "ndcg@100"
@@ -227,7 +228,7 @@ class Analysis:
 
 
 def load_settings(
-    runs: Sequence[str], data: str | Path | None = None, device: torch.device | str = "cpu"
+    runs: Sequence[str], data: str | Path | None = None, device: str = "cpu"
 ) -> tuple[list[Setting], Dataset]:
     """The models of run folders and the data set they were all trained on.
 
@@ -248,19 +249,13 @@ def load_settings(
             f"an analysis needs runs of different names, found {', '.join(names) or 'none'}; name"
             " them as in masked=runs/1."
         )
+    first = load_run(named[0][1], data, device)
+    runs_of_one = [first, *(load_run(path, first.dataset, device) for _, path in named[1:])]
     settings = [
-        Setting(name, TrainedModel.load(path, device), read_anchors(path)) for name, path in named
+        Setting(name, run.model, read_anchors(run.folder))
+        for name, run in zip(names, runs_of_one, strict=True)
     ]
-    dataset = Dataset.load(dataset_folder(named[0][1]) if data is None else data)
-    for setting in settings:
-        trained_on = setting.model.provenance.get("dataset")
-        if trained_on != dataset.fingerprint:
-            raise ConfigError(
-                f"all runs must be trained on the data set at hand ({dataset.fingerprint[:16]}),"
-                f" {setting.name} was on {str(trained_on)[:16]}; analyze runs of one data set,"
-                " given by --data if it moved."
-            )
-    return settings, dataset
+    return settings, first.dataset
 
 
 def _named(run: str) -> tuple[str, Path]:

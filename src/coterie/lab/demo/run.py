@@ -26,7 +26,7 @@ from coterie.evaluation.report import EvaluationReport
 from coterie.files import publish_folder
 from coterie.plain_table import plain_table
 from coterie.simulation.service import Service
-from coterie.training.run_folder import read_history
+from coterie.training.run_record import read_history
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
 
