@@ -220,20 +220,17 @@ def test_two_processes_train_the_model_of_one(data_folder: Path, tmp_path: Path)
         == 2
     )
     files = ["anchors.safetensors", "config.json", "environment.json", "history.jsonl", "model"]
-    assert sorted(path.name for path in (together / "pia").iterdir()) == files
+    assert sorted(path.name for path in (together / "pia").iterdir()) == [*files, "run.lock"]
 
 
 def stop_alone_after(n_steps: int, name: str, out: Path) -> None:
     """Leaves a checkpoint of one process."""
     config = RunConfig.of(VALUES[name])
-    run = Descent(
-        DATA,
-        config,
-        RunFolder(out, config, DATA, "cpu", "float32", resume=False),
-        "cpu",
-        "float32",
-        0,
-    )
+    with RunFolder(out, config, DATA, "cpu", "float32", resume=False) as folder:
+        take_steps(Descent(DATA, config, folder, "cpu", "float32", 0), n_steps)
+
+
+def take_steps(run: Descent, n_steps: int) -> None:
     while True:
         for batch in run.batches():
             run.advance(*batch)

@@ -316,8 +316,8 @@ def _stop_after(n_steps: int, out: Path) -> None:
     from coterie.training.checkpoint import save_checkpoint  # noqa: PLC0415
     from coterie.training.run_folder import RunFolder  # noqa: PLC0415
 
-    folder = RunFolder(out, RunConfig.of(VALUES), DATA, "cpu", "float32", resume=True)
-    run = Descent(DATA, RunConfig.of(VALUES), folder, "cpu", "float32", 60.0)
+    with RunFolder(out, RunConfig.of(VALUES), DATA, "cpu", "float32", resume=True) as folder:
+        run = Descent(DATA, RunConfig.of(VALUES), folder, "cpu", "float32", 60.0)
     while not run.finished():
         for users, part in run.batches():
             run.advance(users, part)

@@ -788,7 +788,7 @@ def test_run_folder_records_what_was_asked_for(tmp_path: Path) -> None:
     assert environment["torch"] == torch.__version__
     assert environment["dataset"]["fingerprint"] == DATA.fingerprint
     files = ["anchors.safetensors", "config.json", "environment.json", "history.jsonl", "model"]
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == files
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [*files, "run.lock"]
 
 
 def read_json(path: Path) -> Any:

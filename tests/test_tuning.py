@@ -236,6 +236,7 @@ def test_network_is_judged_by_its_best_epoch_and_the_written_configuration_gives
             "config.json",
             "environment.json",
             "history.jsonl",
+            "run.lock",
             "trial.lock",
         }
         assert max(entry["validation"]["ndcg@10"] for entry in read_history(folder)) == trial.value
@@ -478,7 +479,8 @@ def test_lock_is_held_once_and_ends_with_its_process(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl.lock"
     code = (
         "import sys; from pathlib import Path; from coterie.tuning.lock import JournalLock\n"
-        "JournalLock(Path(sys.argv[1])).acquire(); print('held', flush=True); sys.stdin.read()"
+        "lock = JournalLock(Path(sys.argv[1]))\n"
+        "lock.acquire(); print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, journal],
@@ -491,7 +493,8 @@ def test_lock_is_held_once_and_ends_with_its_process(tmp_path: Path) -> None:
         assert try_lock(path) is None
         child.kill()
         child.wait()
-        assert (mine := try_lock(path)) is not None
+        mine = try_lock(path)
+    assert mine is not None
     mine.release()
     again = JournalLock(journal)
     assert again.acquire()

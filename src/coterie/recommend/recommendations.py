@@ -45,6 +45,7 @@ class Recommendations:
             has any.
         unknown_allow: Ids of the allow list that the model has never seen.
         unknown_deny: Ids of the deny list that the model has never seen.
+        model: Fingerprint of the model, where they were read from a folder that names it.
     """
 
     users: IdMap
@@ -53,6 +54,7 @@ class Recommendations:
     unknown_items: Mapping[Id, Sequence[Id]] = field(default_factory=dict)
     unknown_allow: tuple[Id, ...] = ()
     unknown_deny: tuple[Id, ...] = ()
+    model: str | None = None
 
     def __len__(self) -> int:
         """Number of users, as many as were asked for."""

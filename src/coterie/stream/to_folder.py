@@ -19,6 +19,7 @@ from coterie.recommend.approximate import ApproximateIndex
 from coterie.recommend.engine import Progress, Request, WrittenRecommendations
 from coterie.recommend.histories import Histories, UserItems
 from coterie.recommend.scorer import Recommender
+from coterie.recommend.written import RECOMMENDATIONS_SCHEMA
 from coterie.stream.history_source import GivenHistories, HeldHistories, open_histories
 from coterie.stream.shards import (
     ShardJob,
@@ -31,7 +32,7 @@ from coterie.stream.shards import (
 )
 from coterie.stream.storage import WORK, Folder
 
-SCHEMA = "coterie.recommendations/1"
+SCHEMA = RECOMMENDATIONS_SCHEMA
 
 
 class Engine(Protocol):

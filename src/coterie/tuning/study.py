@@ -23,12 +23,18 @@ import numpy as np
 from filelock import FileLock
 
 from coterie.config import RunConfig
-from coterie.errors import ArtifactError, ConfigError
+from coterie.errors import ArtifactError, ConfigError, NotFoundError
 from coterie.files import write_json
 from coterie.locks import file_lock, try_lock
 from coterie.training.run_record import differences
 from coterie.tuning.lock import JournalLock
-from coterie.tuning.result import Trial, TuningResult, write_best, write_trials
+from coterie.tuning.result import (
+    Trial,
+    TuningResult,
+    read_trials,
+    write_best,
+    write_trials,
+)
 from coterie.tuning.space import Space, base_in, configured, read_space, suggest, values_of
 
 if TYPE_CHECKING:
@@ -265,17 +271,15 @@ class StudyFolder:
 
     def result(self) -> TuningResult:
         """All trials as they stand."""
-        trials = tuple(
-            self._trial(trial)
-            for trial in self._study.get_trials(deepcopy=False)
-            if trial.state.name != "WAITING"
+        return _result(
+            self.path,
+            self.terms,
+            tuple(
+                self._trial(trial)
+                for trial in self._study.get_trials(deepcopy=False)
+                if trial.state.name != "WAITING"
+            ),
         )
-        complete = [
-            trial for trial in trials if trial.state == "complete" and trial.value is not None
-        ]
-        best = max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
-        config = None if best is None else configured(self.terms.base, best.values)
-        return TuningResult(self.path, self.terms.metric, self.terms.space, trials, best, config)
 
     def _trial(self, trial: "optuna.trial.FrozenTrial") -> Trial:
         state = {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
@@ -297,6 +301,29 @@ class StudyFolder:
     def _try_lock(self, number: int) -> FileLock | None:
         self._folder_of(number).mkdir(exist_ok=True)
         return try_lock(self._folder_of(number) / "trial.lock")
+
+
+def read_study(folder: str | Path) -> TuningResult:
+    """A study as trials.csv tells of it: as it stood when a trial last finished.
+
+    Needs neither torch nor Optuna, and takes no lock: for pages, also while processes work on it.
+
+    Raises:
+        NotFoundError: if there is no such folder.
+        ArtifactError: if it is no study, of another version or damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise NotFoundError(f"{folder}: must be a study folder, from tune, none was found there.")
+    terms = Terms.load(folder)
+    return _result(folder, terms, read_trials(folder / "trials.csv", terms.space, terms.metric))
+
+
+def _result(folder: Path, terms: Terms, trials: tuple[Trial, ...]) -> TuningResult:
+    complete = [trial for trial in trials if trial.state == "complete" and trial.value is not None]
+    best = max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
+    config = None if best is None else configured(terms.base, best.values)
+    return TuningResult(folder, terms.metric, terms.space, trials, best, config)
 
 
 def _empty(folder: Path) -> bool:
