@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from coterie.config import RunConfig
-from coterie.errors import ArtifactError, Interrupted
+from coterie.errors import ArtifactError, ConfigError, ConflictError, Interrupted
+from coterie.locks import try_lock
 from coterie.running.interrupt import StopRequest
 from coterie.simulation.service import simulate_dataset
 from coterie.training.checkpoint import Position, load_checkpoint, save_checkpoint
@@ -402,6 +403,60 @@ def test_sigkill_again_and_again_changes_nothing(tmp_path: Path) -> None:
         reached.append(load_checkpoint(checkpoint, "cpu")[0].n_steps)
     assert 0 < reached[0] < reached[1]
     assert_as_uninterrupted("long", resume("long", tmp_path), tmp_path)
+
+
+def test_a_second_process_is_refused_until_the_first_one_is_gone(tmp_path: Path) -> None:
+    checkpoint, unfinished = tmp_path / "checkpoint.safetensors", tmp_path / ".model.x.part"
+    with start(tmp_path, 0) as first:
+        wait_until(checkpoint.exists, first)
+        unfinished.mkdir()
+        with pytest.raises(ConflictError, match="only one process may train in a run folder"):
+            resume("long", tmp_path)
+        second = start(tmp_path, 0)
+        _, complaint = second.communicate(timeout=60)
+        assert second.returncode == ConflictError.exit_code
+        assert complaint.startswith("ConflictError "), complaint
+        assert unfinished.exists(), "it may be the first one's"
+        assert first.poll() is None
+        first.kill()
+    begun = read_run(tmp_path)
+    assert begun.model is None
+    model = resume("long", tmp_path)
+    assert not unfinished.exists()
+    assert begun.identity == read_run(tmp_path).identity, "it goes on as the run that it was"
+    assert_as_uninterrupted("long", model, tmp_path)
+
+
+def wait_until(happened: Callable[[], bool], child: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert child.poll() is None, "the process ended too early"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_two_threads_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    refused = []
+
+    def watch(_: dict[str, Any]) -> None:
+        with pytest.raises(ConflictError):
+            resume("vae", tmp_path)
+        refused.append(True)
+
+    model = train(DATA, RunConfig.of(VALUES["vae"]), out=tmp_path, watch=watch)
+    assert len(refused) == 4
+    assert_as_uninterrupted("vae", model, tmp_path)
+
+
+def test_a_refused_run_frees_its_folder(tmp_path: Path) -> None:
+    resume("vae", tmp_path)
+    other = RunConfig.of(VALUES["dae"])
+    with pytest.raises(ConfigError) as refused:
+        train(DATA, other, out=tmp_path, resume=True)
+    assert "model.name" in str(refused.value)
+    lock = try_lock(tmp_path / "run.lock")
+    assert lock is not None
+    lock.release()
 
 
 # The checkpoint file.

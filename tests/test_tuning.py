@@ -21,7 +21,7 @@ from coterie.cli import main
 from coterie.config import ModelsConfig, RunConfig
 from coterie.data.dataset import Dataset
 from coterie.data.split import Cases, Part, Split
-from coterie.errors import ArtifactError, ConfigError, Interrupted
+from coterie.errors import ArtifactError, ConfigError, Interrupted, NotFoundError
 from coterie.evaluation.evaluate import evaluate
 from coterie.locks import try_lock
 from coterie.models.fields import Choice, Range
@@ -29,9 +29,9 @@ from coterie.simulation.service import simulate_dataset
 from coterie.training.run_record import read_history
 from coterie.training.trainer import train
 from coterie.tuning.lock import JournalLock
-from coterie.tuning.result import Trial, TuningResult, as_toml
+from coterie.tuning.result import Trial, TuningResult, as_toml, read_trials, write_trials
 from coterie.tuning.space import Space, check_space, own_space, read_space
-from coterie.tuning.study import Pruned, StudyFolder, Terms
+from coterie.tuning.study import Pruned, StudyFolder, Terms, read_study
 from coterie.tuning.tune import tune
 
 DATA = simulate_dataset(n_users=260, n_items=50, held_out_users=40, seed=2)
@@ -240,6 +240,41 @@ def test_network_is_judged_by_its_best_epoch_and_the_written_configuration_gives
             "trial.lock",
         }
         assert max(entry["validation"]["ndcg@10"] for entry in read_history(folder)) == trial.value
+
+
+def test_a_study_is_read_without_optuna_as_it_was_returned(tmp_path: Path) -> None:
+    result = tune(DATA, VAE, out=tmp_path / "study", search=SPACE, n_trials=7)
+    assert {trial.state for trial in result.trials} >= {"complete", "pruned"}
+    assert read_study(tmp_path / "study") == result
+    before = (tmp_path / "study" / "trials.csv").read_bytes()
+    write_trials(tmp_path / "again.csv", read_study(tmp_path / "study"))
+    assert (tmp_path / "again.csv").read_bytes() == before
+    (tmp_path / "study" / "trials.csv").unlink()
+    empty = read_study(tmp_path / "study")
+    assert (empty.trials, empty.best, empty.config) == ((), None, None)
+
+
+def test_trials_of_every_kind_come_back(tmp_path: Path) -> None:
+    space: Space = {"model.hidden_dims": Choice(([], [600, 200])), "model.pia": Range(0, 1)}
+    trials = (
+        Trial(0, "complete", 0.1 + 0.2, 4, 1.5, {"model.hidden_dims": [], "model.pia": 1e-9}, None),
+        Trial(1, "failed", None, 0, None, {"model.hidden_dims": [600, 200]}, 'no, "never"\nso'),
+        Trial(2, "running", None, 0, None, {}, None),
+    )
+    write_trials(tmp_path / "t.csv", TuningResult(tmp_path, "ndcg@10", space, trials, None, None))
+    assert read_trials(tmp_path / "t.csv", space, "ndcg@10") == trials
+
+
+def test_what_is_no_study_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="must be a study folder"):
+        read_study(tmp_path / "none")
+    with pytest.raises(ArtifactError, match="must hold the terms of a study"):
+        read_study(tmp_path)
+    tune(DATA, EASE, out=tmp_path / "study", search=L2, n_trials=1)
+    for text in ("number,state\n0,complete\n", "number,state,ndcg@10\nx,complete,y\n"):
+        (tmp_path / "study" / "trials.csv").write_text(text)
+        with pytest.raises(ArtifactError, match="must hold the trials of a study"):
+            read_study(tmp_path / "study")
 
 
 def test_models_of_finished_trials_stay_if_asked_for(tmp_path: Path) -> None:

@@ -62,6 +62,6 @@ def load_run(
     if dataset.fingerprint != trained_on:
         raise ConfigError(
             f"{run}: must be used with the data set it was trained on ({trained_on[:16]}), found"
-            f" another ({dataset.fingerprint[:16]}); give the right one (--data)."
+            f" another data set ({dataset.fingerprint[:16]}); give the right one (--data)."
         )
     return Run(folder, model, dataset)
