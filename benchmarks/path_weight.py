@@ -20,7 +20,7 @@ from coterie.data.split import Part
 from coterie.evaluation.evaluate import evaluate
 from coterie.models.linear_path_vae import LinearPathVAEConfig
 from coterie.networks.linear_path_vae import LinearPathVAE
-from coterie.training.run_folder import dataset_folder
+from coterie.training.runs import load_run
 from coterie.training.trained_model import TrainedModel
 
 
@@ -53,7 +53,8 @@ def main() -> None:
     parser.add_argument("--refit", type=Path)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    trained, dataset = TrainedModel.load(args.run), Dataset.load(dataset_folder(args.run))
+    run = load_run(args.run, device="cpu")
+    trained, dataset = run.model, run.dataset
     found: dict[tuple[Path, float], float] = {}
     for path in args.config:
         model = beside(trained, RunConfig.of(read_values(path)), dataset)

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from coterie.cli import app
+from coterie.data.dataset import Dataset
 from coterie.simulation.service import Service
 
 Run = Callable[..., int]
@@ -297,6 +298,17 @@ def test_train_refuses_options_it_cannot_honour(
     assert not (tmp_path / "run").exists()
 
 
+def test_train_without_validation_users_says_its_epoch_alone(
+    data: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Dataset.load(data).without_validation().save(tmp_path / "all")
+    out, table = tmp_path / "run", tmp_path / "run.json"
+    options = ["--model", "mult-dae", "--epochs", "2", *SMALL, "--out", out, "--json", table]
+    assert run("train", tmp_path / "all", *options) == 0
+    assert capsys.readouterr().out.replace("\n", "").endswith("/run/model  best epoch 2")
+    assert json.loads(table.read_text())["best_validation"] is None
+
+
 def test_evaluate_refuses_another_data_set(
     data: Path, log: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -325,7 +337,7 @@ def test_train_stops_on_sigterm_with_its_code_and_resumes(
     assert process.returncode == 143
     assert b"--resume" in message
     assert (cut / "checkpoint.safetensors").exists()
-    assert run("train", data, *options, "--out", cut) == 2
+    assert run("train", data, *options, "--out", cut) == 7
     assert run("train", data, *options, "--resume", "--out", cut) == 0
     weights, resumed = (
         load_file(folder / "model" / "weights.safetensors") for folder in (whole, cut)

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from coterie.data.dataset import Dataset, Interactions
+from coterie.data.dataset import Dataset, Interactions, count_parts
 from coterie.data.ids import IdMap
 from coterie.data.split import Part, Split
 from coterie.errors import ArtifactError, DataError
 from coterie.files import sha256
 from coterie.simulation.service import simulate_dataset
+from coterie.sparse import SparseRows
 
 INDPTR = np.array([0, 2, 2, 5], dtype=np.int64)
 INDICES = np.array([0, 2, 0, 1, 2], dtype=np.int32)
@@ -187,3 +188,42 @@ def test_without_validation_all_of_it_is_in_training_and_the_test_stays(given: b
     shown = 0 if given else int(data.cases(Part.VALIDATION).fold_in.sum())
     assert int(last.train.sum()) == int(data.train.sum()) + n_validated + shown
     assert last.fingerprint != data.fingerprint
+    assert last.provenance == data.provenance
+
+
+def test_without_validation_the_counts_are_its_own() -> None:
+    data = simulate_dataset(n_users=120, n_items=40, held_out_users=20, seed=3)
+    data = replace(
+        data,
+        provenance={
+            "name": "mine",
+            "counts": {"rows_read": 9, **count_parts(data.interactions, data.split)},
+        },
+    )
+    before, last = data.provenance["counts"], data.without_validation()
+    after = last.provenance["counts"]
+    assert (before["train_users"], before["validation_users"], before["test_users"]) == (80, 20, 20)
+    assert (after["train_users"], after["validation_users"], after["test_users"]) == (100, 0, 20)
+    assert before["validation_cases"] > after["validation_cases"] == 0
+    assert "validation_users_not_evaluated" in before.keys() - after.keys()
+    assert before["test_cases"] == after["test_cases"] == len(last.cases(Part.TEST).user_index)
+    assert (after["rows_read"], last.provenance["name"]) == (9, "mine")
+    assert data.provenance["counts"] is before, "the old one is left alone"
+
+
+def test_data_sets_are_equal_by_content_and_their_parts_by_identity(tmp_path: Path) -> None:
+    data = dataset()
+    data.save(tmp_path / "a")
+    back = Dataset.load(tmp_path / "a")
+    assert back == data
+    assert hash(back) == hash(data)
+    assert len({back, data}) == 1
+    assert replace(data, titles=None) != data
+    assert replace(data, split=Split(data.split.user_part, np.zeros(5, np.uint8))) != data
+    assert data != "data"
+    parts = (data.interactions, data.split, data.cases(Part.TEST), SparseRows.from_csr(data.train))
+    others = (back.interactions, back.split, back.cases(Part.TEST), SparseRows.from_csr(back.train))
+    for one, other in zip(parts, others, strict=True):
+        assert one == one
+        assert one != other
+        assert len({one, other}) == 2

@@ -17,7 +17,7 @@ from coterie.networks.ease import Ease
 from coterie.networks.linear_path_vae import LinearPathVAE
 from coterie.running.progress import Update
 from coterie.simulation.service import simulate_dataset
-from coterie.training.run_folder import read_history
+from coterie.training.run_record import read_history
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
 from scorer_contract import check_recommender, check_scorer, random_histories

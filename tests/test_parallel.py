@@ -22,7 +22,8 @@ from torch import Tensor
 
 from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
-from coterie.errors import ConfigError
+from coterie.errors import ConfigError, ConflictError
+from coterie.locks import try_lock
 from coterie.models.multdae import MultDAEConfig
 from coterie.models.multvae import MultVAEConfig
 from coterie.running.execution import Execution
@@ -31,7 +32,8 @@ from coterie.running.world import ALONE, World, cuda_of_process, join_world, ran
 from coterie.simulation.service import simulate_dataset
 from coterie.training.checkpoint import load_checkpoint
 from coterie.training.randomness import NOISE, seeded
-from coterie.training.run_folder import RunFolder, read_history
+from coterie.training.run_folder import RunFolder
+from coterie.training.run_record import read_history, read_run
 from coterie.training.step import TrainingStep
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import Descent, train
@@ -237,19 +239,17 @@ def test_two_processes_train_the_model_of_one(data_folder: Path, tmp_path: Path)
         == 2
     )
     files = ["anchors.safetensors", "config.json", "environment.json", "history.jsonl", "model"]
-    assert sorted(path.name for path in (together / "pia").iterdir()) == files
+    assert sorted(path.name for path in (together / "pia").iterdir()) == [*files, "run.lock"]
 
 
 def stop_alone_after(n_steps: int, name: str, out: Path) -> None:
     """Leaves a checkpoint of one process."""
     config = RunConfig.of(VALUES[name])
-    run = Descent(
-        DATA,
-        config,
-        Execution("cpu"),
-        RunFolder(out, config, DATA, Execution("cpu"), resume=False),
-        0,
-    )
+    with RunFolder(out, config, DATA, Execution("cpu"), resume=False) as folder:
+        take_steps(Descent(DATA, config, Execution("cpu"), folder, 0), n_steps)
+
+
+def take_steps(run: Descent, n_steps: int) -> None:
     while True:
         for batch in run.batches():
             run.advance(*batch)
@@ -272,6 +272,9 @@ def test_sigterm_to_the_launcher_leaves_a_checkpoint_for_one_process(
     assert 0 < load_checkpoint(out / "checkpoint.safetensors", "cpu")[0].n_steps < 60 * 10
     model = train(DATA, RunConfig.of(VALUES["long"]), out=out, resume=True)
     assert_as_one("long", out, model.network.state_dict(), tmp_path / "one")
+    identity = read_run(out).identity
+    assert identity is not None
+    assert identity.to_json().items() <= model.provenance.items()
 
 
 def test_a_signal_to_one_process_stops_all_with_its_code(data_folder: Path, tmp_path: Path) -> None:
@@ -292,6 +295,18 @@ def test_a_process_that_dies_takes_the_other_along(data_folder: Path, tmp_path: 
     codes, complaint = ends(*both)
     assert codes[0] > 0, complaint
     assert load_checkpoint(out / "checkpoint.safetensors", "cpu")[0].n_steps > 0
+
+
+def test_a_folder_in_use_stops_all_processes_at_once(data_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    lock = try_lock(tmp_path / "run" / "run.lock")
+    assert lock is not None
+    codes, complaint = ends(*pair(*train_command(data_folder, tmp_path / "run", "vae")))
+    lock.release()
+    assert codes == [ConflictError.exit_code] * 2
+    assert "only one process may train in a run folder" in complaint
+    assert "the first process must be able to write there" in complaint
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.lock"]
 
 
 def test_one_process_under_a_launcher_is_a_plain_run(data_folder: Path, tmp_path: Path) -> None:

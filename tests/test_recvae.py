@@ -25,7 +25,7 @@ from coterie.objectives.divergence import (
 from coterie.running.execution import Execution
 from coterie.simulation.service import simulate_dataset
 from coterie.sparse import SparseRows
-from coterie.training.run_folder import read_history
+from coterie.training.run_record import read_history
 from coterie.training.step import TrainingStep
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import Descent, train
@@ -328,8 +328,8 @@ def _stop_after(n_steps: int, out: Path) -> None:
     from coterie.training.checkpoint import save_checkpoint  # noqa: PLC0415
     from coterie.training.run_folder import RunFolder  # noqa: PLC0415
 
-    folder = RunFolder(out, RunConfig.of(VALUES), DATA, Execution("cpu"), resume=True)
-    run = Descent(DATA, RunConfig.of(VALUES), Execution("cpu"), folder)
+    with RunFolder(out, RunConfig.of(VALUES), DATA, Execution("cpu"), resume=True) as folder:
+        run = Descent(DATA, RunConfig.of(VALUES), Execution("cpu"), folder)
     while not run.finished():
         for users, part in run.batches():
             run.advance(users, part)

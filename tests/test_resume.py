@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,15 @@ import torch
 from torch import Tensor
 
 from coterie.config import RunConfig
-from coterie.errors import ArtifactError, Interrupted
+from coterie.errors import ArtifactError, ConfigError, ConflictError, Interrupted
+from coterie.locks import try_lock
 from coterie.running.execution import Execution
 from coterie.running.interrupt import StopRequest
+from coterie.running.progress import Update
 from coterie.simulation.service import simulate_dataset
 from coterie.training.checkpoint import Position, load_checkpoint, save_checkpoint
-from coterie.training.run_folder import RunFolder, read_history
+from coterie.training.run_folder import RunFolder
+from coterie.training.run_record import read_history, read_run
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import Descent, train
 
@@ -156,7 +159,9 @@ def assert_as_uninterrupted(name: str, model: TrainedModel, out: Path) -> None:
         assert torch.equal(found[key], value), key
     # Through JSON, as the file went.
     assert untimed(read_history(out)) == untimed(json.loads(json.dumps(history)))
-    assert model.provenance == {"dataset": DATA.fingerprint, **summary}
+    identity = read_run(out).identity
+    assert identity is not None
+    assert model.provenance == {"dataset": DATA.fingerprint, **identity.to_json(), **summary}
     assert not (out / "checkpoint.safetensors").exists()
 
 
@@ -177,13 +182,13 @@ def crash_after(
     if the run ended before.
     """
     config = RunConfig.of(VALUES[name])
-    run = Descent(
-        DATA,
-        config,
-        Execution("cpu"),
-        RunFolder(out, config, DATA, Execution("cpu"), resume=True),
-        0 if checkpoint else 1e9,
-    )
+    with RunFolder(out, config, DATA, Execution("cpu"), resume=True) as folder:
+        seconds = 0 if checkpoint else 1e9
+        run = Descent(DATA, config, Execution("cpu"), folder, seconds)
+        return goes_on(run, n_steps, epoch_closed=epoch_closed)
+
+
+def goes_on(run: Descent, n_steps: int, *, epoch_closed: bool) -> bool:
     still = StopRequest(active=False)
     while not run.finished():
         for batch in run.batches():
@@ -412,6 +417,61 @@ def test_sigkill_again_and_again_changes_nothing(tmp_path: Path) -> None:
         reached.append(load_checkpoint(checkpoint, "cpu")[0].n_steps)
     assert 0 < reached[0] < reached[1]
     assert_as_uninterrupted("long", resume("long", tmp_path), tmp_path)
+
+
+def test_a_second_process_is_refused_until_the_first_one_is_gone(tmp_path: Path) -> None:
+    checkpoint, unfinished = tmp_path / "checkpoint.safetensors", tmp_path / ".model.x.part"
+    with start(tmp_path, 0) as first:
+        wait_until(checkpoint.exists, first)
+        unfinished.mkdir()
+        with pytest.raises(ConflictError, match="only one process may train in a run folder"):
+            resume("long", tmp_path)
+        second = start(tmp_path, 0)
+        _, complaint = second.communicate(timeout=60)
+        assert second.returncode == ConflictError.exit_code
+        assert complaint.startswith("ConflictError "), complaint
+        assert unfinished.exists(), "it may be the first one's"
+        assert first.poll() is None
+        first.kill()
+    begun = read_run(tmp_path)
+    assert begun.model is None
+    model = resume("long", tmp_path)
+    assert not unfinished.exists()
+    assert begun.identity == read_run(tmp_path).identity, "it goes on as the run that it was"
+    assert_as_uninterrupted("long", model, tmp_path)
+
+
+def wait_until(happened: Callable[[], bool], child: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert child.poll() is None, "the process ended too early"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_two_threads_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    refused = []
+
+    def intrude(update: Update) -> None:
+        if update.facts:
+            with pytest.raises(ConflictError):
+                resume("vae", tmp_path)
+            refused.append(True)
+
+    model = train(DATA, RunConfig.of(VALUES["vae"]), out=tmp_path, progress=intrude)
+    assert len(refused) == 4
+    assert_as_uninterrupted("vae", model, tmp_path)
+
+
+def test_a_refused_run_frees_its_folder(tmp_path: Path) -> None:
+    resume("vae", tmp_path)
+    other = RunConfig.of(VALUES["dae"])
+    with pytest.raises(ConfigError) as refused:
+        train(DATA, other, out=tmp_path, resume=True)
+    assert "model.name" in str(refused.value)
+    lock = try_lock(tmp_path / "run.lock")
+    assert lock is not None
+    lock.release()
 
 
 # The checkpoint file.

@@ -40,11 +40,12 @@ from coterie.files import sha256
 from coterie.recommend.engine import recommend, recommend_to_file
 from coterie.recommend.histories import Histories
 from coterie.recommend.identity import ModelIdentity
+from coterie.recommend.written import SCHEMA
 from coterie.running.progress import Update
 from coterie.simulation.service import simulate_dataset
 from coterie.stream.history_source import open_histories
 from coterie.stream.storage import Folder
-from coterie.stream.to_folder import SCHEMA, recommend_to_folder
+from coterie.stream.to_folder import recommend_to_folder
 from coterie.training.trainer import train
 from scorer_contract import LinearScorer
 
@@ -450,7 +451,7 @@ def test_complete_folder_that_lost_a_shard_is_mended(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     recommend_to_folder(MODEL, random_lists(60), tmp_path, shard_users=20)
-    before, at = bytes_of(tmp_path), list[int]()
+    before, at = bytes_of(tmp_path), list[float]()
     damage(tmp_path / "part-00002.parquet")
     recommend_to_folder(
         MODEL,

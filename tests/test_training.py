@@ -41,7 +41,8 @@ from coterie.sparse import SparseRows
 from coterie.training import objective as objective_module
 from coterie.training.proposal import Proposal
 from coterie.training.randomness import NOISE, ORDER, seeded
-from coterie.training.run_folder import read_anchors, read_history
+from coterie.training.run_folder import read_anchors
+from coterie.training.run_record import read_history
 from coterie.training.step import TrainingStep
 from coterie.training.tensorboard import tensorboard_events
 from coterie.training.trained_model import TrainedModel
@@ -799,7 +800,7 @@ def test_run_folder_records_what_was_asked_for(tmp_path: Path) -> None:
     assert environment["torch"] == torch.__version__
     assert environment["dataset"]["fingerprint"] == DATA.fingerprint
     files = ["anchors.safetensors", "config.json", "environment.json", "history.jsonl", "model"]
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == files
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [*files, "run.lock"]
 
 
 def read_json(path: Path) -> Any:

@@ -21,17 +21,18 @@ from coterie.cli import main
 from coterie.config import AnyModelConfig, RunConfig, as_toml
 from coterie.data.dataset import Dataset
 from coterie.data.split import Cases, Part, Split
-from coterie.errors import ArtifactError, ConfigError, Interrupted
+from coterie.errors import ArtifactError, ConfigError, Interrupted, NotFoundError
 from coterie.evaluation.evaluate import evaluate
+from coterie.locks import try_lock
 from coterie.models.fields import SearchChoice, SearchRange
 from coterie.running.progress import Update
 from coterie.simulation.service import simulate_dataset
-from coterie.training.run_folder import read_history
+from coterie.training.run_record import read_history
 from coterie.training.trainer import train
-from coterie.tuning.lock import FileLock, JournalLock
-from coterie.tuning.result import Trial, TuningResult
+from coterie.tuning.lock import JournalLock
+from coterie.tuning.result import Trial, TuningResult, read_trials, write_trials
 from coterie.tuning.space import Space, check_space, own_space, read_space
-from coterie.tuning.study import Pruned, StudyFolder, Terms
+from coterie.tuning.study import Pruned, StudyFolder, Terms, read_study
 from coterie.tuning.tune import tune
 
 DATA = simulate_dataset(n_users=260, n_items=50, held_out_users=40, seed=2)
@@ -239,9 +240,48 @@ def test_network_is_judged_by_its_best_epoch_and_the_written_configuration_gives
             "config.json",
             "environment.json",
             "history.jsonl",
+            "run.lock",
             "trial.lock",
         }
         assert max(entry["validation"]["ndcg@10"] for entry in read_history(folder)) == trial.value
+
+
+def test_a_study_is_read_without_optuna_as_it_was_returned(tmp_path: Path) -> None:
+    result = tune(DATA, VAE, out=tmp_path / "study", search=SPACE, n_trials=7)
+    assert {trial.state for trial in result.trials} >= {"complete", "pruned"}
+    assert read_study(tmp_path / "study") == result
+    before = (tmp_path / "study" / "trials.csv").read_bytes()
+    write_trials(tmp_path / "again.csv", read_study(tmp_path / "study"))
+    assert (tmp_path / "again.csv").read_bytes() == before
+    (tmp_path / "study" / "trials.csv").unlink()
+    empty = read_study(tmp_path / "study")
+    assert (empty.trials, empty.best, empty.config) == ((), None, None)
+
+
+def test_trials_of_every_kind_come_back(tmp_path: Path) -> None:
+    space: Space = {
+        "model.hidden_dims": SearchChoice(([], [600, 200])),
+        "model.pia": SearchRange(0, 1),
+    }
+    trials = (
+        Trial(0, "complete", 0.1 + 0.2, 4, 1.5, {"model.hidden_dims": [], "model.pia": 1e-9}, None),
+        Trial(1, "failed", None, 0, None, {"model.hidden_dims": [600, 200]}, 'no, "never"\nso'),
+        Trial(2, "running", None, 0, None, {}, None),
+    )
+    write_trials(tmp_path / "t.csv", TuningResult(tmp_path, "ndcg@10", space, trials, None, None))
+    assert read_trials(tmp_path / "t.csv", space, "ndcg@10") == trials
+
+
+def test_what_is_no_study_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="must be a study folder"):
+        read_study(tmp_path / "none")
+    with pytest.raises(ArtifactError, match="must hold the terms of a study"):
+        read_study(tmp_path)
+    tune(DATA, EASE, out=tmp_path / "study", search=L2, n_trials=1)
+    for text in ("number,state\n0,complete\n", "number,state,ndcg@10\nx,complete,y\n"):
+        (tmp_path / "study" / "trials.csv").write_text(text)
+        with pytest.raises(ArtifactError, match="must hold the trials of a study"):
+            read_study(tmp_path / "study")
 
 
 def test_models_of_finished_trials_stay_if_asked_for(tmp_path: Path) -> None:
@@ -479,10 +519,11 @@ def test_half_a_line_at_the_end_of_the_journal_is_cut_off(tmp_path: Path) -> Non
 def test_lock_is_held_once_and_ends_with_its_process(tmp_path: Path) -> None:
     journal = tmp_path / "journal.jsonl"
     journal.touch()
-    mine = FileLock(tmp_path / "journal.jsonl.lock")
+    path = tmp_path / "journal.jsonl.lock"
     code = (
         "import sys; from pathlib import Path; from coterie.tuning.lock import JournalLock\n"
-        "JournalLock(Path(sys.argv[1])).acquire(); print('held', flush=True); sys.stdin.read()"
+        "lock = JournalLock(Path(sys.argv[1]))\n"
+        "lock.acquire(); print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, journal],
@@ -492,13 +533,16 @@ def test_lock_is_held_once_and_ends_with_its_process(tmp_path: Path) -> None:
     ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "held\n"
-        assert not mine.acquire(wait=False)
+        assert try_lock(path) is None
         child.kill()
         child.wait()
-        assert mine.acquire(wait=False)
-    assert not JournalLock(journal).acquire(wait=False)
+        mine = try_lock(path)
+    assert mine is not None
     mine.release()
-    assert JournalLock(journal).acquire(wait=False)
+    again = JournalLock(journal)
+    assert again.acquire()
+    assert try_lock(path) is None
+    again.release()
 
 
 # The command.
@@ -590,11 +634,11 @@ def test_killed_and_resumed_loses_no_finished_trial(data: Path, tmp_path: Path) 
 
 def free(out: Path) -> bool:
     """Whether nobody works on a trial."""
-    locks = [FileLock(path) for path in (out / "trials").glob("*/trial.lock")]
-    held = [lock.acquire(wait=False) for lock in locks]
+    locks = [try_lock(path) for path in (out / "trials").glob("*/trial.lock")]
     for lock in locks:
-        lock.release()
-    return all(held)
+        if lock is not None:
+            lock.release()
+    return None not in locks
 
 
 def test_several_jobs_share_a_study_and_stop_with_their_parent(data: Path, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
 from coterie.errors import ArtifactError, ConfigError
 from coterie.models.kinds import RETIRED
-from coterie.training.run_folder import read_anchors, read_history
+from coterie.training.run_folder import read_anchors
+from coterie.training.run_record import read_history
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
 

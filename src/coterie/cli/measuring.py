@@ -14,7 +14,6 @@ from coterie.cli.options import (
     Metrics,
     SplitPart,
 )
-from coterie.errors import ConfigError
 from coterie.files import check_replaceable
 from coterie.running.progress import Update
 
@@ -165,25 +164,16 @@ def analyze(
 def _evaluate(
     run: Path, split: SplitPart, metrics: list[str], data: Path | None, device: str
 ) -> Any:
-    from coterie.data.dataset import Dataset  # noqa: PLC0415
     from coterie.data.split import Part  # noqa: PLC0415
     from coterie.evaluation.evaluate import evaluate as evaluate_model  # noqa: PLC0415
-    from coterie.running.execution import Execution  # noqa: PLC0415
-    from coterie.training.run_folder import dataset_folder  # noqa: PLC0415
-    from coterie.training.trained_model import TrainedModel  # noqa: PLC0415
+    from coterie.training.runs import load_run  # noqa: PLC0415
 
-    model = TrainedModel.load(run, Execution.of(device).resolved().device)
-    dataset = Dataset.load(data or dataset_folder(run))
-    if dataset.fingerprint != model.provenance["dataset"]:
-        raise ConfigError(
-            f"{run} was trained on another data set than {data or dataset.folder}; give the right"
-            " one with --data."
-        )
+    loaded = load_run(run, data, device)
     with drawn() as progress:
         return evaluate_model(
-            model,
-            dataset.cases(Part[split.name]),
+            loaded.model,
+            loaded.dataset.cases(Part[split.name]),
             metrics=metrics,
-            user_ids=dataset.users,
+            user_ids=loaded.dataset.users,
             progress=progress,
         )

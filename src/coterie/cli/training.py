@@ -119,12 +119,10 @@ def train(
         )
     if rank_of_process() > 0:
         return  # the first process tells of what all have done
-    best = trained.provenance.get("best_epoch")
-    found = (
-        f"  best epoch {best}, validation {trained.provenance['best_validation']:.4f}"
-        if best
-        else ""
-    )
+    best, value = (trained.provenance.get(f"best_{name}") for name in ("epoch", "validation"))
+    # Without validation cases the last epoch is the best, of no value.
+    found = f"  best epoch {best}" if best else ""
+    found += "" if value is None else f", validation {value:.4f}"
     out.print(f"[green]model[/green] {folder}/model{found}", highlight=False)
     write_result(
         json_file, {"run": str(folder), "config": trained.config.as_json(), **trained.provenance}

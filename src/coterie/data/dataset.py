@@ -27,7 +27,7 @@ from coterie.files import publish_folder, read_manifest, write_manifest
 SCHEMA = "coterie.dataset/1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Interactions:
     """Who interacted with what: a binary CSR between two vocabularies.
 
@@ -103,7 +103,7 @@ def _inside_rows(indptr: np.ndarray, n: int) -> np.ndarray:
     return inside
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Interactions with titles, a split, and the record of how they came to be.
 
@@ -133,6 +133,17 @@ class Dataset:
             raise DataError(
                 f"titles must have one entry an item ({self.n_items}), found {len(self.titles)}."
             )
+
+    def __eq__(self, other: object) -> bool:
+        """Whether content and titles are the same, wherever they come from or lie."""
+        return (
+            isinstance(other, Dataset)
+            and self.fingerprint == other.fingerprint
+            and self.titles == other.titles
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
 
     @property
     def users(self) -> IdMap:
@@ -199,7 +210,13 @@ class Dataset:
             np.where(part == Part.VALIDATION, Part.TRAIN, part).astype(np.uint8)
             for part in (self.split.user_part, self.split.interaction_part)
         )
-        return Dataset(self.interactions, Split(*parts), self.titles, self.provenance)
+        split = Split(*parts)
+        provenance = dict(self.provenance)
+        if "counts" in provenance:
+            stale = count_parts(self.interactions, self.split)
+            read = {name: n for name, n in provenance["counts"].items() if name not in stale}
+            provenance["counts"] = read | count_parts(self.interactions, split)
+        return Dataset(self.interactions, split, self.titles, provenance)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -246,7 +263,8 @@ class Dataset:
         Raises:
             ArtifactError: if the folder is no data set, is damaged, or has another schema version.
         """
-        folder = Path(folder)
+        # A link is followed once, so that all files are of one version.
+        folder = Path(folder).resolve()
         manifest = read_manifest(folder, SCHEMA)
         try:
             arrays = load_file(folder / "interactions.safetensors")
@@ -271,9 +289,38 @@ class Dataset:
                 Split(arrays["user_part"], arrays["interaction_part"]),
                 titles,
                 provenance,
-                folder.resolve(),
+                folder,
             )
         except (KeyError, OSError, SafetensorError, pa.ArrowException, DataError) as error:
             raise ArtifactError(
                 f"{folder}: not a whole data set ({error}); prepare it anew."
             ) from error
+
+
+def count_parts(x: Interactions, split: Split) -> dict[str, int]:
+    """How much there is, and who is evaluated: what a data set's provenance says of its own."""
+    row = np.repeat(np.arange(x.n_users), np.diff(x.indptr))
+    cases = {
+        part: len(np.unique(row[split.interaction_part == part]))
+        for part in (Part.VALIDATION, Part.TEST)
+    }
+    sizes = np.bincount(split.user_part, minlength=3)
+    counts = {
+        "users": x.n_users,
+        "items": x.n_items,
+        "interactions": len(x.indices),
+        "train_users": int(sizes[Part.TRAIN]),
+        "validation_users": int(sizes[Part.VALIDATION]),
+        "test_users": int(sizes[Part.TEST]),
+        "validation_cases": cases[Part.VALIDATION],
+        "test_cases": cases[Part.TEST],
+    }
+    for part in (Part.VALIDATION, Part.TEST):
+        if sizes[part]:
+            counts[f"{part.name.lower()}_users_not_evaluated"] = int(sizes[part]) - cases[part]
+    if x.timestamps is not None:
+        counts |= {
+            "first_timestamp": int(x.timestamps.min()),
+            "last_timestamp": int(x.timestamps.max()),
+        }
+    return counts

@@ -81,7 +81,7 @@ class IdMap:
 
     def index_of(self, ids: Iterable[Any] | np.ndarray | pa.Array) -> np.ndarray:
         """Looks ids up; ``"7"`` finds the integer 7 and 7 the string ``"7"``, as files do not keep
-        the difference.
+        the difference; ``"007"`` finds neither.
 
         Args:
             ids: ``[m]`` ids, known or not.
@@ -127,7 +127,7 @@ class IdMap:
         # Nineteen digits fit 64 bits up to the largest int64; equally long digits compare as text
         # does.
         whole = pc.or_(
-            pc.match_substring_regex(text, r"^-?[0-9]{1,18}$"),
+            pc.match_substring_regex(text, r"^(0|-?[1-9][0-9]{0,17})$"),
             pc.and_(
                 pc.match_substring_regex(text, r"^[1-9][0-9]{18}$"),
                 pc.less_equal(text, str(2**63 - 1)),

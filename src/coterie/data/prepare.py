@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from coterie.data.dataset import Dataset, Interactions
+from coterie.data.dataset import Dataset, Interactions, count_parts
 from coterie.data.ids import IdMap
 from coterie.data.log import InteractionLog
 from coterie.data.rules import PrepareRules
@@ -158,7 +158,10 @@ def prepare(log: InteractionLog, rules: PrepareRules, progress: Progress = silen
     if titles is not None:
         counts["items_without_title"] = titles.count(None)
     return Dataset(
-        interactions, split, titles, _provenance(log, rules, counts | _count(interactions, split))
+        interactions,
+        split,
+        titles,
+        _provenance(log, rules, counts | count_parts(interactions, split)),
     )
 
 
@@ -310,35 +313,6 @@ def _titles(items: IdMap, titles: Mapping[str, str] | None) -> tuple[str | None,
         if index >= 0:
             of_item[index] = title
     return tuple(of_item)
-
-
-def _count(x: Interactions, split: Split) -> dict[str, int]:
-    """What is left, and who is evaluated."""
-    row = np.repeat(np.arange(x.n_users), np.diff(x.indptr))
-    cases = {
-        part: len(np.unique(row[split.interaction_part == part]))
-        for part in (Part.VALIDATION, Part.TEST)
-    }
-    sizes = np.bincount(split.user_part, minlength=3)
-    counts = {
-        "users": x.n_users,
-        "items": x.n_items,
-        "interactions": len(x.indices),
-        "train_users": int(sizes[Part.TRAIN]),
-        "validation_users": int(sizes[Part.VALIDATION]),
-        "test_users": int(sizes[Part.TEST]),
-        "validation_cases": cases[Part.VALIDATION],
-        "test_cases": cases[Part.TEST],
-    }
-    for part in (Part.VALIDATION, Part.TEST):
-        if sizes[part]:
-            counts[f"{part.name.lower()}_users_not_evaluated"] = int(sizes[part]) - cases[part]
-    if x.timestamps is not None:
-        counts |= {
-            "first_timestamp": int(x.timestamps.min()),
-            "last_timestamp": int(x.timestamps.max()),
-        }
-    return counts
 
 
 def _provenance(log: InteractionLog, rules: PrepareRules, counts: dict[str, int]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Part(IntEnum):
     TEST = 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """A part per user and per interaction.
 
@@ -41,7 +41,7 @@ class Split:
     interaction_part: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cases:
     """Users to evaluate on: what the model is shown, and what it must find.
 

@@ -198,7 +198,8 @@ class ApproximateIndex:
             MissingPackageError: if the package faiss-cpu is missing.
             ConfigError: if the scorer has no item factors.
         """
-        library, folder = _library(), Path(folder)
+        # A link is followed once, so that all files are of one version.
+        library, folder = _library(), Path(folder).resolve()
         manifest = read_manifest(folder, SCHEMA)
         if manifest.get("item_factors") != _fingerprint(_factors(scorer)):
             raise ArtifactError(

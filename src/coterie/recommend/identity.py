@@ -5,13 +5,15 @@ Apart from recommending because whoever reads lists must know it, too.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
+from coterie.fingerprints import fingerprint_of
 from coterie.recommend.scorer import CatalogueScorer
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,14 @@ def fingerprint(ids: list[int] | list[str], parts: Iterable[tuple[str, Any]]) ->
         ids: ``[n_items]``; 7 and "7" differ.
         parts: Tensors and arrays by their bytes, all else by its ``repr``.
     """
-    digest = sha256(repr(ids).encode())
-    for name, value in parts:
-        if isinstance(value, torch.Tensor | np.ndarray):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(_bytes(value))
-        else:
-            digest.update(f"{name} {value!r}".encode())
-    return digest.hexdigest()
+    return fingerprint_of([("ids", repr(ids).encode()), *map(_named_bytes, parts)])
+
+
+def _named_bytes(part: tuple[str, Any]) -> tuple[str, bytes | memoryview]:
+    name, value = part
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{name} {value.dtype} {tuple(value.shape)}", _bytes(value)
+    return name, repr(value).encode()
 
 
 def _parts(model: CatalogueScorer) -> Iterator[tuple[str, Any]]:
@@ -74,14 +76,16 @@ def _parts(model: CatalogueScorer) -> Iterator[tuple[str, Any]]:
     names = [field.name for field in fields(model)] if is_dataclass(model) else list(vars(model))
     for name in names:
         value = getattr(model, name)
-        if isinstance(value, torch.nn.Module):
+        if hasattr(value, "state_dict"):
             yield from ((f"{name}.{key}", tensor) for key, tensor in value.state_dict().items())
-        elif isinstance(value, torch.Tensor | np.ndarray | np.generic | int | float | str):
+        elif hasattr(value, "dtype") or isinstance(value, int | float | str):
             yield name, value
 
 
-def _bytes(array: torch.Tensor | np.ndarray) -> memoryview:
-    if isinstance(array, torch.Tensor):
+def _bytes(array: "torch.Tensor | np.ndarray | np.generic") -> memoryview:
+    if hasattr(array, "detach"):
+        import torch  # noqa: PLC0415 - whoever holds a tensor has it
+
         # As bytes already here, because NumPy does not know every type of a tensor.
         array = array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

@@ -10,6 +10,7 @@ import pyarrow as pa
 from coterie.data.ids import Id, IdMap
 from coterie.errors import DataError
 from coterie.plain_table import plain_table
+from coterie.recommend.identity import ModelIdentity
 
 _SHOWN = 20
 
@@ -45,6 +46,7 @@ class Recommendations:
             has any.
         unknown_allow: Ids of the allow list that the model has never seen.
         unknown_deny: Ids of the deny list that the model has never seen.
+        model: Which model made them, where that is known.
     """
 
     users: IdMap
@@ -53,6 +55,7 @@ class Recommendations:
     unknown_items: Mapping[Id, Sequence[Id]] = field(default_factory=dict)
     unknown_allow: tuple[Id, ...] = ()
     unknown_deny: tuple[Id, ...] = ()
+    model: ModelIdentity | None = None
 
     def __len__(self) -> int:
         """Number of users, as many as were asked for."""

@@ -21,6 +21,7 @@ from coterie.recommend.identity import ModelIdentity
 from coterie.recommend.options import RankingFields, RankingOptions
 from coterie.recommend.recommender import Recommender
 from coterie.recommend.scorer import CatalogueScorer
+from coterie.recommend.written import MANIFEST, REQUEST, SCHEMA
 from coterie.running.progress import Progress, Update, silent
 from coterie.stream.history_source import GivenHistories, HeldHistories, open_histories
 from coterie.stream.shards import (
@@ -32,11 +33,6 @@ from coterie.stream.shards import (
     tally_name,
 )
 from coterie.stream.storage import WORK, Folder
-
-SCHEMA = "coterie.recommendations/2"
-
-# Readers of Parquet folders pass over names that begin with an underscore.
-REQUEST, MANIFEST = "_request.json", "_manifest.json"
 
 
 class Engine(Protocol):

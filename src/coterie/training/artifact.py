@@ -7,7 +7,7 @@ from typing import Any
 
 from coterie.config import RunConfig
 from coterie.errors import ArtifactError, ConfigError
-from coterie.files import read_manifest
+from coterie.files import read_manifest, recover
 
 SCHEMA = "coterie.model/1"
 
@@ -28,8 +28,12 @@ class ModelManifest:
 
 
 def model_folder(folder: str | Path) -> Path:
-    """The folder itself, or the model's in a run folder."""
-    folder = Path(folder)
+    """The folder itself, or the model's in a run folder.
+
+    A link is followed once, so that all files read below are of one version.
+    """
+    folder = Path(folder).resolve()
+    recover(folder / "model")
     return folder / "model" if (folder / "model").is_dir() else folder
 
 

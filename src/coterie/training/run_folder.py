@@ -1,24 +1,30 @@
-"""The run folder: configuration, environment, history, checkpoint and, at the end, the model.
+"""The run folder as training writes it: configuration, environment, history, checkpoint and, at
+the end, the model. `coterie.training.run_record` reads it without torch.
 
-config.json        what was asked for
+config.json        what was asked for, and which run it is
 environment.json   with which versions, on which machine and data
 history.jsonl      one line an epoch: terms, schedule, validation
 checkpoint.safetensors   while the run is unfinished
 anchors.safetensors      PIA's, one point an item: for looking at, no model needs them
 model/             the artifact, once it is finished
+run.lock           held by the process that trains, empty
 
 Every file but the history is replaced in one rename; the history is cut back to the checkpoint on
-resuming. Of several processes that train together all read, and the first one writes.
+resuming. Of several processes that train together all read, and the first one holds the lock and
+writes.
 """
 
 import json
 import platform
+import secrets
 import shutil
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -26,15 +32,18 @@ from torch import Tensor
 import coterie
 from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
-from coterie.errors import ArtifactError, ConfigError
-from coterie.files import publish_file, write_json
+from coterie.errors import ArtifactError, ConfigError, ConflictError, CoterieError
+from coterie.files import publish_file, write_json, writing_to
+from coterie.locks import try_lock
 from coterie.running.execution import Execution
+from coterie.running.world import ALONE, World
+from coterie.training.run_record import RunIdentity, differences
 
 ANCHORS_FILE = "anchors.safetensors"
 
 
 class RunFolder:
-    """The files of one run.
+    """The files of one run, which no other process may train in meanwhile; closed as a context.
 
     Args:
         path: The folder; made if missing.
@@ -44,8 +53,11 @@ class RunFolder:
         resume: Whether to go on with a run that is already there.
 
     Raises:
-        ConfigError: if there is a run and ``resume`` is false, it was another configuration or data
-            set, or the processes do not see the same folder.
+        ConflictError: if another process trains in the folder, or there is a run and ``resume`` is
+            false.
+        ConfigError: if the run there is of another configuration or data set, or the processes do
+            not see the same folder.
+        CannotWriteError: if the folder cannot be written.
         ArtifactError: if its ``config.json`` is damaged.
     """
 
@@ -62,32 +74,54 @@ class RunFolder:
         self.path, self._world = Path(path), world
         self.config_file, self.history_file = self.path / "config.json", self.path / "history.jsonl"
         self.checkpoint, self.model = self.path / "checkpoint.safetensors", self.path / "model"
+        self._lock = _lock(self.path / "run.lock", world)
         asked = {
             "config": config.as_json(),
             "dataset": dataset.fingerprint,
             "precision": execution.precision,
         }
+        try:
+            self.identity = self._begin(
+                asked, _environment(dataset, execution), type(config), resume=resume
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(
+        self,
+        asked: dict[str, Any],
+        environment: dict[str, Any],
+        kind: type[RunConfig],
+        *,
+        resume: bool,
+    ) -> RunIdentity:
+        """Which run it is: the one that is there, checked, or a new one, written down."""
+        identity, world = new_identity(self._world), self._world
         begun = self.config_file.exists()
         if begun:
-            self._check_same(asked, type(config), resume=resume)
+            identity = self._check_same(asked, kind, resume=resume) or identity
         # All have looked before the first one writes, and it has written before any looks again.
         world.barrier()
         if world.leads and begun:
             self._sweep()
         elif world.leads:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_json(self.path / "environment.json", _environment(dataset, execution))
-            write_json(self.config_file, asked)
+            write_json(self.path / "environment.json", environment)
+            write_json(self.config_file, asked | identity.to_json())
         world.check_same("run folder", f"{self.path}, finished: {self.model.exists()}")
+        return identity
 
-    def _check_same(self, asked: dict[str, Any], kind: type[RunConfig], *, resume: bool) -> None:
+    def _check_same(
+        self, asked: dict[str, Any], kind: type[RunConfig], *, resume: bool
+    ) -> RunIdentity | None:
         if not resume:
-            raise ConfigError(
+            raise ConflictError(
                 f"{self.path}: a run must have a folder of its own, this holds one; resume it"
                 " (--resume) or choose another."
             )
         try:
-            found = json.loads(self.config_file.read_text(encoding="utf-8"))
+            held = json.loads(self.config_file.read_text(encoding="utf-8"))
+            found, identity = {name: held[name] for name in asked}, RunIdentity.in_json(held)
             # A field that the version of then did not have takes its default.
             found["config"] = kind.of(found["config"]).as_json()
         except (ValueError, KeyError, TypeError, ConfigError) as error:
@@ -100,9 +134,13 @@ class RunFolder:
                 f"{self.path}: a run resumes only with its own configuration, data set and"
                 f" precision, {differences(found, asked)}."
             )
+        return identity
 
     def _sweep(self) -> None:
-        """Removes what a kill left half-written, and the checkpoint of a run that finished."""
+        """Removes what a kill left half-written, and the checkpoint of a run that finished.
+
+        Under the lock, as nobody else's unfinished files can be here.
+        """
         for leftover in self.path.glob(".*.part*"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         if self.model.exists():
@@ -124,7 +162,10 @@ class RunFolder:
         """Adds one line."""
         if not self._world.leads:
             return
-        with self.history_file.open("a", encoding="utf-8") as file:
+        with (
+            writing_to(self.history_file),
+            self.history_file.open("a", encoding="utf-8") as file,
+        ):
             file.write(json.dumps(entry) + "\n")
 
     def keep_anchors(self, anchors: Tensor) -> None:
@@ -132,6 +173,46 @@ class RunFolder:
         if self._world.leads:
             with publish_file(self.path / ANCHORS_FILE) as aside:
                 save_file({"anchors": anchors.cpu().contiguous()}, aside)
+
+    def close(self) -> None:
+        """Lets another process train here."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def new_identity(world: World = ALONE, parent: str | None = None) -> RunIdentity:
+    """The identity of a run that begins now, the same for all processes that train it."""
+    seconds = world.all_reduce_max(int(time.time()))
+    return RunIdentity.of(seconds, world.all_reduce_max(secrets.randbits(32)), parent)
+
+
+def _lock(path: Path, world: World) -> FileLock | None:
+    """The lock of a run folder, held by the first process; where it cannot have it, all stop."""
+    lock: FileLock | None = None
+    refusal: CoterieError | None = None
+    if world.leads:
+        try:
+            with writing_to(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            if (lock := try_lock(path)) is None:
+                refusal = ConflictError(
+                    f"{path.parent}: only one process may train in a run folder, found another at"
+                    " work there; wait for it, or choose another folder."
+                )
+        except CoterieError as error:
+            refusal = error
+    if world.all_reduce_max(refusal is not None):
+        raise refusal or ConflictError(
+            f"{path.parent}: the first process must be able to write there, it could not; its own"
+            " error says why."
+        )
+    return lock
 
 
 def read_anchors(run: str | Path) -> Tensor | None:
@@ -148,35 +229,6 @@ def read_anchors(run: str | Path) -> Tensor | None:
             f"{path}: not a whole file of anchors ({error}); train the run anew, or remove the file"
             " to go without."
         ) from error
-
-
-def read_history(run: str | Path) -> list[dict[str, Any]]:
-    """The history of a run folder, one mapping an epoch."""
-    return [
-        json.loads(line)
-        for line in (Path(run) / "history.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-
-
-def dataset_folder(run: str | Path) -> Path:
-    """Where the data set of a run lay when it was trained.
-
-    Raises:
-        ConfigError: if the run does not tell or the folder is gone.
-    """
-    try:
-        environment = json.loads((Path(run) / "environment.json").read_text(encoding="utf-8"))
-        folder = environment["dataset"]["folder"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(
-            f"{run}: a run folder must say where its data set is ({error}); give it with --data."
-        ) from error
-    if folder is None or not Path(folder).is_dir():
-        raise ConfigError(
-            f"{run}: its data set must still be at {folder}, none was found there; give it with"
-            " --data."
-        )
-    return Path(folder)
 
 
 def _environment(dataset: Dataset, execution: Execution) -> dict[str, Any]:
@@ -196,21 +248,4 @@ def _environment(dataset: Dataset, execution: Execution) -> dict[str, Any]:
             "users": dataset.n_users,
             "items": dataset.n_items,
         },
-    }
-
-
-def differences(found: dict[str, Any], asked: dict[str, Any]) -> str:
-    """Where two nested mappings differ, in words."""
-    before, now = _flatten(found), _flatten(asked)
-    different = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    return "; ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in different)
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {
-        k: v
-        for key, inner in value.items()
-        for k, v in _flatten(inner, f"{prefix}.{key}".lstrip(".")).items()
     }

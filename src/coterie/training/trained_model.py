@@ -55,7 +55,8 @@ class TrainedModel:
         items: ``[n_items]`` item ids.
         titles: ``[n_items]`` titles, where known.
         popularity: ``[n_items]`` int64 training users of each item.
-        provenance: Data set fingerprint and training summary. JSON values only.
+        provenance: Data set fingerprint, the run it comes from (see
+            `coterie.training.run_record.RunIdentity`) and training summary. JSON values only.
 
     Example:
         >>> from coterie.simulation.service import simulate_dataset
@@ -262,6 +263,7 @@ class TrainedModel:
             write_manifest(
                 aside,
                 SCHEMA,
+                fingerprint=self.fingerprint,
                 config=self.config.as_json(),
                 written_by=written_by,
                 provenance=dict(self.provenance),

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from coterie.running.world import World
 from coterie.sparse import SparseRows
 from coterie.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from coterie.training.randomness import ORDER, seeded
-from coterie.training.run_folder import RunFolder
+from coterie.training.run_folder import RunFolder, new_identity
 from coterie.training.step import TrainingStep
 from coterie.training.trained_model import TrainedModel
 
@@ -72,6 +73,9 @@ def train(
     Raises:
         ConfigError: if the arguments contradict one another, the run in ``out`` or those of another
             process.
+        ConflictError: if another process trains in ``out``, or it holds a run and ``resume`` is
+            false.
+        CannotWriteError: if ``out`` cannot be written.
         Interrupted: if a signal asked for a stop; the checkpoint is on disk.
         NumericalError: if a loss stopped being finite.
 
@@ -89,7 +93,7 @@ def train(
     config = config or RunConfig()
     if out is None and resume:
         raise ConfigError("a run is resumed in its folder, found none; pass out.")
-    with Execution.of(device).begin() as execution:
+    with Execution.of(device).begin() as execution, ExitStack() as stack:
         world = execution.world
         arguments = {
             "config": config.as_json(),
@@ -102,8 +106,10 @@ def train(
         folder = None
         if out is not None:
             folder = RunFolder(out, config, dataset, execution, resume=resume)
+            stack.enter_context(folder)
             if folder.model.exists():
                 return TrainedModel.load(folder.model, execution.device)
+        identity = new_identity(world) if folder is None else folder.identity
         if isinstance(config.model, ClosedFormConfig):
             network: Network = config.model.fit(dataset.train).to(execution.device)
             share_state(network, world)
@@ -114,7 +120,7 @@ def train(
             if folder is not None and "anchors" in run.best:
                 folder.keep_anchors(run.best["anchors"])
         popularity = np.asarray(dataset.train.sum(axis=0), dtype=np.int64)
-        provenance = {"dataset": dataset.fingerprint, **summary}
+        provenance = {"dataset": dataset.fingerprint, **identity.to_json(), **summary}
         model = TrainedModel(
             network.eval(), config.served(), dataset.items, dataset.titles, popularity, provenance
         )

@@ -1,6 +1,7 @@
 """What a study found: its trials, the table people see, and the files beside the journal."""
 
 import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from coterie.config import RunConfig, as_toml
+from coterie.errors import ArtifactError
 from coterie.files import publish_file
 from coterie.plain_table import plain_table
 from coterie.tuning.space import Space
@@ -138,6 +140,34 @@ def write_trials(path: Path, result: TuningResult) -> None:
                     trial.error,
                 ]
             )
+
+
+def read_trials(path: Path, space: Space, metric: str) -> tuple[Trial, ...]:
+    """Reads what `write_trials` wrote; no trials if there is no file yet.
+
+    Raises:
+        ArtifactError: if it is damaged.
+    """
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        return tuple(_trial(line, space, metric) for line in csv.DictReader(io.StringIO(text)))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{path}: must hold the trials of a study, a column a field ({error!r}); tune again,"
+            " with as many trials, to have it written anew."
+        ) from error
+
+
+def _trial(line: Mapping[str, str], space: Space, metric: str) -> Trial:
+    return Trial(
+        int(line["number"]),
+        line["state"],
+        float(line[metric]) if line[metric] else None,
+        int(line["epochs"]),
+        float(line["seconds"]) if line["seconds"] else None,
+        {key: json.loads(line[key]) for key in space if line[key]},
+        line["error"] or None,
+    )
 
 
 def write_best(path: Path, result: TuningResult, dataset: str, command: str | None) -> None:

@@ -20,13 +20,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import numpy as np
+from filelock import FileLock
 
 from coterie.config import RunConfig
-from coterie.errors import ArtifactError, ConfigError
+from coterie.errors import ArtifactError, ConfigError, NotFoundError
 from coterie.files import write_json
-from coterie.training.run_folder import differences
-from coterie.tuning.lock import FileLock, JournalLock
-from coterie.tuning.result import Trial, TuningResult, write_best, write_trials
+from coterie.locks import file_lock, try_lock
+from coterie.training.run_record import differences
+from coterie.tuning.lock import JournalLock
+from coterie.tuning.result import (
+    Trial,
+    TuningResult,
+    read_trials,
+    write_best,
+    write_trials,
+)
 from coterie.tuning.space import Space, base_in, configured, read_space, suggest, values_of
 
 if TYPE_CHECKING:
@@ -187,7 +195,7 @@ class StudyFolder:
                 " else; choose another folder."
             )
         (self.path / "trials").mkdir(parents=True, exist_ok=True)
-        return FileLock(self.path / "study.lock")
+        return file_lock(self.path / "study.lock")
 
     def _agree(self) -> None:
         if not (self.path / "study.json").exists():
@@ -210,8 +218,8 @@ class StudyFolder:
         with self._lock:
             trials = self._study.get_trials(deepcopy=False)
             for trial in trials:
-                lock = self._lock_of(trial.number) if trial.state == TrialState.RUNNING else None
-                if lock is not None and lock.acquire(wait=False):
+                running = trial.state == TrialState.RUNNING
+                if running and (lock := self._try_lock(trial.number)) is not None:
                     self._study.sampler = _sampler(self.terms.seed, trial.number)
                     return self._claim(OptunaTrial(self._study, trial._trial_id), lock)
             number = sum(trial.state != TrialState.WAITING for trial in trials)
@@ -220,8 +228,9 @@ class StudyFolder:
             if not trials:
                 # The search begins where its user stands: what it finds is not worse.
                 self._study.enqueue_trial(base_in(self.terms.space, self.terms.base))
-            lock = self._lock_of(number)
-            lock.acquire()
+            # Nobody else has it: trials are taken up under the lock of the folder.
+            lock = self._try_lock(number)
+            assert lock is not None
             self._study.sampler = _sampler(self.terms.seed, number)
             return self._claim(self._study.ask(), lock)
 
@@ -262,17 +271,15 @@ class StudyFolder:
 
     def result(self) -> TuningResult:
         """All trials as they stand."""
-        trials = tuple(
-            self._trial(trial)
-            for trial in self._study.get_trials(deepcopy=False)
-            if trial.state.name != "WAITING"
+        return _result(
+            self.path,
+            self.terms,
+            tuple(
+                self._trial(trial)
+                for trial in self._study.get_trials(deepcopy=False)
+                if trial.state.name != "WAITING"
+            ),
         )
-        complete = [
-            trial for trial in trials if trial.state == "complete" and trial.value is not None
-        ]
-        best = max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
-        config = None if best is None else configured(self.terms.base, best.values)
-        return TuningResult(self.path, self.terms.metric, self.terms.space, trials, best, config)
 
     def _trial(self, trial: "optuna.trial.FrozenTrial") -> Trial:
         state = {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
@@ -291,9 +298,32 @@ class StudyFolder:
     def _folder_of(self, number: int) -> Path:
         return self.path / "trials" / f"{number}"
 
-    def _lock_of(self, number: int) -> FileLock:
+    def _try_lock(self, number: int) -> FileLock | None:
         self._folder_of(number).mkdir(exist_ok=True)
-        return FileLock(self._folder_of(number) / "trial.lock")
+        return try_lock(self._folder_of(number) / "trial.lock")
+
+
+def read_study(folder: str | Path) -> TuningResult:
+    """A study as trials.csv tells of it: as it stood when a trial last finished.
+
+    Needs neither torch nor Optuna, and takes no lock: for pages, also while processes work on it.
+
+    Raises:
+        NotFoundError: if there is no such folder.
+        ArtifactError: if it is no study, of another version or damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise NotFoundError(f"{folder}: must be a study folder, from tune, none was found there.")
+    terms = Terms.load(folder)
+    return _result(folder, terms, read_trials(folder / "trials.csv", terms.space, terms.metric))
+
+
+def _result(folder: Path, terms: Terms, trials: tuple[Trial, ...]) -> TuningResult:
+    complete = [trial for trial in trials if trial.state == "complete" and trial.value is not None]
+    best = max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
+    config = None if best is None else configured(terms.base, best.values)
+    return TuningResult(folder, terms.metric, terms.space, trials, best, config)
 
 
 def _empty(folder: Path) -> bool:

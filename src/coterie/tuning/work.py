@@ -26,7 +26,7 @@ from coterie.evaluation.evaluate import evaluate
 from coterie.running.execution import Execution
 from coterie.running.interrupt import StopRequest
 from coterie.running.progress import Progress, Update, silent
-from coterie.training.run_folder import read_history
+from coterie.training.run_record import read_history
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
 from coterie.tuning.result import TuningResult

@@ -55,7 +55,8 @@ from coterie.networks.autoencoder import VariationalAutoencoder
 from coterie.running.execution import Execution
 from coterie.running.progress import Progress, Update, silent
 from coterie.sparse import SparseRows, gather_sum
-from coterie.training.run_folder import dataset_folder, read_anchors
+from coterie.training.run_folder import read_anchors
+from coterie.training.runs import load_run
 from coterie.training.trained_model import TrainedModel
 
 QUALITY = "ndcg@100"
@@ -250,20 +251,13 @@ def load_settings(
             f"an analysis needs runs of different names, found {', '.join(names) or 'none'}; name"
             " them as in masked=runs/1."
         )
-    device = Execution.of(device).resolved().device
+    first = load_run(named[0][1], data, device)
+    runs_of_one = [first, *(load_run(path, first.dataset, device) for _, path in named[1:])]
     settings = [
-        Setting(name, TrainedModel.load(path, device), read_anchors(path)) for name, path in named
+        Setting(name, run.model, read_anchors(run.folder))
+        for name, run in zip(names, runs_of_one, strict=True)
     ]
-    dataset = Dataset.load(dataset_folder(named[0][1]) if data is None else data)
-    for setting in settings:
-        trained_on = setting.model.provenance.get("dataset")
-        if trained_on != dataset.fingerprint:
-            raise ConfigError(
-                f"all runs must be trained on the data set at hand ({dataset.fingerprint[:16]}),"
-                f" {setting.name} was on {str(trained_on)[:16]}; analyze runs of one data set,"
-                " given by --data if it moved."
-            )
-    return settings, dataset
+    return settings, first.dataset
 
 
 def _named(run: str) -> tuple[str, Path]:

@@ -29,7 +29,7 @@ from coterie.plain_table import plain_table
 from coterie.running.execution import Execution
 from coterie.running.progress import Progress, silent
 from coterie.simulation.service import Service
-from coterie.training.run_folder import read_history
+from coterie.training.run_record import read_history
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
 

@@ -15,14 +15,14 @@ from coterie.data.split import Part
 from coterie.errors import ConfigError
 from coterie.evaluation.report import EvaluationReport
 from coterie.files import publish_file, sha256
-from coterie.training.run_folder import read_history
+from coterie.training.run_record import read_history
 
 PARTS = (Part.VALIDATION, Part.TEST)
 _METADATA = b"coterie.report"
 
 
 class Reports:
-    """Evaluations on disk, every user's values, each beside the checksum of the model it is of.
+    """Evaluations on disk, every user's values, each beside the fingerprint of the model it is of.
 
     Args:
         folder: Where they are.
@@ -74,7 +74,10 @@ class Reports:
 
 
 def _model(run: Path) -> str:
-    return sha256(run / "model" / "manifest.json")
+    """The fingerprint of a run's model; version 0.1.0 wrote none, and took the manifest's sum."""
+    path = run / "model" / "manifest.json"
+    fingerprint: str | None = json.loads(path.read_text(encoding="utf-8")).get("fingerprint")
+    return sha256(path) if fingerprint is None else fingerprint
 
 
 def is_finished(run: Path, config: RunConfig, dataset: Dataset) -> bool:
