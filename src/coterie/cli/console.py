@@ -1,4 +1,4 @@
-"""What people see: the two consoles, and bars that tell how far work has come."""
+"""What people see: the two consoles, and bars that show how far work has come."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,8 +25,19 @@ out = Console()
 err = Console(stderr=True)
 
 
+def say(text: str) -> None:
+    """Prints a value's own text as it is, lines as long as they are."""
+    out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def say_written(what: str, path: object, note: str = "") -> None:
+    """Says what was written, and where."""
+    out.print(what, style="green", end=" ")
+    say(f"{path}{'  ' if note else ''}{note}")
+
+
 def write_result(path: Path | None, value: Any) -> None:
-    """Writes what ``--json`` asks for."""
+    """Writes a result for machines, if ``--json`` names a file."""
     if path is not None:
         write_json(path, value)
 

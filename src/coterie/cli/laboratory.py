@@ -5,13 +5,17 @@ from typing import Annotated
 
 import typer
 
-from coterie.cli.console import err, out, write_result
+from coterie.cli.console import err, say, write_result
 from coterie.cli.options import (
     Device,
     JsonFile,
     Precision,
+    Rows,
+    Seeds,
+    listed,
     whole_numbers,
 )
+from coterie.cli.places import existing, result_file, result_folder
 
 verbs = typer.Typer()
 
@@ -26,7 +30,11 @@ verbs.add_typer(bench_verbs, name="bench")
 def demo(
     folder: Annotated[
         Path,
-        typer.Option("--out", help="Where log, data set, models and figure go; replaced if there."),
+        typer.Option(
+            "--out",
+            callback=result_folder,
+            help="Where log, data set, models and figure go; replaced if there.",
+        ),
     ] = Path("demo"),
     users: Annotated[int, typer.Option(min=1000, help="Users of the simulated service.")] = 6000,
     items: Annotated[int, typer.Option(min=200, help="Titles of the simulated service.")] = 1500,
@@ -42,7 +50,7 @@ def demo(
     result = run_demo(
         folder, n_users=users, n_items=items, seed=seed, device=device, tell=err.print
     )
-    out.print(result.text, markup=False, highlight=False, soft_wrap=True)
+    say(result.text)
     write_result(json_file, result.to_json())
 
 
@@ -57,48 +65,51 @@ def reproduce(
             )
         ),
     ],
-    data: Annotated[
+    raw: Annotated[
         Path | None,
-        typer.Option(help="Folder of the raw files; needed until every data set is prepared."),
+        typer.Option(
+            metavar="FOLDER",
+            callback=existing,
+            help="Folder of the raw files; needed until every data set is prepared.",
+        ),
     ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(
             "--out",
+            callback=result_folder,
             help=(
                 "Data sets, runs and the table; the same command goes on there (default"
                 " runs/TABLE)."
             ),
         ),
     ] = None,
-    seeds: Annotated[
-        str | None,
-        typer.Option(
-            metavar="1,2,…", help="In place of the table's own; each draws a split and trains."
-        ),
-    ] = None,
+    seeds: Seeds = None,
     held_out_users: Annotated[
         int | None, typer.Option(min=1, help="A smaller table: in place of the protocol's number.")
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="A smaller table: passes at most.")
     ] = None,
-    rows: Annotated[
-        str | None, typer.Option(metavar="NAME,…", help="Some of the table's rows only.")
-    ] = None,
+    rows: Rows = None,
     page: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Also replace the table's section in this page."),
+        typer.Option(
+            metavar="FILE",
+            callback=result_file,
+            help="Also replace the table's section in this page.",
+        ),
     ] = None,
     estimate: Annotated[
         bool,
         typer.Option(
-            "--estimate", help="Only tell the time and memory it will take, from a few steps."
+            "--estimate", help="Only print the time and memory it will take, from a few steps."
         ),
     ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch (default: all).")] = None,
     device: Device = "auto",
     json_file: JsonFile = None,
+    data: Annotated[Path | None, typer.Option(hidden=True, callback=existing)] = None,
 ) -> None:
     """Run a published protocol from raw files to its table, beside the published values."""
     import torch  # noqa: PLC0415
@@ -109,17 +120,17 @@ def reproduce(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    chosen = None if rows is None else rows.split(",")
+    chosen = listed(rows) or None
     if estimate:
         costs = estimate_table(table, rows=chosen, epochs=epochs, device=device, tell=err.print)
-        out.print(str(costs), markup=False, highlight=False, soft_wrap=True)
+        say(str(costs))
         write_result(json_file, costs.to_json())
         return
     results = reproduce_table(
         table,
         folder or Path("runs") / table,
-        data,
-        seeds=None if seeds is None else whole_numbers(seeds),
+        raw or data,  # --data is the older name
+        seeds=whole_numbers(seeds) or None,
         held_out_users=held_out_users,
         epochs=epochs,
         rows=chosen,
@@ -128,7 +139,7 @@ def reproduce(
         tell=lambda line: err.print(line, markup=False, highlight=False, soft_wrap=True),
         progress=True,
     )
-    out.print(text(results), markup=False, highlight=False, soft_wrap=True)
+    say(text(results))
     write_result(json_file, results.to_json())
 
 
@@ -174,7 +185,7 @@ def bench_training_step(
         precision=precision.value,
         dense=dense,
     )
-    out.print(str(turns), highlight=False, soft_wrap=True)
+    say(str(turns))
     write_result(json_file, turns.to_json())
 
 
@@ -204,5 +215,5 @@ def bench_scoring(
     turns = bench(
         items, **size, model=model, rounds=rounds, device=resolve_device(device), ease=ease
     )
-    out.print(str(turns), highlight=False, soft_wrap=True)
+    say(str(turns))
     write_result(json_file, turns.to_json())

@@ -3,28 +3,40 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coterie.cli.console import out, trials_bar, write_result
+from coterie.cli.console import say, say_written, trials_bar, write_result
 from coterie.cli.options import (
+    ConfigFile,
     Device,
     JsonFile,
     Precision,
+    Prepared,
+    Settings,
     StudyPruner,
     laid_over,
     setting_of,
 )
+from coterie.cli.places import existing, result_folder
+
+if TYPE_CHECKING:
+    from coterie.config import RunConfig
 
 verbs = typer.Typer()
 
 
 @verbs.command()
 def train(
-    data: Annotated[Path, typer.Argument(help="Data set folder, from prepare.")],
+    data: Prepared,
     folder: Annotated[
-        Path, typer.Option("--out", help="Run folder: configuration, history, checkpoint, model.")
+        Path,
+        typer.Option(
+            "--out",
+            callback=result_folder,
+            help="Run folder: configuration, history, checkpoint, model.",
+        ),
     ],
     model: Annotated[
         str | None,
@@ -35,10 +47,7 @@ def train(
             )
         ),
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="TOML or JSON with the sections model and training; options go over it."),
-    ] = None,
+    config: ConfigFile = None,
     pia: Annotated[
         float | None,
         typer.Option(help="λ_A, the weight of Personalized Item Alignment (default 0, off)."),
@@ -50,15 +59,14 @@ def train(
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the training users, at most.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order, masks and noise.")] = None,
-    setting: Annotated[
-        list[str] | None,
+    seed: Annotated[
+        int | None,
         typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Any field, as in model.latent_dim=64; repeat for more.",
+            min=0,
+            help="Of weights, order, masks and noise; a model without chance has no use for it.",
         ),
     ] = None,
+    setting: Settings = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out after an interruption.")
     ] = False,
@@ -92,12 +100,12 @@ def train(
         "model.pia": pia,
         "model.keep_prob": keep_prob,
         "model.beta": beta,
+        "training.epochs": epochs,
     }
-    options |= {"training.epochs": epochs, "training.seed": seed}
     values = laid_over(config, options | dict(map(setting_of, setting or [])))
     trained = train_model(
         Dataset.load(data),
-        RunConfig.of(values),
+        with_seed(RunConfig.of(values), seed),
         out=folder,
         resume=resume,
         device=device,
@@ -108,35 +116,47 @@ def train(
         compile=compile_layers,
     )
     if rank_of_process() > 0:
-        return  # the first process tells of what all have done
-    best = trained.provenance.get("best_epoch")
-    found = (
-        f"  best epoch {best}, validation {trained.provenance['best_validation']:.4f}"
-        if best
-        else ""
-    )
-    out.print(f"[green]model[/green] {folder}/model{found}", highlight=False)
+        return  # the first process speaks for all
+    best, value = (trained.provenance.get(f"best_{what}") for what in ("epoch", "validation"))
+    found = f"best epoch {best}, validation {value:.4f}" if value is not None else ""
+    say_written("model", folder / "model", found)
     write_result(
         json_file, {"run": str(folder), "config": trained.config.as_json(), **trained.provenance}
     )
 
 
+def with_seed(config: "RunConfig", seed: int | None) -> "RunConfig":
+    """The configuration with ``seed`` wherever its model draws; as it is if None or nothing does.
+
+    To be replaced by RunConfig.with_seed.
+    """
+    if seed is None:
+        return config
+    section = "model" if config.network_free() else "training"
+    part = getattr(config, section)
+    if "seed" not in type(part).model_fields:
+        return config
+    return config.model_copy(update={section: part.model_copy(update={"seed": seed})})
+
+
 @verbs.command()
 def tune(
     data: Annotated[
-        Path, typer.Argument(help="Data set folder, from prepare; its test users take no part.")
+        Path,
+        typer.Argument(
+            callback=existing, help="Data set folder, from prepare; its test users take no part."
+        ),
     ],
     folder: Annotated[
         Path,
         typer.Option(
             "--out",
+            callback=result_folder,
             help="Study folder: trials, best.toml, trials.csv. The same command goes on with it.",
         ),
     ],
     model: Annotated[str | None, typer.Option(help="As for train.")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML or JSON to start from; options go over it.")
-    ] = None,
+    config: ConfigFile = None,
     setting: Annotated[
         list[str] | None,
         typer.Option(
@@ -160,7 +180,7 @@ def tune(
     trials: Annotated[int, typer.Option(min=1, help="Of the whole study.")] = 50,
     jobs: Annotated[
         int,
-        typer.Option(min=1, help="Processes at once; the same command elsewhere takes part, too."),
+        typer.Option(min=1, help="Processes at once; the same command elsewhere joins in."),
     ] = 1,
     metric: Annotated[
         str | None, typer.Option(help="On validation users (default: training.metric).")
@@ -201,9 +221,7 @@ def tune(
             command=shlex.join(["coterie", *sys.argv[1:]]),
             progress=progress,
         )
-    out.print(str(result), highlight=False, markup=False, soft_wrap=True)
+    say(str(result))
     if result.best is not None:
-        out.print(
-            f"[green]configuration[/green] {folder}/best.toml", highlight=False, soft_wrap=True
-        )
+        say_written("configuration", folder / "best.toml")
     write_result(json_file, result.to_json())
