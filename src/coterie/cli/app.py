@@ -2,10 +2,9 @@
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 import coterie
 from coterie.cli import (
@@ -17,22 +16,8 @@ from coterie.cli import (
     recommending,
     training,
 )
-from coterie.cli.boundary import known
-
-
-class _Verbs(TyperGroup):
-    def invoke(self, ctx: Any) -> Any:
-        # Typer ends these two by itself, with its own exit codes, before the boundary sees them.
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            raise known(stop) or stop from stop
-        except BrokenPipeError:
-            sys.exit(boundary.BROKEN_PIPE)
-
 
 app = typer.Typer(
-    cls=_Verbs,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -26,9 +26,6 @@ from coterie.errors import (
 
 DEBUG = "COTERIE_DEBUG"
 
-BROKEN_PIPE = 128 + 13
-"""What a shell reports of a program that SIGPIPE ended, as it would have ended this one."""
-
 _MEMORY = "free some memory, or ask for less at once"
 _KINDS: dict[str, tuple[type[CoterieError], str]] = {
     "builtins.MemoryError": (UnavailableError, _MEMORY),
@@ -42,15 +39,15 @@ _KINDS: dict[str, tuple[type[CoterieError], str]] = {
     "builtins.OSError": (CannotWriteError, "check the path, its rights and the room on its disk"),
     "builtins.ModuleNotFoundError": (MissingPackageError, "install it"),
     "builtins.UnicodeError": (DataError, "text must be UTF-8; convert it"),
-    "pyarrow.lib.ArrowException": (DataError, "check the file"),
+    "pyarrow.ArrowException": (DataError, "check the file"),
     "duckdb.Error": (DataError, "check the file and its columns"),
-    "pydantic_core._pydantic_core.ValidationError": (ConfigError, "see coterie config"),
+    "pydantic_core.ValidationError": (ConfigError, "see coterie config"),
 }
 """Errors of the libraries beneath, by name: naming them must not load the libraries."""
 
 
 def run(command: Callable[[], object]) -> int:
-    """Runs ``command`` and returns its exit code; an error is told in a line on standard error.
+    """Runs ``command`` and returns its exit code; an error becomes a line on standard error.
 
     With the environment variable ``COTERIE_DEBUG`` its traceback is shown as well.
     """
@@ -62,8 +59,8 @@ def run(command: Callable[[], object]) -> int:
     except SystemExit as left:
         return left.code if isinstance(left.code, int) else int(left.code is not None)
     except BrokenPipeError:
-        _drop_output()
-        return BROKEN_PIPE
+        _drop_output()  # whoever read it has left, and wants no message
+        return 1
     except (Exception, KeyboardInterrupt) as error:
         return _report(error)
     return 0
@@ -85,9 +82,11 @@ def known(error: BaseException) -> CoterieError | None:
     if isinstance(error, RuntimeError) and "allocate memory" in text:
         return UnavailableError(f"{text.splitlines()[0]}; {_MEMORY}.")
     for kind in type(error).__mro__:
-        found = _KINDS.get(f"{kind.__module__}.{kind.__qualname__}")
+        # The package alone: versions differ in which module of theirs defines a class.
+        package = kind.__module__.partition(".")[0].lstrip("_")
+        found = _KINDS.get(f"{package}.{kind.__name__}")
         if found is not None:
-            return found[0](f"{text or kind.__name__}; {found[1]}.")
+            return found[0](f"{' '.join(text.split()) or kind.__name__}; {found[1]}.")
     return None
 
 
@@ -140,7 +139,7 @@ def plain(error: UnicodeError) -> tuple[str, int]:
     Example:
         >>> codecs.register_error("coterie.plain", plain)
         >>> "λ_A ≥ 0, 東".encode("ascii", "coterie.plain")
-        b'lambda_A >= 0, \u6771'
+        b'lambda_A >= 0, \\u6771'
     """
     if not isinstance(error, UnicodeEncodeError):
         raise error

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,9 +20,6 @@ from coterie.cli.options import (
     setting_of,
 )
 from coterie.cli.places import existing, result_folder
-
-if TYPE_CHECKING:
-    from coterie.config import RunConfig
 
 verbs = typer.Typer()
 
@@ -93,6 +90,7 @@ def train(
     from coterie.config import RunConfig  # noqa: PLC0415
     from coterie.data.dataset import Dataset  # noqa: PLC0415
     from coterie.running.world import rank_of_process  # noqa: PLC0415
+    from coterie.training.run_config import with_seed  # noqa: PLC0415
     from coterie.training.trainer import train as train_model  # noqa: PLC0415
 
     options = {
@@ -103,9 +101,10 @@ def train(
         "training.epochs": epochs,
     }
     values = laid_over(config, options | dict(map(setting_of, setting or [])))
+    run_config = RunConfig.of(values)
     trained = train_model(
         Dataset.load(data),
-        with_seed(RunConfig.of(values), seed),
+        run_config if seed is None else with_seed(run_config, seed),
         out=folder,
         resume=resume,
         device=device,
@@ -123,20 +122,6 @@ def train(
     write_result(
         json_file, {"run": str(folder), "config": trained.config.as_json(), **trained.provenance}
     )
-
-
-def with_seed(config: "RunConfig", seed: int | None) -> "RunConfig":
-    """The configuration with ``seed`` wherever its model draws; as it is if None or nothing does.
-
-    To be replaced by RunConfig.with_seed.
-    """
-    if seed is None:
-        return config
-    section = "model" if config.network_free() else "training"
-    part = getattr(config, section)
-    if "seed" not in type(part).model_fields:
-        return config
-    return config.model_copy(update={section: part.model_copy(update={"seed": seed})})
 
 
 @verbs.command()

@@ -7,14 +7,14 @@ the label.
 
 import re
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, cast, get_args
 
 import torch
 from torch import Tensor
 
 from coterie.errors import ConfigError
 
-Kind: TypeAlias = Literal["recall", "recall_of_held_out", "ndcg"]
+Kind: TypeAlias = Literal["recall", "recall_of_held_out", "ndcg", "mrr"]
 
 DEFAULT_METRICS = ("recall@20", "recall@50", "ndcg@100")
 
@@ -32,6 +32,8 @@ class Metric:
       more than k.
     - ``ndcg@k``: sum over hits of 1 / log2(rank + 1), divided by the same sum when the first min(k,
       held out) ranks are hits.
+    - ``mrr@k``: 1 / rank of the first hit in the top k, 0 without one; its mean over users is the
+      mean reciprocal rank.
 
     Args:
         kind: Which formula.
@@ -54,12 +56,13 @@ class Metric:
         """Reads a name such as ``ndcg@100``.
 
         Raises:
-            ConfigError: if the name is none of ``recall@k``, ``recall_of_held_out@k``, ``ndcg@k``.
+            ConfigError: if the name is none of ``recall@k``, ``recall_of_held_out@k``, ``ndcg@k``,
+                ``mrr@k``.
         """
-        match = re.fullmatch(r"(recall|recall_of_held_out|ndcg)@([1-9][0-9]*)", name)
+        match = re.fullmatch(rf"({'|'.join(get_args(Kind))})@([1-9][0-9]*)", name)
         if match is None:
             raise ConfigError(
-                "a metric must be recall@k, recall_of_held_out@k or ndcg@k with k ≥ 1, found"
+                "a metric must be recall@k, recall_of_held_out@k, ndcg@k or mrr@k with k ≥ 1, found"
                 f" {name!r}; try 'ndcg@100'."
             )
         return cls(cast(Kind, match[1]), int(match[2]))
@@ -78,6 +81,7 @@ class Metric:
             "recall": f"Recall@{self.k} ÷ min({self.k}, n)",
             "recall_of_held_out": f"Recall@{self.k} ÷ n",
             "ndcg": f"NDCG@{self.k}",
+            "mrr": f"MRR@{self.k}",
         }[self.kind]
 
     def per_user(self, hits: Tensor, n_held_out: Tensor) -> Tensor:
@@ -93,6 +97,8 @@ class Metric:
         hits = hits[:, : self.k]
         if self.kind == "ndcg":
             return _ndcg(hits, n_held_out)
+        if self.kind == "mrr":
+            return _reciprocal_rank(hits)
         divisor = n_held_out.clamp(max=self.k) if self.kind == "recall" else n_held_out
         return hits.sum(dim=1).double() / divisor
 
@@ -104,3 +110,8 @@ def _ndcg(hits: Tensor, n_held_out: Tensor) -> Tensor:
     gained = (hits * discount).cumsum(dim=1)[:, -1]
     ideal = discount.cumsum(dim=0)[n_held_out.clamp(max=hits.shape[1]) - 1]
     return gained / ideal
+
+
+def _reciprocal_rank(hits: Tensor) -> Tensor:
+    first = hits.int().argmax(dim=1)  # of equal values the first, by torch's own promise
+    return hits.any(dim=1).double() / (first + 1)
