@@ -130,7 +130,7 @@ def whole_numbers(texts: Iterable[str] | None) -> list[int]:
         return [int(entry) for entry in listed(texts)]
     except ValueError as error:
         raise ConfigError(
-            f"whole numbers are needed, as in 1,2,3 ({error}); correct them."
+            f"seeds must be whole numbers, as in 1,2,3 ({error}); correct them."
         ) from error
 
 
