@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import coterie
 from coterie.cli import app
-from coterie.simulation.service import Service
+from coterie.simulation.service import SimulatedService
 
 Run = Callable[..., int]
 
@@ -40,7 +40,7 @@ def run(run_coterie: Run) -> Run:
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("log")
-    Service(n_users=400, n_items=80, seed=3).write_ratings_csv(folder)
+    SimulatedService(n_users=400, n_items=80, seed=3).write_ratings_csv(folder)
     return folder
 
 

@@ -39,7 +39,7 @@ from coterie.errors import (
     NotFoundError,
     UnavailableError,
 )
-from coterie.simulation.service import Service
+from coterie.simulation.service import SimulatedService
 from coterie.training.run_config import TrainingFields, run_config, with_seed
 
 Run = Callable[..., int]
@@ -51,7 +51,7 @@ EASE = RunConfig.of({"model": {"name": "ease"}})
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A log, a data set and a trained run."""
     folder = tmp_path_factory.mktemp("home")
-    service = Service(n_users=300, n_items=60, seed=3)
+    service = SimulatedService(n_users=300, n_items=60, seed=3)
     service.write_ratings_csv(folder / "log")
     service.dataset(40).save(folder / "data")
     coterie.train(coterie.Dataset.load(folder / "data"), EASE, out=folder / "ease")

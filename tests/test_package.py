@@ -175,6 +175,7 @@ def test_every_room_is_in_the_architecture() -> None:
 
 PUBLIC = [
     "AnalysisOptions",
+    "AnalysisSetting",
     "ApproximateIndex",
     "ArtifactError",
     "CannotWriteError",
@@ -207,8 +208,7 @@ PUBLIC = [
     "Rp3BetaConfig",
     "RunConfig",
     "Scorer",
-    "Service",
-    "Setting",
+    "SimulatedService",
     "SlimConfig",
     "SourceError",
     "TrainedModel",
@@ -237,6 +237,7 @@ PUBLIC = [
 
 WITHOUT_EXAMPLE = {
     "AnalysisOptions",
+    "AnalysisSetting",
     "Cases",
     "EaseConfig",
     "IalsConfig",
@@ -252,7 +253,6 @@ WITHOUT_EXAMPLE = {
     "Recommendations",
     "Rp3BetaConfig",
     "Scorer",
-    "Setting",
     "SlimConfig",
     "TrainingConfig",
     "TuningResult",

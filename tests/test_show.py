@@ -12,7 +12,7 @@ from coterie.cli import main
 from coterie.errors import ArtifactError, NotFoundError
 from coterie.show.contents import Contents, shown, size
 from coterie.show.show import show
-from coterie.simulation.service import Service
+from coterie.simulation.service import SimulatedService
 from coterie.training.checkpoint import Position, save_checkpoint
 
 
@@ -20,7 +20,7 @@ from coterie.training.checkpoint import Position, save_checkpoint
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One of everything that the command line writes."""
     folder = tmp_path_factory.mktemp("shelf")
-    Service(n_users=300, n_items=60, seed=3).write_ratings_csv(folder / "log")
+    SimulatedService(n_users=300, n_items=60, seed=3).write_ratings_csv(folder / "log")
     (folder / "h.csv").write_text("user_id,item_id\nann,3\nbob,\n")
     small = "--epochs 2 --set model.hidden_dims=[8] --set model.latent_dim=4 --seed 5"
     for command in (

@@ -31,7 +31,7 @@ from coterie.models.multvae import MultVAE, MultVAEConfig
 from coterie.models.popularity import PopularityConfig
 from coterie.models.recvae import RecVAEConfig
 from coterie.objectives.likelihood import multinomial_nll
-from coterie.simulation.service import Service, simulate_dataset
+from coterie.simulation.service import SimulatedService, simulate_dataset
 from coterie.sparse import SparseRows
 from coterie.training import step as step_module
 from coterie.training.run_folder import read_anchors, read_history
@@ -950,7 +950,7 @@ def test_changing_any_config_field_changes_something(
 
 # What training is for.
 
-SERVICE = Service(n_users=1500, n_items=120, seed=4, n_niches=6)
+SERVICE = SimulatedService(n_users=1500, n_items=120, seed=4, n_niches=6)
 PLANTED = SERVICE.dataset(held_out_users=200)
 LONGER = {
     "epochs": 30,

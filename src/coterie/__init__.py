@@ -36,7 +36,12 @@ if TYPE_CHECKING:
     from coterie.evaluation.evaluate import evaluate
     from coterie.evaluation.report import EvaluationReport
     from coterie.export import export_onnx
-    from coterie.lab.collaboration.analyze import AnalysisOptions, Setting, analyze, load_settings
+    from coterie.lab.collaboration.analyze import (
+        AnalysisOptions,
+        AnalysisSetting,
+        analyze,
+        load_settings,
+    )
     from coterie.lab.collaboration.report import write_report
     from coterie.models.ease import EaseConfig
     from coterie.models.fields import Choice, Range
@@ -54,7 +59,7 @@ if TYPE_CHECKING:
     from coterie.recommend.recommendations import Recommendations
     from coterie.recommend.scorer import Scorer
     from coterie.recommend.similar import similar_items
-    from coterie.simulation.service import Service, simulate_dataset
+    from coterie.simulation.service import SimulatedService, simulate_dataset
     from coterie.stream.history_source import stream_histories
     from coterie.stream.ray_engine import RayEngine
     from coterie.stream.to_folder import recommend_to_folder
@@ -91,7 +96,7 @@ _HOME = {
     "EvaluationReport": "evaluation.report",
     "export_onnx": "export",
     "AnalysisOptions": "lab.collaboration.analyze",
-    "Setting": "lab.collaboration.analyze",
+    "AnalysisSetting": "lab.collaboration.analyze",
     "analyze": "lab.collaboration.analyze",
     "load_settings": "lab.collaboration.analyze",
     "write_report": "lab.collaboration.report",
@@ -114,7 +119,7 @@ _HOME = {
     "Recommendations": "recommend.recommendations",
     "Scorer": "recommend.scorer",
     "similar_items": "recommend.similar",
-    "Service": "simulation.service",
+    "SimulatedService": "simulation.service",
     "simulate_dataset": "simulation.service",
     "stream_histories": "stream.history_source",
     "RayEngine": "stream.ray_engine",
@@ -126,11 +131,16 @@ _HOME = {
     "tune": "tuning.tune",
 }
 
-_OLDER = {"open_histories": "stream_histories"}
+_OLDER = {
+    "Service": "SimulatedService",
+    "Setting": "AnalysisSetting",
+    "open_histories": "stream_histories",
+}
 """Names of version 0.1.0, which still work."""
 
 __all__ = [
     "AnalysisOptions",
+    "AnalysisSetting",
     "ApproximateIndex",
     "ArtifactError",
     "CannotWriteError",
@@ -163,8 +173,7 @@ __all__ = [
     "Rp3BetaConfig",
     "RunConfig",
     "Scorer",
-    "Service",
-    "Setting",
+    "SimulatedService",
     "SlimConfig",
     "SourceError",
     "TrainedModel",

@@ -133,9 +133,9 @@ def simulate(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
 ) -> None:
     """Write the log of a simulated streaming service, block by block, of any size."""
-    from coterie.simulation.service import Service  # noqa: PLC0415
+    from coterie.simulation.service import SimulatedService  # noqa: PLC0415
 
-    service = Service(users, items, seed, mean_items=mean_items)
+    service = SimulatedService(users, items, seed, mean_items=mean_items)
     with bar("users") as advance:
         service.write_ratings_csv(folder, lambda done: advance(done, users))
     say_written("log", folder / "ratings.csv")

@@ -103,7 +103,7 @@ class AnalysisOptions:
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
+class AnalysisSetting:
     """A model to look into.
 
     Args:
@@ -228,7 +228,7 @@ class Analysis:
 
 def load_settings(
     runs: Sequence[str], data: str | Path | None = None, device: torch.device | str = "cpu"
-) -> tuple[list[Setting], Dataset]:
+) -> tuple[list[AnalysisSetting], Dataset]:
     """The models of run folders and the data set they were all trained on.
 
     Args:
@@ -249,7 +249,8 @@ def load_settings(
             " them as in masked=runs/1."
         )
     settings = [
-        Setting(name, TrainedModel.load(path, device), read_anchors(path)) for name, path in named
+        AnalysisSetting(name, TrainedModel.load(path, device), read_anchors(path))
+        for name, path in named
     ]
     dataset = Dataset.load(dataset_folder(named[0][1]) if data is None else data)
     for setting in settings:
@@ -274,7 +275,7 @@ def _named(run: str) -> tuple[str, Path]:
 
 
 def analyze(
-    settings: Sequence[Setting],
+    settings: Sequence[AnalysisSetting],
     dataset: Dataset,
     options: AnalysisOptions | None = None,
     *,
@@ -304,7 +305,9 @@ def analyze(
         ...     "training": {"epochs": 2},
         ... }
         >>> options = AnalysisOptions(users=30, draws=2, map_users=50, neighbours=5)
-        >>> found = analyze([Setting("masked", train(data, RunConfig.of(small)))], data, options)
+        >>> found = analyze(
+        ...     [AnalysisSetting("masked", train(data, RunConfig.of(small)))], data, options
+        ... )
         >>> found.settings[0].bottleneck.n_users, len(found.settings[0].drift)
         (50, 4)
     """
@@ -367,11 +370,11 @@ def analyze(
     )
 
 
-def _keep_prob(setting: Setting) -> float:
+def _keep_prob(setting: AnalysisSetting) -> float:
     return float(getattr(setting.model.config.model, "keep_prob", 1.0))
 
 
-def _check(settings: Sequence[Setting]) -> None:
+def _check(settings: Sequence[AnalysisSetting]) -> None:
     if not settings:
         raise ConfigError(
             "an analysis needs at least one setting, found none; give a trained model."
@@ -421,7 +424,7 @@ def _tsne_maps(settings: Sequence[Findings], items: np.ndarray, seed: int) -> tu
 
 
 def _measure(
-    setting: Setting,
+    setting: AnalysisSetting,
     dataset: Dataset,
     train: csr_array,
     users: np.ndarray,

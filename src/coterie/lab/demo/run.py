@@ -25,7 +25,7 @@ from coterie.evaluation.metrics import LEGEND, Metric
 from coterie.evaluation.report import EvaluationReport
 from coterie.files import publish_folder
 from coterie.plain_table import plain_table
-from coterie.simulation.service import Service
+from coterie.simulation.service import SimulatedService
 from coterie.training.run_folder import read_history
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
@@ -96,7 +96,7 @@ def run_demo(
     Raises:
         ConfigError: if ``folder`` holds something other than an earlier demo.
     """
-    service = Service(n_users, n_items, seed)
+    service = SimulatedService(n_users, n_items, seed)
     with publish_folder(folder, "log/ratings.csv") as aside:
         tell(f"1/4 a service of {n_users:,} users and {n_items:,} titles writes its log")
         service.write_ratings_csv(aside / "log")
@@ -164,7 +164,7 @@ class _PlantedScores:
         return torch.from_numpy(self._scores.astype(np.float32))
 
 
-def _best_possible(service: Service, data: Dataset, cases: Cases) -> EvaluationReport:
+def _best_possible(service: SimulatedService, data: Dataset, cases: Cases) -> EvaluationReport:
     scores = service.best_scores(
         data.users.take(cases.user_index).to_numpy(), data.items.values.to_numpy()
     )
@@ -201,7 +201,7 @@ def _verdict(gain: Comparison) -> str:
     )
 
 
-def _lists(service: Service, data: Dataset, model: TrainedModel, cases: Cases) -> str:
+def _lists(service: SimulatedService, data: Dataset, model: TrainedModel, cases: Cases) -> str:
     """What a few test users watched and what the model would show them, with genres."""
     genres = dict(zip(range(1, service.n_items + 1), service.catalogue.genres, strict=True))
     sizes = np.diff(cases.fold_in.indptr)
