@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coterie.cli import main
-from coterie.simulation.service import Service
+from coterie.simulation.service import SimulatedService
 
 # Small tensors gain nothing from threads and lose much where tests run side by side. Subprocesses
 # inherit it.
@@ -43,7 +43,7 @@ def _readme_log(
         with Path("plays.csv").open("w", newline="") as file:
             lines = csv.writer(file)
             lines.writerow(["user", "title"])
-            service = Service(n_users=300, n_items=60, seed=1)
+            service = SimulatedService(n_users=300, n_items=60, seed=1)
             for block in service.blocks():
                 names = [service.catalogue.titles[item - 1] for item in block.item_id.tolist()]
                 lines.writerows(zip(block.user_id.tolist(), names, strict=True))

@@ -13,6 +13,7 @@ import datetime
 import json
 import os
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -283,18 +284,17 @@ def million(figures: Figures) -> str:
             ]
         )
     seconds, found = sum(one["seconds"] for one in run["runs"]), run["found"]
-    told = (
+    summary = (
         f"{found['users']:,} users found, each in {found['files_a_user']} file, with"
         f" {found['rows']:,} rows; "
     )
-    told += (
+    summary += (
         f"{found['users_with_broken_lists']} lists with a gap or a repetition. In all {seconds:.0f}"
         " s, four starts and lost work included: "
     )
-    told += f"{found['users'] / seconds:,.0f} users/s."
-    return (
-        markdown(["start", "seconds", "peak MiB", "finished shards", "end"], rows) + "\n\n" + told
-    )
+    summary += f"{found['users'] / seconds:,.0f} users/s."
+    table = markdown(["start", "seconds", "peak MiB", "finished shards", "end"], rows)
+    return f"{table}\n\n{textwrap.fill(summary, 100)}"
 
 
 def growth(figures: Figures) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from coterie.files import write_json
-from coterie.simulation.service import Service
+from coterie.simulation.service import SimulatedService
 
 N_USERS, N_ITEMS, N_ROWS, MIN_ITEMS = 138_493, 26_744, 20_000_263, 20
 """MovieLens-20M: users, titles, ratings, and the fewest ratings of a user."""
@@ -49,12 +49,14 @@ class Size:
     prepare: Step
 
 
-def service(millions: float, seed: int) -> Service:
+def service(millions: float, seed: int) -> SimulatedService:
     """The service whose log has about ``millions`` of rows: fewer or more users of the same
     kind.
     """
     n_users = max(1, round(millions * 1e6 * N_USERS / N_ROWS))
-    return Service(n_users, N_ITEMS, seed, mean_items=N_ROWS / N_USERS, min_items=MIN_ITEMS)
+    return SimulatedService(
+        n_users, N_ITEMS, seed, mean_items=N_ROWS / N_USERS, min_items=MIN_ITEMS
+    )
 
 
 def run(command: list[str]) -> Step:

@@ -32,8 +32,8 @@ from coterie.lab.collaboration.analyze import (
     QUALITY,
     Analysis,
     AnalysisOptions,
+    AnalysisSetting,
     Findings,
-    Setting,
     analyze,
     load_settings,
 )
@@ -92,22 +92,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def loaded(folder: Path) -> tuple[list[Setting], Dataset]:
+def loaded(folder: Path) -> tuple[list[AnalysisSetting], Dataset]:
     return load_settings([str(folder / name) for name in NAMES])
 
 
 @pytest.fixture(scope="module")
-def dataset(loaded: tuple[list[Setting], Dataset]) -> Dataset:
+def dataset(loaded: tuple[list[AnalysisSetting], Dataset]) -> Dataset:
     return loaded[1]
 
 
 @pytest.fixture(scope="module")
-def settings(loaded: tuple[list[Setting], Dataset]) -> dict[str, Setting]:
+def settings(loaded: tuple[list[AnalysisSetting], Dataset]) -> dict[str, AnalysisSetting]:
     return {one.name: one for one in loaded[0]}
 
 
 @pytest.fixture(scope="module")
-def analysis(loaded: tuple[list[Setting], Dataset]) -> Analysis:
+def analysis(loaded: tuple[list[AnalysisSetting], Dataset]) -> Analysis:
     return analyze(*loaded, OPTIONS)
 
 
@@ -125,16 +125,16 @@ def run(run_coterie: Run) -> Run:
 
 
 def with_network(
-    setting: Setting,
+    setting: AnalysisSetting,
     change: Callable[[Any], None],
     name: str = "changed",
     anchors: Tensor | None = None,
-) -> Setting:
+) -> AnalysisSetting:
     """The setting with a network of its own, which ``change`` may change."""
     network = copy.deepcopy(setting.model.network)
     with torch.no_grad():
         change(network)
-    return Setting(name, replace(setting.model, network=network), anchors)
+    return AnalysisSetting(name, replace(setting.model, network=network), anchors)
 
 
 def undefined(value: Any, path: str = "") -> Iterator[str]:
@@ -150,7 +150,7 @@ def undefined(value: Any, path: str = "") -> Iterator[str]:
 
 
 def test_posteriors_of_clean_histories_are_the_models(
-    settings: dict[str, Setting], dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, AnalysisSetting], dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, rows = settings["masked"].model, SparseRows.from_csr(dataset.train)
     mu, logvar = model.encode(dataset.train)
@@ -165,7 +165,7 @@ def test_posteriors_of_clean_histories_are_the_models(
 
 
 def test_masks_move_the_means_by_the_variance_that_drift_reports(
-    settings: dict[str, Setting], dataset: Dataset
+    settings: dict[str, AnalysisSetting], dataset: Dataset
 ) -> None:
     network, dense = (
         settings["masked"].model.network,
@@ -194,7 +194,9 @@ def test_masks_move_the_means_by_the_variance_that_drift_reports(
     np.testing.assert_allclose(drift.variance, expected.numpy(), rtol=0.6)
 
 
-def test_posteriors_refuse_what_has_none(settings: dict[str, Setting], dataset: Dataset) -> None:
+def test_posteriors_refuse_what_has_none(
+    settings: dict[str, AnalysisSetting], dataset: Dataset
+) -> None:
     network, rows = settings["masked"].model.network, SparseRows.from_csr(dataset.train[:5])
     assert isinstance(network, MultVAE)
     dae = MultDAEConfig(hidden_dims=(4,), latent_dim=2).build(dataset.n_items, torch.Generator())
@@ -218,7 +220,7 @@ def test_posteriors_refuse_what_has_none(settings: dict[str, Setting], dataset: 
 
 
 def test_same_seed_same_numbers_whoever_is_beside(
-    analysis: Analysis, settings: dict[str, Setting], dataset: Dataset
+    analysis: Analysis, settings: dict[str, AnalysisSetting], dataset: Dataset
 ) -> None:
     one, again = (analyze([settings["pia"]], dataset, OPTIONS) for _ in range(2))
     assert json.dumps(numbers(one)) == json.dumps(numbers(again))
@@ -280,7 +282,9 @@ def test_cohorts_are_the_users_nearest_to_their_numbers(analysis: Analysis) -> N
 
 
 def test_recvae_and_the_linear_path_are_looked_into_too(dataset: Dataset) -> None:
-    models = [Setting(name, fit(dataset, name=name)) for name in ("recvae", "linear-path-vae")]
+    models = [
+        AnalysisSetting(name, fit(dataset, name=name)) for name in ("recvae", "linear-path-vae")
+    ]
     found = analyze(models, dataset, OPTIONS)
     told = numbers(found)
     assert {path.rsplit(".", 1)[1] for path in undefined(told)} == {"shares", "centroid_distance"}
@@ -289,7 +293,7 @@ def test_recvae_and_the_linear_path_are_looked_into_too(dataset: Dataset) -> Non
 
 
 def test_anchors_are_in_the_maps_and_in_the_drift(
-    analysis: Analysis, settings: dict[str, Setting]
+    analysis: Analysis, settings: dict[str, AnalysisSetting]
 ) -> None:
     assert [one.anchors is not None for one in settings.values()] == [False, False, True]
     for maps in (analysis.pca, analysis.tsne):
@@ -363,10 +367,10 @@ def test_models_without_posterior_are_refused(model: dict[str, Any], dataset: Da
         ConfigError,
         match=f"need a variational autoencoder, other is {model['name']}; analyze a mult-vae",
     ):
-        analyze([Setting("other", train(dataset, RunConfig.of(config)))], dataset, OPTIONS)
+        analyze([AnalysisSetting("other", train(dataset, RunConfig.of(config)))], dataset, OPTIONS)
 
 
-def test_too_few_users_are_refused(settings: dict[str, Setting], dataset: Dataset) -> None:
+def test_too_few_users_are_refused(settings: dict[str, AnalysisSetting], dataset: Dataset) -> None:
     one_to_train_on = simulate_dataset(n_users=3, n_items=60, held_out_users=1, seed=1)
     assert one_to_train_on.train.shape[0] == 1
     with pytest.raises(
@@ -390,7 +394,9 @@ def test_too_few_users_are_refused(settings: dict[str, Setting], dataset: Datase
             replace(OPTIONS, **wrong)
 
 
-def test_users_without_items_are_left_out(settings: dict[str, Setting], dataset: Dataset) -> None:
+def test_users_without_items_are_left_out(
+    settings: dict[str, AnalysisSetting], dataset: Dataset
+) -> None:
     x, split = dataset.interactions, dataset.split
     emptied = np.flatnonzero(split.user_part == Part.TRAIN)[[0, 7]]
     counts = np.where(np.isin(np.arange(x.n_users), emptied), 0, np.diff(x.indptr))
@@ -410,19 +416,19 @@ def test_users_without_items_are_left_out(settings: dict[str, Setting], dataset:
 
 @pytest.mark.parametrize("weight", ["input.weight", "output.weight"])
 def test_a_weight_that_is_not_finite_is_told_of(
-    weight: str, settings: dict[str, Setting], dataset: Dataset, tmp_path: Path
+    weight: str, settings: dict[str, AnalysisSetting], dataset: Dataset, tmp_path: Path
 ) -> None:
     def damage(network: MultVAE) -> None:
         network.get_parameter(weight)[:, 0] = torch.nan
 
     with_network(settings["masked"], damage).model.save(tmp_path / "damaged")
-    loaded = Setting("damaged", TrainedModel.load(tmp_path / "damaged"))
+    loaded = AnalysisSetting("damaged", TrainedModel.load(tmp_path / "damaged"))
     with pytest.raises(NumericalError, match=r"damaged: (posteriors|gradients) must be finite"):
         analyze([settings["masked"], loaded], dataset, OPTIONS)
 
 
 def test_damaged_anchors_are_refused(
-    folder: Path, settings: dict[str, Setting], dataset: Dataset
+    folder: Path, settings: dict[str, AnalysisSetting], dataset: Dataset
 ) -> None:
     file = folder / "pia" / "anchors.safetensors"
     whole = file.read_bytes()
@@ -462,7 +468,7 @@ def renew(network: MultVAE) -> None:
 
 
 def test_a_collapsed_model_is_told_of_and_does_not_crash(
-    settings: dict[str, Setting], dataset: Dataset, tmp_path: Path
+    settings: dict[str, AnalysisSetting], dataset: Dataset, tmp_path: Path
 ) -> None:
     changed = [
         with_network(settings["masked"], collapse, "collapsed"),
@@ -623,7 +629,7 @@ def test_verdict_on_pia_needs_a_reference(analysis: Analysis) -> None:
 
 
 def test_without_validation_users_there_is_no_quality(
-    settings: dict[str, Setting], dataset: Dataset
+    settings: dict[str, AnalysisSetting], dataset: Dataset
 ) -> None:
     found = analyze([settings["pia"]], dataset.without_validation(), OPTIONS)
     told = numbers(found)["settings"]["pia"]["quality"]
@@ -870,7 +876,7 @@ def test_sweep_is_drawn_where_three_settings_differ_in_one_thing_alone(analysis:
 
 
 def test_seeds_and_pia_options_are_no_other_configuration(
-    dataset: Dataset, analysis: Analysis, settings: dict[str, Setting]
+    dataset: Dataset, analysis: Analysis, settings: dict[str, AnalysisSetting]
 ) -> None:
     assert analysis.settings[0].rest == analysis.settings[1].rest == analysis.settings[2].rest
     config = settings["pia"].model.config
@@ -879,7 +885,7 @@ def test_seeds_and_pia_options_are_no_other_configuration(
         (config.model.model_copy(update={"latent_dim": 9}), False),
     ):
         model = replace(settings["pia"].model, config=config.model_copy(update={"model": changed}))
-        found = analyze([Setting("other", model)], dataset, FEW)
+        found = analyze([AnalysisSetting("other", model)], dataset, FEW)
         assert (found.settings[0].rest == analysis.settings[2].rest) == same
 
 

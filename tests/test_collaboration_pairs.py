@@ -24,7 +24,7 @@ from coterie.lab.collaboration.pairs import (
 from coterie.lab.collaboration.posteriors import encode_users
 from coterie.lab.collaboration.transfer import draw_users, gradient_transfer
 from coterie.networks.multvae import MultVAE
-from coterie.simulation.service import Service
+from coterie.simulation.service import SimulatedService
 from coterie.sparse import SparseRows
 from coterie.training.trainer import train
 from test_sparse import random_dense
@@ -200,7 +200,7 @@ def simulated() -> tuple[csr_array, np.ndarray, np.ndarray, np.ndarray]:
     """Histories of 250 training users, the niche each likes best, latent distances and cosines of
     gradients in a trained model.
     """
-    service = Service(n_users=700, n_items=300, seed=1)
+    service = SimulatedService(n_users=700, n_items=300, seed=1)
     data = service.dataset(held_out_users=50)
     model = {"name": "mult-vae", "hidden_dims": [64], "latent_dim": 16, "anneal_steps": 300}
     trained = train(

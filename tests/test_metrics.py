@@ -1,16 +1,17 @@
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import ndcg_score
+from sklearn.metrics import label_ranking_average_precision_score, ndcg_score
 
 from coterie.errors import ConfigError
 from coterie.evaluation.cohorts import cohort_members
 from coterie.evaluation.measure import per_user
-from coterie.evaluation.metrics import Metric
+from coterie.evaluation.metrics import Kind, Metric
 
 
 def slow_metric(kind: str, k: int, ranked: list[int], held_out: set[int]) -> float:
@@ -20,6 +21,8 @@ def slow_metric(kind: str, k: int, ranked: list[int], held_out: set[int]) -> flo
         return sum(hits) / min(k, len(held_out))
     if kind == "recall_of_held_out":
         return sum(hits) / len(held_out)
+    if kind == "mrr":
+        return next((1 / rank for rank, hit in enumerate(hits, start=1) if hit), 0.0)
     gained = sum(hit / math.log2(rank + 1) for rank, hit in enumerate(hits, start=1))
     return gained / sum(1 / math.log2(rank + 1) for rank in range(1, min(k, len(held_out)) + 1))
 
@@ -33,7 +36,7 @@ def rankings(draw: st.DrawFn) -> tuple[list[list[int]], list[set[int]], int]:
 
 
 @settings(max_examples=100, deadline=None)
-@given(rankings(), st.sampled_from(["recall", "recall_of_held_out", "ndcg"]))
+@given(rankings(), st.sampled_from(get_args(Kind)))
 def test_per_user_is_the_definition(
     problem: tuple[list[list[int]], list[set[int]], int], kind: str
 ) -> None:
@@ -66,6 +69,17 @@ def test_ndcg_is_scikit_learns(k: int) -> None:
     np.testing.assert_allclose(values.numpy(), expected, rtol=1e-12)
 
 
+def test_mrr_with_one_held_out_item_is_scikit_learns() -> None:
+    rng = np.random.default_rng(3)
+    relevant = np.eye(40, dtype=bool)[rng.integers(0, 40, 50)]
+    scores = rng.permuted(np.tile(np.arange(40.0), (50, 1)), axis=1)
+    hits = np.take_along_axis(relevant, np.argsort(-scores, axis=1), axis=1)
+    values = per_user(Metric("mrr", 40), torch.from_numpy(hits), torch.ones(50, dtype=torch.int64))
+    # With one relevant item, average precision is its reciprocal rank.
+    expected = label_ranking_average_precision_score(relevant, scores)
+    assert float(values.mean()) == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.parametrize("n_held_out", [1, 3, 100, 500])
 def test_ndcg_of_a_perfect_ranking_is_exactly_one(n_held_out: int) -> None:
     hits = torch.arange(100)[None] < n_held_out
@@ -76,6 +90,7 @@ def test_label_names_the_divisor() -> None:
     assert Metric.parse("recall@20").label == "Recall@20 ÷ min(20, n)"
     assert Metric.parse("recall_of_held_out@5").label == "Recall@5 ÷ n"
     assert Metric.parse("ndcg@100").label == "NDCG@100"
+    assert Metric.parse("mrr@10").label == "MRR@10"
     assert Metric.parse("recall_of_held_out@5").name == "recall_of_held_out@5"
 
 
@@ -83,7 +98,7 @@ def test_label_names_the_divisor() -> None:
     "name", ["", "ndcg", "ndcg@0", "ndcg@-1", "precision@5", "NDCG@5", "recall@5 ", "recall@1.5"]
 )
 def test_parse_refuses_what_is_no_metric(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"recall@k, recall_of_held_out@k or ndcg@k"):
+    with pytest.raises(ConfigError, match=r"recall@k, recall_of_held_out@k, ndcg@k or mrr@k"):
         Metric.parse(name)
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import os
 import random
 import tarfile
@@ -16,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coterie.data.log import InteractionLog
 from coterie.data.netflix import parse_ratings
@@ -564,6 +567,70 @@ def test_table_refuses_bad_parquet(tmp_path: Path) -> None:
     pq.write_table(pa.table({"user": [1], "thing": [1], "score": [1.0]}), path)
     refused(path, None, "'item'", "'thing'", **SCORES)
     refused(write(path, path.read_bytes()[:-10]), None, "whole", **SCORES)
+
+
+JSON_LINES = (
+    '{"user": 7, "item": "a,b", "score": 1.5, "when": "2020-01-01T02:00:00+02:00", "more": {}}\n'
+    "\n"
+    '{"item": "c\\n字", "user": 8, "when": 1577836800, "score": "2"}\n'
+    '{"user": null, "item": "d", "score": 3, "when": 0}\r\n'
+    '{"item": "d", "score": 3, "when": 0}\n'
+)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.jsonl.gz"])
+def test_json_lines_are_a_table(tmp_path: Path, name: str) -> None:
+    content = JSON_LINES.encode()
+    path = write(tmp_path / name, gzip.compress(content) if name.endswith(".gz") else content)
+    expected = [(7, "a,b", 1.5, 1577836800, None), (8, "c\n字", 2.0, 1577836800, None)]
+    assert rows(path, **SCORES, timestamp_column="when") == expected
+    with read_log(path, **SCORES) as log:
+        assert log.counts == {"rows_read": 4, "rows_without_id": 2}
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(-(10**17), 10**17) | st.text(), st.text(), st.integers(0, 10**9)),
+        min_size=1,
+    )
+)
+def test_json_lines_bring_back_what_json_wrote(
+    tmp_path_factory: pytest.TempPathFactory, table: list[tuple[int | str, str, int]]
+) -> None:
+    path = tmp_path_factory.mktemp("lines") / "a.jsonl"
+    names = ("user", "item", "score")
+    lines = (json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in table)
+    path.write_text("".join(lines), encoding="utf-8")
+    found = [(str(user), str(item), score) for user, item, score, *_ in rows(path, **SCORES)]
+    assert found == [(str(user), item, score) for user, item, score in table]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        '{"user": 1, "item": 2, "score": 3',
+        "[1, 2, 3]",
+        "7",
+        '{"user": 1.5, "item": 2, "score": 3}',
+        '{"user": true, "item": 2, "score": 3}',
+        '{"user": 1, "item": [2], "score": 3}',
+        '{"user": 1, "item": {"id": 2}, "score": 3}',
+        '{"user": 1, "item": 2, "score": -1}',
+        '{"user": 1, "item": 2, "score": "NaN"}',
+        '{"user": 1, "item": 2}',
+        '{"user": "\xff", "item": 2, "score": 3}',
+    ],
+)
+def test_json_lines_name_the_line_of_a_bad_row(tmp_path: Path, bad: str) -> None:
+    good = '{"user": 1, "item": 2, "score": 3}\n'
+    text = f"{good}\n{good}{bad}\n{good}"
+    refused(write(tmp_path / "a.jsonl", text.encode("latin-1")), 4, "found", **SCORES)
+
+
+def test_json_lines_need_their_fields(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"user": 1, "thing": 2, "score": 3}\n')
+    refused(path, 1, "'item'", "thing", **SCORES)
+    refused(write(path, ""), None, "at least one interaction", **SCORES)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".parquet"])

@@ -30,11 +30,11 @@ from coterie.lab.reproduce.definition import (
     table_names,
 )
 from coterie.lab.reproduce.pages import marks
-from coterie.simulation.service import Service
+from coterie.simulation.service import SimulatedService
 from coterie.training.trained_model import TrainedModel
 
 Run = Callable[..., int]
-SERVICE = Service(n_users=300, n_items=60, seed=1)
+SERVICE = SimulatedService(n_users=300, n_items=60, seed=1)
 SMALL = ["--held-out-users", "40", "--epochs", "2", "--seeds", "1"]
 
 
@@ -51,7 +51,7 @@ def ml_20m(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def columns(service: Service) -> list[tuple[int, int, float]]:
+def columns(service: SimulatedService) -> list[tuple[int, int, float]]:
     return [
         row
         for block in service.blocks()
@@ -79,7 +79,7 @@ def write_netflix(folder: Path) -> None:
 
 def write_taste_profile(folder: Path) -> None:
     """``train_triplets.txt``, of many users with many songs each, as the protocol wants."""
-    rows = columns(Service(n_users=900, n_items=60, seed=2, mean_items=27, min_items=24))
+    rows = columns(SimulatedService(n_users=900, n_items=60, seed=2, mean_items=27, min_items=24))
     (folder / "train_triplets.txt").write_text(
         "".join(f"{user:040x}\tSO{item:05}\t{int(2 * rating)}\n" for user, item, rating in rows)
     )

@@ -22,15 +22,15 @@ from coterie.simulation.service import (
     START_SECONDS,
     WEEK_SECONDS,
     Block,
-    Service,
+    SimulatedService,
     simulate_dataset,
 )
 from coterie.simulation.titles import make_catalogue
 
-SERVICE = Service(n_users=5000, n_items=300, seed=7)
+SERVICE = SimulatedService(n_users=5000, n_items=300, seed=7)
 
 
-def whole(service: Service) -> Block:
+def whole(service: SimulatedService) -> Block:
     return Block(
         *(
             np.concatenate(columns)
@@ -80,7 +80,7 @@ def test_blocks_rate_half_of_the_items_4_or_more_whatever_the_item() -> None:
 
 
 def test_activity_and_popularity_have_long_tails() -> None:
-    service = Service(n_users=4096, n_items=1500, seed=2)
+    service = SimulatedService(n_users=4096, n_items=1500, seed=2)
     log = whole(service)
     counts = np.bincount(log.user_id)[1:]
     assert counts.mean() == pytest.approx(service.mean_items, rel=0.1)
@@ -114,7 +114,7 @@ def test_genres_tell_the_niche() -> None:
 
 
 def test_blocks_same_seed_gives_the_same_and_another_seed_another_log() -> None:
-    again, other = Service(1500, 300, seed=7), Service(1500, 300, seed=8)
+    again, other = SimulatedService(1500, 300, seed=7), SimulatedService(1500, 300, seed=8)
     assert same_users(whole(again), 1500) == same_users(LOG, 1500)
     assert not np.array_equal(whole(other).item_id, whole(again).item_id)
     assert other.catalogue.titles != again.catalogue.titles
@@ -122,7 +122,7 @@ def test_blocks_same_seed_gives_the_same_and_another_seed_another_log() -> None:
 
 @pytest.mark.parametrize("n_users", [1, BLOCK_USERS - 1, BLOCK_USERS, BLOCK_USERS + 1])
 def test_blocks_do_not_depend_on_the_number_of_users(n_users: int) -> None:
-    few = whole(Service(n_users, 300, seed=7))
+    few = whole(SimulatedService(n_users, 300, seed=7))
     assert few.user_id[-1] == n_users
     assert same_users(few, n_users) == same_users(LOG, n_users)
 
@@ -137,7 +137,7 @@ def test_users_do_not_depend_on_the_order_or_the_company_in_which_they_are_asked
 
 
 def test_blocks_stream_in_bounded_memory() -> None:
-    service = Service(n_users=200_000, n_items=100, seed=1, mean_items=6)
+    service = SimulatedService(n_users=200_000, n_items=100, seed=1, mean_items=6)
     tracemalloc.start()
     n = sum(len(block.user_id) for block in service.blocks())
     peak_bytes = tracemalloc.get_traced_memory()[1]
@@ -147,7 +147,7 @@ def test_blocks_stream_in_bounded_memory() -> None:
 
 
 def test_blocks_of_ten_million_users_begin_at_once() -> None:
-    service = Service(n_users=10_000_000, n_items=300, seed=7)
+    service = SimulatedService(n_users=10_000_000, n_items=300, seed=7)
     assert same_users(next(service.blocks()), BLOCK_USERS) == same_users(LOG, BLOCK_USERS)
     assert service.users([9_999_999]).n_items[0] >= service.min_items
 
@@ -277,7 +277,7 @@ def slow_ndcg(scores: np.ndarray, cases: Cases, k: int = 50) -> float:
 def test_best_scores_beat_a_model_that_beats_popularity(
     n_users: int, n_items: int, held_out_users: int
 ) -> None:
-    service = Service(n_users, n_items, seed=1)
+    service = SimulatedService(n_users, n_items, seed=1)
     data = service.dataset(held_out_users)
     cases = data.cases(Part.TEST)
     users, items = data.users.ids_of(cases.user_index), data.items.ids_of(range(data.n_items))
@@ -310,7 +310,7 @@ def test_best_scores_of_an_unknown_id_is_refused(users: list[int], items: list[i
 
 def test_write_ratings_csv_and_parquet_agree_with_the_blocks(tmp_path: Path) -> None:
     updates: list[Update] = []
-    service = Service(1500, 80, seed=4)
+    service = SimulatedService(1500, 80, seed=4)
     service.write_ratings_csv(tmp_path / "made" / "here", progress=updates.append)
     service.write_parquet(tmp_path / "log.parquet")
     assert [(one.done, one.total) for one in updates] == [(1024, 1500), (1500, 1500)]
@@ -333,7 +333,7 @@ def test_write_ratings_csv_and_parquet_agree_with_the_blocks(tmp_path: Path) -> 
 
 
 def test_write_ratings_csv_has_the_official_form(tmp_path: Path) -> None:
-    service = Service(20, 80, seed=4)
+    service = SimulatedService(20, 80, seed=4)
     service.write_ratings_csv(tmp_path)
     header, *rows = (tmp_path / "ratings.csv").read_bytes().decode().splitlines()
     assert header == "userId,movieId,rating,timestamp"
@@ -346,7 +346,7 @@ def test_write_ratings_csv_has_the_official_form(tmp_path: Path) -> None:
 
 def test_write_ratings_csv_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        Service(1100, 80, seed=4).write_ratings_csv(tmp_path / name)
+        SimulatedService(1100, 80, seed=4).write_ratings_csv(tmp_path / name)
     for file in ("ratings.csv", "movies.csv"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
@@ -359,13 +359,13 @@ def test_write_parquet_that_fails_leaves_the_older_file(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Service(20, 80).write_parquet(path, progress=refuse)
+        SimulatedService(20, 80).write_parquet(path, progress=refuse)
     assert [p.name for p in tmp_path.iterdir()] == ["log.parquet"]
     assert path.read_bytes() == b"older"
 
 
 def test_simulate_dataset_holds_the_log_its_titles_and_its_times() -> None:
-    service = Service(2000, 900, seed=5, n_niches=8, mean_items=8, weeks=3)
+    service = SimulatedService(2000, 900, seed=5, n_niches=8, mean_items=8, weeks=3)
     data = simulate_dataset(2000, 900, 200, seed=5, n_niches=8, mean_items=8, weeks=3)
     log, x = whole(service), data.interactions
     assert data.n_items < service.n_items  # Some of the long tail is unseen in training.
@@ -405,7 +405,7 @@ def test_simulate_dataset_is_reproducible_and_survives_its_folder(tmp_path: Path
 
 
 def test_dataset_split_seed_changes_the_split_alone() -> None:
-    service = Service(300, 60, seed=1)
+    service = SimulatedService(300, 60, seed=1)
     one, two = service.dataset(40, split_seed=1), service.dataset(40, split_seed=2)
     assert not np.array_equal(one.split.user_part, two.split.user_part)
     assert np.array_equal(one.interactions.indptr, two.interactions.indptr)
@@ -433,11 +433,11 @@ def test_service_refuses_numbers_that_do_not_fit_together(
     fields: dict[str, int], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
-        Service(**{"n_users": 300, "n_items": 60, **fields})
+        SimulatedService(**{"n_users": 300, "n_items": 60, **fields})
 
 
 def test_service_takes_the_smallest_catalogue_it_allows() -> None:
-    log = whole(Service(n_users=50, n_items=12))
+    log = whole(SimulatedService(n_users=50, n_items=12))
     assert set(np.bincount(log.user_id)[1:]) <= {5, 6}
 
 
@@ -454,5 +454,7 @@ def test_service_takes_the_smallest_catalogue_it_allows() -> None:
     ids=str,
 )
 def test_service_every_field_changes_the_log(fields: dict[str, int]) -> None:
-    other = next(Service(**{"n_users": 5000, "n_items": 300, "seed": 7, **fields}).blocks())
+    other = next(
+        SimulatedService(**{"n_users": 5000, "n_items": 300, "seed": 7, **fields}).blocks()
+    )
     assert same_users(other, BLOCK_USERS) != same_users(LOG, BLOCK_USERS)

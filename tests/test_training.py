@@ -36,7 +36,7 @@ from coterie.networks.multvae import MultVAE
 from coterie.objectives.likelihood import multinomial_nll
 from coterie.running.execution import Execution, Precision
 from coterie.running.progress import Update
-from coterie.simulation.service import Service, simulate_dataset
+from coterie.simulation.service import SimulatedService, simulate_dataset
 from coterie.sparse import SparseRows
 from coterie.training import objective as objective_module
 from coterie.training.proposal import Proposal
@@ -952,7 +952,7 @@ def test_changing_any_config_field_changes_something(
 
 # What training is for.
 
-SERVICE = Service(n_users=1500, n_items=120, seed=4, n_niches=6)
+SERVICE = SimulatedService(n_users=1500, n_items=120, seed=4, n_niches=6)
 PLANTED = SERVICE.dataset(held_out_users=200)
 LONGER = {
     "epochs": 30,

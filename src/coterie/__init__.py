@@ -1,7 +1,7 @@
 """Recommending by collaborative filtering with variational autoencoders.
 
     read_log → prepare → Dataset → train → TrainedModel → evaluate, compare, analyze; .recommend,
-    .similar_items
+    .similar_items; save, load
 
 Names are loaded when first used, so that what needs no torch does not wait for it.
 """
@@ -9,7 +9,7 @@ Names are loaded when first used, so that what needs no torch does not wait for 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 if TYPE_CHECKING:
     from coterie.config import RunConfig, TrainingConfig
@@ -17,12 +17,31 @@ if TYPE_CHECKING:
     from coterie.data.prepare import prepare
     from coterie.data.read import read_log
     from coterie.data.rules import PrepareRules
-    from coterie.data.split import Part
-    from coterie.errors import CoterieError
+    from coterie.data.split import Cases, Part
+    from coterie.errors import (
+        ArtifactError,
+        CannotWriteError,
+        ConfigError,
+        ConflictError,
+        CoterieError,
+        DataError,
+        Interrupted,
+        MissingPackageError,
+        NotFoundError,
+        NumericalError,
+        SourceError,
+        UnavailableError,
+    )
     from coterie.evaluation.compare import compare, compare_runs
     from coterie.evaluation.evaluate import evaluate
+    from coterie.evaluation.report import EvaluationReport
     from coterie.export import export_onnx
-    from coterie.lab.collaboration.analyze import AnalysisOptions, Setting, analyze, load_settings
+    from coterie.lab.collaboration.analyze import (
+        AnalysisOptions,
+        AnalysisSetting,
+        analyze,
+        load_settings,
+    )
     from coterie.lab.collaboration.report import write_report
     from coterie.models.ease import EaseConfig
     from coterie.models.fields import SearchChoice, SearchRange
@@ -33,39 +52,54 @@ if TYPE_CHECKING:
     from coterie.models.multvae import MultVAEConfig
     from coterie.models.popularity import PopularityConfig
     from coterie.models.recvae import RecVAEConfig
-    from coterie.models.vamp_vae import VampVAEConfig
+    from coterie.recommend.approximate import ApproximateIndex
     from coterie.recommend.engine import recommend_to_file
+    from coterie.recommend.histories import Histories
     from coterie.recommend.history_files import read_histories
+    from coterie.recommend.recommendations import Recommendations
+    from coterie.recommend.scorer import Scorer
     from coterie.recommend.similar import similar_items
-    from coterie.simulation.service import Service, simulate_dataset
-    from coterie.stream.history_source import open_histories
+    from coterie.simulation.service import SimulatedService, simulate_dataset
+    from coterie.stream.history_source import stream_histories
     from coterie.stream.ray_engine import RayEngine
     from coterie.stream.to_folder import recommend_to_folder
+    from coterie.training.load import load
     from coterie.training.trained_model import TrainedModel
     from coterie.training.trainer import train
     from coterie.tuning.result import TuningResult
     from coterie.tuning.tune import tune
 
 _HOME = {
-    "AnalysisOptions": "lab.collaboration.analyze",
-    "Setting": "lab.collaboration.analyze",
-    "analyze": "lab.collaboration.analyze",
-    "load_settings": "lab.collaboration.analyze",
-    "write_report": "lab.collaboration.report",
     "RunConfig": "config",
     "TrainingConfig": "config",
     "Dataset": "data.dataset",
-    "PrepareRules": "data.rules",
     "prepare": "data.prepare",
     "read_log": "data.read",
-    "Service": "simulation.service",
-    "simulate_dataset": "simulation.service",
+    "PrepareRules": "data.rules",
+    "Cases": "data.split",
     "Part": "data.split",
+    "ArtifactError": "errors",
+    "CannotWriteError": "errors",
+    "ConfigError": "errors",
+    "ConflictError": "errors",
     "CoterieError": "errors",
+    "DataError": "errors",
+    "Interrupted": "errors",
+    "MissingPackageError": "errors",
+    "NotFoundError": "errors",
+    "NumericalError": "errors",
+    "SourceError": "errors",
+    "UnavailableError": "errors",
     "compare": "evaluation.compare",
     "compare_runs": "evaluation.compare",
     "evaluate": "evaluation.evaluate",
+    "EvaluationReport": "evaluation.report",
     "export_onnx": "export",
+    "AnalysisOptions": "lab.collaboration.analyze",
+    "AnalysisSetting": "lab.collaboration.analyze",
+    "analyze": "lab.collaboration.analyze",
+    "load_settings": "lab.collaboration.analyze",
+    "write_report": "lab.collaboration.report",
     "EaseConfig": "models.ease",
     "SearchChoice": "models.fields",
     "SearchRange": "models.fields",
@@ -79,51 +113,84 @@ _HOME = {
     "PopularityConfig": "models.popularity",
     "RecVAEConfig": "models.recvae",
     "VampVAEConfig": "models.vamp_vae",
+    "ApproximateIndex": "recommend.approximate",
     "recommend_to_file": "recommend.engine",
+    "Histories": "recommend.histories",
     "read_histories": "recommend.history_files",
+    "Recommendations": "recommend.recommendations",
+    "Scorer": "recommend.scorer",
     "similar_items": "recommend.similar",
+    "SimulatedService": "simulation.service",
+    "simulate_dataset": "simulation.service",
+    "stream_histories": "stream.history_source",
     "RayEngine": "stream.ray_engine",
-    "open_histories": "stream.history_source",
     "recommend_to_folder": "stream.to_folder",
+    "load": "training.load",
     "TrainedModel": "training.trained_model",
     "train": "training.trainer",
     "TuningResult": "tuning.result",
     "tune": "tuning.tune",
 }
 
+_OLDER = {
+    "Choice": "SearchChoice",
+    "Range": "SearchRange",
+    "Service": "SimulatedService",
+    "Setting": "AnalysisSetting",
+    "open_histories": "stream_histories",
+}
+"""Names of version 0.1.0, which still work."""
+
 __all__ = [
     "AnalysisOptions",
+    "AnalysisSetting",
+    "ApproximateIndex",
+    "ArtifactError",
+    "CannotWriteError",
+    "Cases",
+    "ConfigError",
+    "ConflictError",
     "CoterieError",
+    "DataError",
     "Dataset",
     "EaseConfig",
+    "EvaluationReport",
+    "Histories",
     "IalsConfig",
+    "Interrupted",
     "ItemKnnConfig",
     "LinearPathVAEConfig",
+    "MissingPackageError",
     "MultDAEConfig",
     "MultVAEConfig",
+    "NotFoundError",
+    "NumericalError",
     "Part",
     "PopularityConfig",
     "PrepareRules",
     "RayEngine",
     "RecVAEConfig",
+    "Recommendations",
     "Rp3BetaConfig",
     "RunConfig",
+    "Scorer",
     "SearchChoice",
     "SearchRange",
-    "Service",
-    "Setting",
+    "SimulatedService",
     "SlimConfig",
+    "SourceError",
     "TrainedModel",
     "TrainingConfig",
     "TuningResult",
+    "UnavailableError",
     "VampVAEConfig",
     "analyze",
     "compare",
     "compare_runs",
     "evaluate",
     "export_onnx",
+    "load",
     "load_settings",
-    "open_histories",
     "prepare",
     "read_histories",
     "read_log",
@@ -131,6 +198,7 @@ __all__ = [
     "recommend_to_folder",
     "similar_items",
     "simulate_dataset",
+    "stream_histories",
     "train",
     "tune",
     "write_report",
@@ -138,8 +206,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    new = _OLDER.get(name, name)
+    if new not in _HOME:
         raise AttributeError(f"module 'coterie' has no attribute {name!r}")
-    value = getattr(import_module(f"coterie.{_HOME[name]}"), name)
+    value = getattr(import_module(f"coterie.{_HOME[new]}"), new)
     globals()[name] = value
     return value

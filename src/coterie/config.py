@@ -13,10 +13,11 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeAlias, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, get_args, get_origin
 
 import tomlkit
 from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from tomlkit.items import Table
 
 from coterie.errors import ConfigError
@@ -287,8 +288,22 @@ def _table(config: StrictConfig, *, comments: bool) -> Table:
         # What is absent in TOML is None.
         if name not in inner and values[name] is not None:
             if comments and about.description:
-                table.add(tomlkit.comment(about.description))
+                table.add(tomlkit.comment(about.description + _range(about)))
             table.add(name, values[name])
     for name, part in inner.items():
         table.add(name, _table(part, comments=comments))
     return table
+
+
+def _range(field: FieldInfo) -> str:
+    """Of a field: its bounds, or the values it may take."""
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    bounds = [
+        f"{signs[name]} {getattr(bound, name)}"
+        for bound in field.metadata
+        for name in signs
+        if hasattr(bound, name)
+    ]
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    said = ", ".join([*bounds, *map(json.dumps, choices)])
+    return f" ({said})" if said else ""

@@ -1,4 +1,4 @@
-"""The application that verbs register with, and the boundary where errors become messages."""
+"""The application that verbs register with, and its start."""
 
 import os
 import sys
@@ -7,10 +7,17 @@ from typing import Annotated
 import typer
 
 import coterie
-from coterie.cli import data, laboratory, measuring, recommending, training
-from coterie.cli.console import err, show_log
+from coterie.cli import (
+    boundary,
+    data,
+    laboratory,
+    looking,
+    measuring,
+    recommending,
+    training,
+)
+from coterie.cli.console import show_log
 from coterie.cli.options import LogFormat, LogLevel
-from coterie.errors import CoterieError
 from coterie.running.interrupt import stoppable
 
 app = typer.Typer(
@@ -21,39 +28,44 @@ app = typer.Typer(
     help=(
         "Recommend by collaborative filtering with variational autoencoders.\n\nA log becomes a"
         " data set ([b]prepare[/b]), a data set a model ([b]train[/b]), a model is measured"
-        " ([b]evaluate[/b], [b]compare[/b]), looked into ([b]analyze[/b]) and used"
-        " ([b]recommend[/b]). Begin with [b]coterie demo[/b]."
+        " ([b]evaluate[/b], [b]compare[/b]), looked into ([b]analyze[/b], [b]similar[/b]) and used"
+        " ([b]recommend[/b]). What is in a folder: [b]show[/b]. Begin with [b]coterie demo[/b]."
     ),
     epilog=(
-        "Exit codes: 0 done · 2 a wrong option · 3 bad data · 4 a damaged or unknown artifact · 5 a"
-        " loss or score that is not finite · 130, 143 stopped by SIGINT, SIGTERM (train and tune"
+        "Exit codes: 0 done · 1 a fault of Coterie's · 2 a wrong option · 3 bad data · 4 a damaged"
+        " or unknown artifact · 5 a loss or score that is not finite · 6 not found · 7 something"
+        " else is there or at work there · 8 out of memory, or a service or device out of reach ·"
+        " 9 a place that cannot be written · 130, 143 stopped by SIGINT, SIGTERM (train and tune"
         " resume, and so does recommend into a folder)."
     ),
 )
 
 
-for group in (laboratory, data, training, measuring, recommending):
+for group in (laboratory, data, training, measuring, looking, recommending):
     app.add_typer(group.verbs)
 
 
 def main() -> None:
-    """Runs the command line; an error of Coterie's own becomes a message and its exit code."""
+    """Runs the command line; every error becomes a message and an exit code."""
     # Threads that spin while they wait take the cores from whatever else runs, and lose them to it
     # in turn (docs/performance.md). Read by OpenMP when torch is loaded, so set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    try:
-        with stoppable():
-            app()
-    except CoterieError as error:
-        err.print("error:", style="bold red", end=" ")
-        err.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+    boundary.survive_any_console()
+    sys.exit(boundary.run(_stoppable))
+
+
+def _stoppable() -> None:
+    with stoppable():
+        app()
 
 
 @app.callback(invoke_without_command=True)
-def _options(
+def _options_of_all(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and leave.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (COTERIE_DEBUG=1).")
     ] = False,
     log_level: Annotated[LogLevel, typer.Option(help="The least important line shown.")] = (
         LogLevel.INFO
@@ -62,6 +74,8 @@ def _options(
         LogFormat, typer.Option(help="json: a JSON object a line, for services.")
     ] = LogFormat.TEXT,
 ) -> None:
+    if debug:
+        os.environ[boundary.DEBUG] = "1"  # processes that a verb starts see it, too
     if version:
         print(coterie.__version__)
         raise typer.Exit

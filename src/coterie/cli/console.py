@@ -29,8 +29,19 @@ _NOT_SHOWN = {"epoch", "best_epoch", "step", "seconds", "beta", "loss"}
 """Facts of a history line that a bar has no room for."""
 
 
+def say(text: str) -> None:
+    """Prints a value's own text as it is, lines as long as they are."""
+    out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def say_written(what: str, path: object, note: str = "") -> None:
+    """Says what was written, and where."""
+    out.print(what, style="green", end=" ")
+    say(f"{path}{'  ' if note else ''}{note}")
+
+
 def write_result(path: Path | None, value: Any) -> None:
-    """Writes what ``--json`` asks for."""
+    """Writes a result for machines, if ``--json`` names a file."""
     if path is not None:
         write_json(path, value)
 

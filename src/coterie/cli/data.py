@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from coterie.cli.console import drawn, out, write_result
-from coterie.cli.options import (
-    JsonFile,
-)
+from coterie.cli.console import drawn, say, say_written, write_result
+from coterie.cli.options import JsonFile
+from coterie.cli.places import result_folder
 from coterie.running.progress import Update
+from coterie.show.contents import shown
 
 verbs = typer.Typer()
 
@@ -20,14 +20,17 @@ def prepare(
         str, typer.Argument(help="Log: a file, a folder, or for tables an fsspec URL (s3://…).")
     ],
     folder: Annotated[
-        Path, typer.Option("--out", help="Folder of the data set; replaced if there.")
+        Path,
+        typer.Option(
+            "--out", callback=result_folder, help="Folder of the data set; replaced if there."
+        ),
     ],
     format: Annotated[  # noqa: A002
         str,
         typer.Option(
             help=(
-                "movielens, netflix, taste-profile, adjacency, table; auto tells it by the file"
-                " names."
+                "movielens, netflix, taste-profile, adjacency, table; auto chooses by the names of"
+                " the files."
             )
         ),
     ] = "auto",
@@ -104,11 +107,9 @@ def prepare(
         progress(Update("writing the data set"))
         dataset.save(folder)
     counts = dataset.provenance["counts"]
-    for name, count in counts.items():
-        out.print(f"{name.replace('_', ' '):45} {count:>14,}", highlight=False)
-    out.print(
-        f"[green]data set[/green] {folder}  fingerprint {dataset.fingerprint[:16]}", highlight=False
-    )
+    for name, count in shown(counts).items():
+        say(f"{name:41} {count:>20}")
+    say_written("data set", folder, f"fingerprint {dataset.fingerprint[:16]}")
     write_result(
         json_file, {"folder": str(folder), "fingerprint": dataset.fingerprint, **dataset.provenance}
     )
@@ -118,7 +119,11 @@ def prepare(
 def simulate(
     folder: Annotated[
         Path,
-        typer.Option("--out", help="Folder for ratings.csv and movies.csv, in MovieLens' form."),
+        typer.Option(
+            "--out",
+            callback=result_folder,
+            help="Folder for ratings.csv and movies.csv, in MovieLens' form.",
+        ),
     ],
     users: Annotated[int, typer.Option(min=1, help="Users of the service.")] = 10_000,
     items: Annotated[int, typer.Option(min=1, help="Titles of the service.")] = 2_000,
@@ -129,9 +134,9 @@ def simulate(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
 ) -> None:
     """Write the log of a simulated streaming service, block by block, of any size."""
-    from coterie.simulation.service import Service  # noqa: PLC0415
+    from coterie.simulation.service import SimulatedService  # noqa: PLC0415
 
-    service = Service(users, items, seed, mean_items=mean_items)
+    service = SimulatedService(users, items, seed, mean_items=mean_items)
     with drawn() as progress:
         service.write_ratings_csv(folder, progress)
-    out.print(f"[green]log[/green] {folder}/ratings.csv", highlight=False)
+    say_written("log", folder / "ratings.csv")

@@ -5,14 +5,18 @@ from typing import Annotated
 
 import typer
 
-from coterie.cli.console import drawn, out, write_result
+from coterie.cli.console import drawn, say, write_result
 from coterie.cli.options import (
     Device,
     JsonFile,
     Precision,
+    Rows,
+    Seeds,
     Threads,
+    listed,
     whole_numbers,
 )
+from coterie.cli.places import existing, result_file, result_folder
 
 verbs = typer.Typer()
 
@@ -27,7 +31,11 @@ verbs.add_typer(bench_verbs, name="bench")
 def demo(
     folder: Annotated[
         Path,
-        typer.Option("--out", help="Where log, data set, models and figure go; replaced if there."),
+        typer.Option(
+            "--out",
+            callback=result_folder,
+            help="Where log, data set, models and figure go; replaced if there.",
+        ),
     ] = Path("demo"),
     users: Annotated[int, typer.Option(min=1000, help="Users of the simulated service.")] = 6000,
     items: Annotated[int, typer.Option(min=200, help="Titles of the simulated service.")] = 1500,
@@ -44,7 +52,7 @@ def demo(
         result = run_demo(
             folder, n_users=users, n_items=items, seed=seed, device=device, progress=progress
         )
-    out.print(result.text, markup=False, highlight=False, soft_wrap=True)
+    say(result.text)
     write_result(json_file, result.to_json())
 
 
@@ -59,48 +67,51 @@ def reproduce(
             )
         ),
     ],
-    data: Annotated[
+    raw: Annotated[
         Path | None,
-        typer.Option(help="Folder of the raw files; needed until every data set is prepared."),
+        typer.Option(
+            metavar="FOLDER",
+            callback=existing,
+            help="Folder of the raw files; needed until every data set is prepared.",
+        ),
     ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(
             "--out",
+            callback=result_folder,
             help=(
                 "Data sets, runs and the table; the same command goes on there (default"
                 " runs/TABLE)."
             ),
         ),
     ] = None,
-    seeds: Annotated[
-        str | None,
-        typer.Option(
-            metavar="1,2,…", help="In place of the table's own; each draws a split and trains."
-        ),
-    ] = None,
+    seeds: Seeds = None,
     held_out_users: Annotated[
         int | None, typer.Option(min=1, help="A smaller table: in place of the protocol's number.")
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="A smaller table: passes at most.")
     ] = None,
-    rows: Annotated[
-        str | None, typer.Option(metavar="NAME,…", help="Some of the table's rows only.")
-    ] = None,
+    rows: Rows = None,
     page: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Also replace the table's section in this page."),
+        typer.Option(
+            metavar="FILE",
+            callback=result_file,
+            help="Also replace the table's section in this page.",
+        ),
     ] = None,
     estimate: Annotated[
         bool,
         typer.Option(
-            "--estimate", help="Only tell the time and memory it will take, from a few steps."
+            "--estimate", help="Only print the time and memory it will take, from a few steps."
         ),
     ] = False,
     threads: Threads = None,
     device: Device = "auto",
     json_file: JsonFile = None,
+    data: Annotated[Path | None, typer.Option(hidden=True, callback=existing)] = None,
 ) -> None:
     """Run a published protocol from raw files to its table, beside the published values."""
     from coterie.lab.reproduce.book import reproduce as reproduce_table  # noqa: PLC0415
@@ -109,18 +120,18 @@ def reproduce(
     from coterie.running.execution import Execution  # noqa: PLC0415
 
     execution = Execution(device, threads).resolved()
-    chosen = None if rows is None else rows.split(",")
+    chosen = listed(rows) or None
     if estimate:
         costs = estimate_table(table, rows=chosen, epochs=epochs, device=execution)
-        out.print(str(costs), markup=False, highlight=False, soft_wrap=True)
+        say(str(costs))
         write_result(json_file, costs.to_json())
         return
     with drawn() as progress:
         results = reproduce_table(
             table,
             folder or Path("runs") / table,
-            data,
-            seeds=None if seeds is None else whole_numbers(seeds),
+            raw or data,  # --data is the older name
+            seeds=whole_numbers(seeds) or None,
             held_out_users=held_out_users,
             epochs=epochs,
             rows=chosen,
@@ -128,7 +139,7 @@ def reproduce(
             page=page,
             progress=progress,
         )
-    out.print(text(results), markup=False, highlight=False, soft_wrap=True)
+    say(text(results))
     write_result(json_file, results.to_json())
 
 
@@ -173,7 +184,7 @@ def bench_training_step(
         device=Execution(device, precision=precision.value),
         dense=dense,
     )
-    out.print(str(turns), highlight=False, soft_wrap=True)
+    say(str(turns))
     write_result(json_file, turns.to_json())
 
 
@@ -202,7 +213,7 @@ def bench_scoring(
     size = {"n_users": users, "block_size": block, "k": k, "items_per_user": items_per_user}
     device = Execution.of(device).resolved().device
     turns = bench(items, **size, model=model, rounds=rounds, device=device, ease=ease)
-    out.print(str(turns), highlight=False, soft_wrap=True)
+    say(str(turns))
     write_result(json_file, turns.to_json())
 
 
@@ -230,5 +241,5 @@ def bench_serving(
         requests=requests,
         device=Execution.of(device).resolved().device,
     )
-    out.print(str(times), highlight=False, soft_wrap=True)
+    say(str(times))
     write_result(json_file, times.to_json())

@@ -5,15 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
-from coterie.cli.console import drawn, out, write_result
+from coterie.cli.console import drawn, say, say_written, write_result
 from coterie.cli.options import (
     DEFAULT_METRICS,
     Data,
     Device,
     JsonFile,
     Metrics,
+    Run,
     SplitPart,
+    listed,
 )
+from coterie.cli.places import existing, result_file, result_folder
 from coterie.files import check_replaceable
 from coterie.running.progress import Update
 
@@ -22,21 +25,26 @@ verbs = typer.Typer()
 
 @verbs.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder, from train.")],
+    run: Run,
     split: Annotated[
         SplitPart, typer.Option(help="Choose on validation; report test once.")
     ] = SplitPart.TEST,
     metric: Metrics = DEFAULT_METRICS,
     data: Data = None,
     per_user: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write every user's values as Parquet.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            callback=result_file,
+            help="Also write every user's values as Parquet.",
+        ),
     ] = None,
     device: Device = "auto",
     json_file: JsonFile = None,
 ) -> None:
     """Measure a model on held-out users, overall and by their number of interactions."""
-    report = _evaluate(run, split, metric, data, device)
-    out.print(str(report), highlight=False, soft_wrap=True)
+    report = _evaluate(run, split, listed(metric), data, device)
+    say(str(report))
     if per_user is not None:
         import pyarrow.parquet as pq  # noqa: PLC0415
 
@@ -74,12 +82,13 @@ def compare(
     """
     from coterie.evaluation.compare import compare_runs  # noqa: PLC0415
 
-    sides = [
-        [_evaluate(Path(run), split, metric, data, device) for run in side.split(",")]
-        for side in (candidate, reference)
-    ]
-    comparison = compare_runs(*sides, seed=seed, n_resamples=resamples, confidence=confidence)
-    out.print(str(comparison), highlight=False, soft_wrap=True)
+    sides = [[Path(run) for run in listed([side])] for side in (candidate, reference)]
+    for run in [*sides[0], *sides[1]]:
+        existing(run)
+    metrics = listed(metric)
+    reports = [[_evaluate(run, split, metrics, data, device) for run in side] for side in sides]
+    comparison = compare_runs(*reports, seed=seed, n_resamples=resamples, confidence=confidence)
+    say(str(comparison))
     write_result(
         json_file,
         {
@@ -102,7 +111,9 @@ def analyze(
     folder: Annotated[
         Path,
         typer.Option(
-            "--out", help="report.html, a PNG a figure, numbers.json, users.parquet, pairs.parquet."
+            "--out",
+            callback=result_folder,
+            help="report.html, a PNG a figure, numbers.json, users.parquet, pairs.parquet.",
         ),
     ],
     data: Data = None,
@@ -156,8 +167,8 @@ def analyze(
         analysis = analyze_settings(settings, dataset, options, progress=progress)
         progress(Update("writing the report"))
         write_report(analysis, folder)
-    out.print(summary(analysis), highlight=False, markup=False, soft_wrap=True)
-    out.print(f"[green]report[/green] {folder}/report.html", highlight=False, soft_wrap=True)
+    say(summary(analysis))
+    say_written("report", folder / PAGE)
     write_result(json_file, numbers(analysis))
 
 

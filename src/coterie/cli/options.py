@@ -1,17 +1,43 @@
 """Options that several verbs take, and how their texts are read."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from coterie.cli.places import existing, result_file
 from coterie.errors import ConfigError
 
+MORE = "repeat for more, or join them by commas"
+"""How every option that takes a list says so."""
+
 JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")
+    Path | None,
+    typer.Option(
+        "--json", metavar="FILE", callback=result_file, help="Also write the result as JSON."
+    ),
+]
+Run = Annotated[Path, typer.Argument(callback=existing, help="Run folder, from train.")]
+RunOrModel = Annotated[Path, typer.Argument(callback=existing, help="Run folder or model folder.")]
+Prepared = Annotated[Path, typer.Argument(callback=existing, help="Data set folder, from prepare.")]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        callback=existing,
+        help="TOML or JSON with the sections model and training; options go over it.",
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any field, as in model.latent_dim=64 (coterie config lists them); repeat for more.",
+    ),
 ]
 Device = Annotated[
     str, typer.Option(help="cpu, cuda, cuda:1, …; auto takes CUDA where there is one.")
@@ -23,18 +49,32 @@ Threads = Annotated[
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="Data set folder; by default the one the run was trained on, where it then was."
+        metavar="FOLDER",
+        callback=existing,
+        help="Data set folder; by default the one the run was trained on, where it then was.",
     ),
 ]
 Metrics = Annotated[
     list[str],
     typer.Option(
         "--metric",
+        metavar="NAME,…",
         help=(
-            "recall@K (÷ min(K, held out)), recall_of_held_out@K (÷ held out) or ndcg@K; repeat for"
-            " more."
+            "recall@K (÷ min(K, held out)), recall_of_held_out@K (÷ held out), ndcg@K or mrr@K;"
+            f" {MORE}."
         ),
     ),
+]
+Seeds = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="1,2,…",
+        help=f"In place of the table's own; each draws a split and trains; {MORE}.",
+    ),
+]
+Rows = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME,…", help=f"Some of the table's rows only; {MORE}."),
 ]
 DEFAULT_METRICS = ["recall@20", "recall@50", "ndcg@100"]
 
@@ -83,13 +123,34 @@ class StudyPruner(StrEnum):
     NONE = "none"
 
 
-def whole_numbers(text: str) -> list[int]:
-    """Reads ``1,2,3``."""
+def listed(texts: Iterable[str] | None) -> list[str]:
+    """The entries of an option that was repeated, joined by commas, or both; empty if not given.
+
+    Example:
+        >>> listed(["ndcg@100", "recall@20, recall@50"])
+        ['ndcg@100', 'recall@20', 'recall@50']
+    """
+    entries = [entry.strip() for text in texts or () for entry in text.split(",")]
+    if not all(entries):
+        raise ConfigError(
+            "a list must have an entry between its commas, found"
+            f" {', '.join(texts or ())!r}; remove the extra comma."
+        )
+    return entries
+
+
+def whole_numbers(texts: Iterable[str] | None) -> list[int]:
+    """The numbers of an option such as ``--seeds 1,2,3``.
+
+    Example:
+        >>> whole_numbers(["1,2", "3"])
+        [1, 2, 3]
+    """
     try:
-        return [int(word) for word in text.split(",")]
+        return [int(entry) for entry in listed(texts)]
     except ValueError as error:
         raise ConfigError(
-            f"seeds must be whole numbers joined by commas, found {text!r}; as in 1,2,3."
+            f"seeds must be whole numbers, as in 1,2,3 ({error}); correct them."
         ) from error
 
 
@@ -112,7 +173,9 @@ def laid_over(config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]
 
     given = {key: value for key, value in options.items() if value is not None}
     values = overlay(read_values(config) if config else {}, given)
-    values.setdefault("model", {}).setdefault("name", "mult-vae")
+    model = values.get("model", {})
+    if not isinstance(model, dict) or "name" not in model:
+        values = overlay(values, {"model.name": "mult-vae"})
     return values
 
 
@@ -122,7 +185,9 @@ def read_ids(path: Path | None) -> list[str] | None:
         return None
     try:
         return [
-            line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
+            line.strip()
+            for line in path.read_text(encoding="utf-8-sig").splitlines()
+            if line.strip()
         ]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(

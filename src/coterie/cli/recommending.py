@@ -10,8 +10,10 @@ from coterie.cli.options import (
     Device,
     Engine,
     JsonFile,
+    RunOrModel,
     read_ids,
 )
+from coterie.cli.places import existing, result_folder, result_table_or_folder
 from coterie.errors import ConfigError
 from coterie.running.progress import Update
 
@@ -27,7 +29,7 @@ verbs = typer.Typer()
 
 @verbs.command()
 def recommend(
-    run: Annotated[Path, typer.Argument(help="Run folder or model folder.")],
+    run: RunOrModel,
     histories: Annotated[
         str,
         typer.Option(
@@ -43,6 +45,7 @@ def recommend(
         str,
         typer.Option(
             "--out",
+            callback=result_table_or_folder,
             help=(
                 "A file ending in .parquet, .csv or .jsonl; or a folder or URL, for any number of"
                 " users: part-00000.parquet, …, "
@@ -59,16 +62,23 @@ def recommend(
         bool, typer.Option("--include-seen", help="Also recommend what is in the history.")
     ] = False,
     allow: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Recommend only these items, one id a line.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", callback=existing, help="Recommend only these items, one id a line."
+        ),
     ] = None,
     deny: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Never recommend these items, one id a line."),
+        typer.Option(
+            metavar="FILE", callback=existing, help="Never recommend these items, one id a line."
+        ),
     ] = None,
     index: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Rank approximately, by an index of this model (verb index)."
+            metavar="FOLDER",
+            callback=existing,
+            help="Rank approximately, by an index of this model (verb index).",
         ),
     ] = None,
     shard_users: Annotated[
@@ -182,8 +192,13 @@ def _ray_engine(run: Path, device: str, index: Path | None) -> "RayEngine":
 
 @verbs.command()
 def index(
-    run: Annotated[Path, typer.Argument(help="Run folder or model folder.")],
-    folder: Annotated[Path, typer.Option("--out", help="Folder of the index; replaced if there.")],
+    run: RunOrModel,
+    folder: Annotated[
+        Path,
+        typer.Option(
+            "--out", callback=result_folder, help="Folder of the index; replaced if there."
+        ),
+    ],
     lists: Annotated[
         int | None,
         typer.Option(min=1, help="Lists of items (default: twice the root of their number)."),
@@ -215,11 +230,12 @@ def index(
 
 @verbs.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder or model folder.")],
+    run: RunOrModel,
     folder: Annotated[
         Path,
         typer.Option(
             "--out",
+            callback=result_folder,
             help="Folder of model.onnx, its weights, items.parquet, manifest; replaced if there.",
         ),
     ],

@@ -10,16 +10,20 @@ from typing import Annotated
 
 import typer
 
-from coterie.cli.console import drawn, out, write_result
+from coterie.cli.console import drawn, say, say_written, write_result
 from coterie.cli.options import (
+    ConfigFile,
     Device,
     JsonFile,
     Precision,
+    Prepared,
+    Settings,
     StudyPruner,
     Threads,
     laid_over,
     setting_of,
 )
+from coterie.cli.places import existing, result_folder
 from coterie.running.progress import Progress, Update
 
 verbs = typer.Typer()
@@ -27,9 +31,14 @@ verbs = typer.Typer()
 
 @verbs.command()
 def train(
-    data: Annotated[Path, typer.Argument(help="Data set folder, from prepare.")],
+    data: Prepared,
     folder: Annotated[
-        Path, typer.Option("--out", help="Run folder: configuration, history, checkpoint, model.")
+        Path,
+        typer.Option(
+            "--out",
+            callback=result_folder,
+            help="Run folder: configuration, history, checkpoint, model.",
+        ),
     ],
     model: Annotated[
         str | None,
@@ -40,10 +49,7 @@ def train(
             )
         ),
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="TOML or JSON with the sections model and training; options go over it."),
-    ] = None,
+    config: ConfigFile = None,
     pia: Annotated[
         float | None,
         typer.Option(help="λ_A, the weight of Personalized Item Alignment (default 0, off)."),
@@ -55,15 +61,14 @@ def train(
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the training users, at most.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order, masks and noise.")] = None,
-    setting: Annotated[
-        list[str] | None,
+    seed: Annotated[
+        int | None,
         typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Any field, as in model.latent_dim=64; repeat for more.",
+            min=0,
+            help="Of weights, order, masks and noise; a model without chance has no use for it.",
         ),
     ] = None,
+    setting: Settings = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out after an interruption.")
     ] = False,
@@ -100,9 +105,10 @@ def train(
         "model.pia": pia,
         "model.keep_prob": keep_prob,
         "model.beta": beta,
+        "training.epochs": epochs,
     }
-    options |= {"training.epochs": epochs, "training.seed": seed}
     values = laid_over(config, options | dict(map(setting_of, setting or [])))
+    config_of_run = RunConfig.of(values)
     execution = Execution(device, threads, precision.value, compile_layers).resolved()
     with ExitStack() as stack:
         listeners = [stack.enter_context(drawn())] if rank_of_process() == 0 else []
@@ -110,7 +116,7 @@ def train(
             listeners.append(stack.enter_context(tensorboard_events(folder)))
         trained = train_model(
             Dataset.load(data),
-            RunConfig.of(values),
+            config_of_run if seed is None else config_of_run.with_seed(seed),
             out=folder,
             resume=resume,
             device=execution,
@@ -118,12 +124,12 @@ def train(
             checkpoint_seconds=checkpoint_seconds,
         )
     if rank_of_process() > 0:
-        return  # the first process tells of what all have done
-    best, value = (trained.provenance.get(f"best_{name}") for name in ("epoch", "validation"))
+        return  # the first process speaks for all
+    best, value = (trained.provenance.get(f"best_{what}") for what in ("epoch", "validation"))
     # Without validation cases the last epoch is the best, of no value.
-    found = f"  best epoch {best}" if best else ""
+    found = f"best epoch {best}" if best else ""
     found += "" if value is None else f", validation {value:.4f}"
-    out.print(f"[green]model[/green] {folder}/model{found}", highlight=False)
+    say_written("model", folder / "model", found)
     write_result(
         json_file, {"run": str(folder), "config": trained.config.as_json(), **trained.provenance}
     )
@@ -137,19 +143,21 @@ def _to_all(listeners: Sequence[Progress], update: Update) -> None:
 @verbs.command()
 def tune(
     data: Annotated[
-        Path, typer.Argument(help="Data set folder, from prepare; its test users take no part.")
+        Path,
+        typer.Argument(
+            callback=existing, help="Data set folder, from prepare; its test users take no part."
+        ),
     ],
     folder: Annotated[
         Path,
         typer.Option(
             "--out",
+            callback=result_folder,
             help="Study folder: trials, best.toml, trials.csv. The same command goes on with it.",
         ),
     ],
     model: Annotated[str | None, typer.Option(help="As for train.")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML or JSON to start from; options go over it.")
-    ] = None,
+    config: ConfigFile = None,
     setting: Annotated[
         list[str] | None,
         typer.Option(
@@ -173,7 +181,7 @@ def tune(
     trials: Annotated[int, typer.Option(min=1, help="Of the whole study.")] = 50,
     jobs: Annotated[
         int,
-        typer.Option(min=1, help="Processes at once; the same command elsewhere takes part, too."),
+        typer.Option(min=1, help="Processes at once; the same command elsewhere joins in."),
     ] = 1,
     metric: Annotated[
         str | None, typer.Option(help="On validation users (default: training.metric).")
@@ -216,9 +224,7 @@ def tune(
             command=shlex.join(["coterie", *sys.argv[1:]]),
             progress=progress,
         )
-    out.print(str(result), highlight=False, markup=False, soft_wrap=True)
+    say(str(result))
     if result.best is not None:
-        out.print(
-            f"[green]configuration[/green] {folder}/best.toml", highlight=False, soft_wrap=True
-        )
+        say_written("configuration", folder / "best.toml")
     write_result(json_file, result.to_json())

@@ -15,6 +15,7 @@ import duckdb
 import fsspec
 
 from coterie.data.source import fingerprint, is_url
+from coterie.errors import ConfigError
 
 
 class InteractionLog:
@@ -29,6 +30,9 @@ class InteractionLog:
         name: Of the source, for the manifest.
         format: One of `coterie.data.read.FORMATS`.
         memory_limit: Of DuckDB, as it writes sizes; what needs more spills to the temporary folder.
+
+    Raises:
+        ConfigError: if ``memory_limit`` is no size.
 
     Example:
         >>> with InteractionLog("hand-made", "table") as log:
@@ -48,9 +52,16 @@ class InteractionLog:
         self._folder = tempfile.TemporaryDirectory(prefix="coterie-")
         self._hashing = ThreadPoolExecutor(max_workers=1)
         self._sources: list[Future[dict[str, Any]]] = []
-        self.connection = duckdb.connect(
-            str(Path(self._folder.name) / "log.duckdb"), config={"memory_limit": memory_limit}
-        )
+        try:
+            self.connection = duckdb.connect(
+                str(Path(self._folder.name) / "log.duckdb"), config={"memory_limit": memory_limit}
+            )
+        except duckdb.Error as error:
+            self._folder.cleanup()
+            raise ConfigError(
+                f"memory_limit must be a size such as 3GB or 500MiB, found {memory_limit!r}; give"
+                " such a size."
+            ) from error
         self.connection.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
         self.create("BIGINT", "BIGINT")
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from coterie.data.adjacency import read_adjacency
+from coterie.data.json_lines import is_json_lines
 from coterie.data.log import InteractionLog
 from coterie.data.movielens import COLUMNS, RATINGS, read_movielens
 from coterie.data.netflix import read_netflix
@@ -77,6 +78,8 @@ def read_log(
         "timestamp": timestamp_column,
     }
     named = {role: name for role, name in columns.items() if name is not None}
+    if "" in named.values():
+        raise ConfigError("a column must have a name, found an empty one; leave that option out.")
     chosen = _detect(path, named) if format == "auto" else format
     if chosen not in FORMATS:
         raise ConfigError(
@@ -135,7 +138,7 @@ def _detect_table(path: str) -> str:
     plain = path.removesuffix(".gz")
     if plain.endswith((".csv", ".tsv")):
         return "movielens" if tuple(header_of(path, ",")) == COLUMNS else "table"
-    if plain.endswith(".parquet"):
+    if plain.endswith(".parquet") or is_json_lines(path):
         return "table"
     raise ConfigError(
         f"the format of {path} cannot be told by its name; say it, one of {', '.join(FORMATS)}."

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import fsspec
 
-from coterie.errors import SourceError
+from coterie.errors import ConfigError, MissingPackageError, SourceError, UnavailableError
 
 BLOCK = 1 << 20
 
@@ -40,8 +40,35 @@ def exists(path: str) -> bool:
     """Whether a file or folder is there, locally or behind a URL."""
     if not is_url(path):
         return Path(path).exists()
-    filesystem, inside = fsspec.core.url_to_fs(path)
-    return bool(filesystem.exists(inside))
+    with _reaching(path):
+        filesystem, inside = fsspec.core.url_to_fs(path)
+        return bool(filesystem.exists(inside))
+
+
+@contextmanager
+def _reaching(url: str) -> Iterator[None]:
+    """What stands between here and ``url`` becomes an error that says so.
+
+    Each file system has errors of its own (credentials, names, networks), which share no class.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except ImportError as error:
+        raise MissingPackageError(
+            f"{url}: needs a package that is not installed ({error}); for s3, pip install"
+            " 'coterie[s3]'."
+        ) from error
+    except Exception as error:
+        if isinstance(error, ValueError) and "Protocol not known" in str(error):
+            raise ConfigError(
+                f"{url}: the protocol must be one that fsspec knows, as in s3:// ({error})."
+            ) from error
+        raise UnavailableError(
+            f"{url}: cannot be reached ({error}); check the address, the credentials and the"
+            " network."
+        ) from error
 
 
 @contextmanager
@@ -54,9 +81,10 @@ def open_bytes(path: str, *, unpack: bool = True) -> Iterator[IO[bytes]]:
 
     Raises:
         SourceError: if the file is missing or is found damaged, also while the caller reads it.
+        UnavailableError: if a URL cannot be reached.
     """
     try:
-        with fsspec.open(path, "rb").open() if is_url(path) else Path(path).open("rb") as file:
+        with _open(path) as file:
             if unpack and is_gzip(path):
                 with gzip.open(file) as unpacked:
                     yield unpacked  # type: ignore[misc]
@@ -68,6 +96,14 @@ def open_bytes(path: str, *, unpack: bool = True) -> Iterator[IO[bytes]]:
         raise SourceError(
             f"the file must be whole and readable, found: {error}; fetch it again.", path
         ) from error
+
+
+def _open(path: str) -> IO[bytes]:
+    if not is_url(path):
+        return Path(path).open("rb")
+    with _reaching(path):
+        opened: IO[bytes] = fsspec.open(path, "rb").open()
+        return opened
 
 
 @contextmanager

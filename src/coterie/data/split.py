@@ -11,11 +11,14 @@ Both protocols of the field fit in it:
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal, TypeAlias
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from coterie.errors import ConfigError, DataError
+
+PartName: TypeAlias = Literal["train", "validation", "test"]
 
 
 class Part(IntEnum):
@@ -24,6 +27,23 @@ class Part(IntEnum):
     TRAIN = 0
     VALIDATION = 1
     TEST = 2
+
+    @classmethod
+    def of(cls, part: "Part | PartName") -> "Part":
+        """The part of that name.
+
+        Raises:
+            ConfigError: if there is none.
+
+        Example:
+            >>> Part.of("test") is Part.TEST
+            True
+        """
+        if isinstance(part, str) and part.upper() in cls.__members__:
+            return cls[part.upper()]
+        if part not in set(cls):
+            raise ConfigError(f"a part must be train, validation or test, found {part!r}.")
+        return cls(part)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,5 @@
-"""Any table of interactions: CSV, TSV or Parquet with columns the user names, local or through
-fsspec.
+"""Any table of interactions: CSV, TSV, Parquet or JSON lines with columns the user names, local or
+through fsspec.
 """
 
 import csv
@@ -15,6 +15,7 @@ from coterie.data.delimited import (
     row_rules,
     seconds,
 )
+from coterie.data.json_lines import is_json_lines, load_json_lines
 from coterie.data.log import InteractionLog
 from coterie.data.source import open_text
 from coterie.errors import SourceError
@@ -53,8 +54,8 @@ def read_table(
 
     Args:
         log: Where to.
-        path: ``.parquet``, or delimited text with a header (comma, tab, semicolon or bar), plain or
-            ``.gz``.
+        path: ``.parquet``, ``.jsonl`` or ``.ndjson``, or delimited text with a header (comma, tab,
+            semicolon or bar); text plain or ``.gz``.
         user: Column of user ids; likewise ``item``.
         rating: Column of ratings or counts, 0 to 1e9.
         timestamp: Column of seconds since 1970, or of ISO dates or times (UTC unless they say
@@ -65,6 +66,8 @@ def read_table(
     """
     if path.endswith(".parquet"):
         _load_parquet(log, path, user, item, rating, timestamp)
+    elif is_json_lines(path):
+        load_json_lines(log, path, user, item, rating, timestamp, BOUNDS)
     else:
         names, delimiter = _header(path, [name for name in (user, item, rating, timestamp) if name])
         layout = Layout(

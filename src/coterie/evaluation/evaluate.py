@@ -7,8 +7,9 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from coterie.data.dataset import Dataset
 from coterie.data.ids import IdMap
-from coterie.data.split import Cases
+from coterie.data.split import Cases, Part, PartName
 from coterie.errors import ConfigError, DataError
 from coterie.evaluation.cohorts import DEFAULT_COHORTS, check_cohorts
 from coterie.evaluation.measure import per_user
@@ -22,7 +23,8 @@ from coterie.sparse import SparseRows
 
 def evaluate(
     scorer: Scorer,
-    cases: Cases,
+    cases: Cases | Dataset,
+    part: Part | PartName | None = None,
     *,
     metrics: Sequence[str] = DEFAULT_METRICS,
     user_ids: IdMap | None = None,
@@ -34,10 +36,11 @@ def evaluate(
 
     Args:
         scorer: A trained model or baseline.
-        cases: What is shown and what must be found, from ``Dataset.cases``.
+        cases: What is shown and what must be found; or a data set, whose ``part`` they are.
+        part: Of a data set: ``"test"`` (the default) or ``"validation"``.
         metrics: Names, as `Metric.parse` reads them.
-        user_ids: Ids of all users of the data set; without them the report names users by their
-            row.
+        user_ids: Ids of all users of the data set, which a data set brings itself; without them the
+            report names users by their row.
         cohorts: Lower bounds on the number of interactions.
         block_size: Users ranked at once; memory is ``block_size × n_items`` scores.
         progress: Called after each block of users.
@@ -65,6 +68,11 @@ def evaluate(
         >>> evaluate(scorer, cases, metrics=["recall@1", "ndcg@2"]).mean("recall@1")
         1.0
     """
+    if isinstance(cases, Dataset):
+        user_ids = cases.users if user_ids is None else user_ids
+        cases = cases.cases(Part.of(part or Part.TEST))
+    elif part is not None:
+        raise ConfigError("part goes with a data set, found cases, which are of one; leave it out.")
     wanted = _parse(metrics, block_size)
     lower_bounds = check_cohorts(cohorts)
     _check(scorer, cases)

@@ -32,6 +32,8 @@ def per_user(metric: Metric, hits: Tensor, n_held_out: Tensor) -> Tensor:
     hits = hits[:, : metric.k]
     if metric.kind == "ndcg":
         return _ndcg(hits, n_held_out)
+    if metric.kind == "mrr":
+        return _reciprocal_rank(hits)
     # Where the catalogue has fewer than k items, nobody has k of them held out.
     divisor = n_held_out.clamp(max=hits.shape[1]) if metric.kind == "recall" else n_held_out
     return hits.sum(dim=1).double() / divisor
@@ -44,3 +46,8 @@ def _ndcg(hits: Tensor, n_held_out: Tensor) -> Tensor:
     gained = (hits * discount).cumsum(dim=1)[:, -1]
     ideal = discount.cumsum(dim=0)[n_held_out.clamp(max=hits.shape[1]) - 1]
     return gained / ideal
+
+
+def _reciprocal_rank(hits: Tensor) -> Tensor:
+    first = hits.int().argmax(dim=1)  # of equal values the first, by torch's own promise
+    return hits.any(dim=1).double() / (first + 1)

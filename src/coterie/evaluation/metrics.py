@@ -5,11 +5,11 @@ Libraries divide recall by different numbers under one name; here the divisor is
 
 import re
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, cast, get_args
 
 from coterie.errors import ConfigError
 
-Kind: TypeAlias = Literal["recall", "recall_of_held_out", "ndcg"]
+Kind: TypeAlias = Literal["recall", "recall_of_held_out", "ndcg", "mrr"]
 
 DEFAULT_METRICS = ("recall@20", "recall@50", "ndcg@100")
 
@@ -27,6 +27,8 @@ class Metric:
       more than k.
     - ``ndcg@k``: sum over hits of 1 / log2(rank + 1), divided by the same sum when the first min(k,
       held out) ranks are hits.
+    - ``mrr@k``: 1 / rank of the first hit in the top k, 0 without one; its mean over users is the
+      mean reciprocal rank.
 
     Args:
         kind: Which formula.
@@ -49,12 +51,13 @@ class Metric:
         """Reads a name such as ``ndcg@100``.
 
         Raises:
-            ConfigError: if the name is none of ``recall@k``, ``recall_of_held_out@k``, ``ndcg@k``.
+            ConfigError: if the name is none of ``recall@k``, ``recall_of_held_out@k``, ``ndcg@k``,
+                ``mrr@k``.
         """
-        match = re.fullmatch(r"(recall|recall_of_held_out|ndcg)@([1-9][0-9]*)", name)
+        match = re.fullmatch(rf"({'|'.join(get_args(Kind))})@([1-9][0-9]*)", name)
         if match is None:
             raise ConfigError(
-                "a metric must be recall@k, recall_of_held_out@k or ndcg@k with k ≥ 1, found"
+                "a metric must be recall@k, recall_of_held_out@k, ndcg@k or mrr@k with k ≥ 1, found"
                 f" {name!r}; try 'ndcg@100'."
             )
         return cls(cast(Kind, match[1]), int(match[2]))
@@ -73,4 +76,5 @@ class Metric:
             "recall": f"Recall@{self.k} ÷ min({self.k}, n)",
             "recall_of_held_out": f"Recall@{self.k} ÷ n",
             "ndcg": f"NDCG@{self.k}",
+            "mrr": f"MRR@{self.k}",
         }[self.kind]

@@ -62,7 +62,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Service:
+class SimulatedService:
     """A streaming service with planted niches, of any number of users.
 
     Ids are integers from 1: user index u has id u + 1, item index i has id i + 1. Ratings and times
@@ -84,7 +84,7 @@ class Service:
         ConfigError: if the numbers do not fit together.
 
     Example:
-        >>> service = Service(n_users=2000, n_items=100, seed=3)
+        >>> service = SimulatedService(n_users=2000, n_items=100, seed=3)
         >>> sum(len(block.user_id) for block in service.blocks()) > 5 * 2000
         True
         >>> service.probabilities(np.array([0, 1999])).shape
@@ -189,7 +189,7 @@ class Service:
             ConfigError: if an id is not of this service.
 
         Example:
-            >>> service = Service(n_users=300, n_items=60, seed=1)
+            >>> service = SimulatedService(n_users=300, n_items=60, seed=1)
             >>> data = service.dataset(held_out_users=40)
             >>> cases = data.cases(Part.TEST)
             >>> best = service.best_scores(
@@ -365,15 +365,15 @@ def simulate_dataset(
     """A small data set of a simulated service, with titles and times: for tests, examples and the
     demo.
 
-    The same as ``Service(n_users, n_items, seed, …).dataset(held_out_users)``; make the service
-    itself for the best possible ranking.
+    The same as ``SimulatedService(n_users, n_items, seed, …).dataset(held_out_users)``; make the
+    service itself for the best possible ranking.
 
     Example:
         >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
         >>> data.titles[0], len(data.cases(Part.TEST).user_index)
         ('The Little Inspector', 40)
     """
-    return Service(n_users, n_items, seed, n_niches, mean_items, min_items, weeks).dataset(
+    return SimulatedService(n_users, n_items, seed, n_niches, mean_items, min_items, weeks).dataset(
         held_out_users
     )
 

@@ -276,7 +276,7 @@ class PairFiles:
         return ParquetLists.of([folder.url(LISTS)], "user_id", "item_ids", self.fingerprint)
 
 
-def open_histories(
+def stream_histories(
     path: str | Path, user_column: str = "user_id", item_column: str = "item_id"
 ) -> GivenHistories:
     """Opens histories of any number of users, without reading them.
@@ -299,7 +299,7 @@ def open_histories(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "histories.parquet"
         ...     pq.write_table(lists, path)
-        ...     histories = open_histories(path).source(Folder(folder))
+        ...     histories = stream_histories(path).source(Folder(folder))
         ...     part = histories.read(1, 3)
         >>> part.users.ids_of([0, 1]), part.item_ids.to_pylist()
         ([8, 9], ['red', 'blue'])
@@ -320,6 +320,9 @@ def open_histories(
     return PairFiles(
         paths, user_column, item_column, _digest("pairs", user_column, item_column, prints)
     )
+
+
+open_histories = stream_histories  # the older name
 
 
 def _files(path: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from coterie.data.split import Cases
 from coterie.data.split import Part as SplitPart
 from coterie.errors import ConfigError, Interrupted, NumericalError
 from coterie.evaluation.evaluate import evaluate
-from coterie.models.kinds import ClosedFormConfig, SteppedConfig, TrainedPart
+from coterie.models.kinds import ClosedFormConfig, ModelConfig, SteppedConfig, TrainedPart
 from coterie.networks.network import Network
 from coterie.running.execution import Execution
 from coterie.running.interrupt import StopRequest
@@ -27,6 +27,7 @@ from coterie.running.world import World
 from coterie.sparse import SparseRows
 from coterie.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from coterie.training.randomness import ORDER, seeded
+from coterie.training.run_config import TrainingFields, run_config
 from coterie.training.run_folder import RunFolder, new_identity
 from coterie.training.step import TrainingStep
 from coterie.training.trained_model import TrainedModel
@@ -36,13 +37,14 @@ log = logging.getLogger(__name__)
 
 def train(
     dataset: Dataset,
-    config: RunConfig | None = None,
+    config: RunConfig | ModelConfig | None = None,
     *,
     out: str | Path | None = None,
     resume: bool = False,
     device: Execution | str = "auto",
     progress: Progress = silent,
     checkpoint_seconds: float = 60.0,
+    **fields: Unpack[TrainingFields],
 ) -> TrainedModel:
     """Trains a model; the epoch with the best validation metric is the one returned.
 
@@ -60,7 +62,8 @@ def train(
 
     Args:
         dataset: With its split.
-        config: A Mult-VAE with its defaults if None.
+        config: Of a run, or of a model that is trained with the defaults; a Mult-VAE with its
+            defaults if None.
         out: Run folder (see `run_folder`). With it, SIGINT and SIGTERM stop cleanly after the step
             under way.
         resume: Go on with the run in ``out``, from its last checkpoint or, if it has none, from the
@@ -69,6 +72,7 @@ def train(
         progress: Called after every step with the epochs done, and after every epoch with its line
             of the history as facts. What it raises ends the run, which can be resumed.
         checkpoint_seconds: From one checkpoint to the next; a SIGKILL loses at most so much work.
+        fields: Single fields of the training, over what ``config`` says: ``epochs=5``.
 
     Raises:
         ConfigError: if the arguments contradict one another, the run in ``out`` or those of another
@@ -80,17 +84,14 @@ def train(
         NumericalError: if a loss stopped being finite.
 
     Example:
+        >>> from coterie.models.multvae import MultVAEConfig
         >>> from coterie.simulation.service import simulate_dataset
         >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
-        >>> config = {
-        ...     "model": {"name": "mult-vae", "hidden_dims": [20], "latent_dim": 8},
-        ...     "training": {"epochs": 2},
-        ... }
-        >>> model = train(data, RunConfig.of(config))
+        >>> model = train(data, MultVAEConfig(hidden_dims=(20,), latent_dim=8), epochs=2)
         >>> model.score(data.train[:3]).shape == (3, data.n_items)
         True
     """
-    config = config or RunConfig()
+    config = run_config(config, **fields)
     if out is None and resume:
         raise ConfigError("a run is resumed in its folder, found none; pass out.")
     with Execution.of(device).begin() as execution, ExitStack() as stack:

@@ -106,7 +106,7 @@ class AnalysisOptions:
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
+class AnalysisSetting:
     """A model to look into.
 
     Args:
@@ -231,7 +231,7 @@ class Analysis:
 
 def load_settings(
     runs: Sequence[str], data: str | Path | None = None, device: Execution | str = "cpu"
-) -> tuple[list[Setting], Dataset]:
+) -> tuple[list[AnalysisSetting], Dataset]:
     """The models of run folders and the data set they were all trained on.
 
     Args:
@@ -254,7 +254,7 @@ def load_settings(
     first = load_run(named[0][1], data, device)
     runs_of_one = [first, *(load_run(path, first.dataset, device) for _, path in named[1:])]
     settings = [
-        Setting(name, run.model, read_anchors(run.folder))
+        AnalysisSetting(name, run.model, read_anchors(run.folder))
         for name, run in zip(names, runs_of_one, strict=True)
     ]
     return settings, first.dataset
@@ -271,7 +271,7 @@ def _named(run: str) -> tuple[str, Path]:
 
 
 def analyze(
-    settings: Sequence[Setting],
+    settings: Sequence[AnalysisSetting],
     dataset: Dataset,
     options: AnalysisOptions | None = None,
     *,
@@ -301,7 +301,9 @@ def analyze(
         ...     "training": {"epochs": 2},
         ... }
         >>> options = AnalysisOptions(users=30, draws=2, map_users=50, neighbours=5)
-        >>> found = analyze([Setting("masked", train(data, RunConfig.of(small)))], data, options)
+        >>> found = analyze(
+        ...     [AnalysisSetting("masked", train(data, RunConfig.of(small)))], data, options
+        ... )
         >>> found.settings[0].bottleneck.n_users, len(found.settings[0].drift)
         (50, 4)
     """
@@ -366,11 +368,11 @@ def analyze(
     )
 
 
-def _keep_prob(setting: Setting) -> float:
+def _keep_prob(setting: AnalysisSetting) -> float:
     return float(getattr(setting.model.config.model, "keep_prob", 1.0))
 
 
-def _check(settings: Sequence[Setting]) -> None:
+def _check(settings: Sequence[AnalysisSetting]) -> None:
     if not settings:
         raise ConfigError(
             "an analysis needs at least one setting, found none; give a trained model."
@@ -420,7 +422,7 @@ def _tsne_maps(settings: Sequence[Findings], items: np.ndarray, seed: int) -> tu
 
 
 def _measure(
-    setting: Setting,
+    setting: AnalysisSetting,
     dataset: Dataset,
     train: csr_array,
     users: np.ndarray,

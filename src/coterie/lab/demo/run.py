@@ -28,7 +28,7 @@ from coterie.files import publish_folder
 from coterie.plain_table import plain_table
 from coterie.running.execution import Execution
 from coterie.running.progress import Progress, silent
-from coterie.simulation.service import Service
+from coterie.simulation.service import SimulatedService
 from coterie.training.run_record import read_history
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
@@ -107,7 +107,7 @@ def run_demo(
     Raises:
         ConfigError: if ``folder`` holds something other than an earlier demo.
     """
-    service = Service(n_users, n_items, seed)
+    service = SimulatedService(n_users, n_items, seed)
     with publish_folder(folder, "log/ratings.csv") as aside:
         log.info("1/4 a service of %d users and %d titles writes its log", n_users, n_items)
         service.write_ratings_csv(aside / "log")
@@ -168,7 +168,7 @@ class _PlantedScores:
         return torch.from_numpy(self._scores.astype(np.float32))
 
 
-def _best_possible(service: Service, data: Dataset, cases: Cases) -> EvaluationReport:
+def _best_possible(service: SimulatedService, data: Dataset, cases: Cases) -> EvaluationReport:
     scores = service.best_scores(
         data.users.take(cases.user_index).to_numpy(), data.items.values.to_numpy()
     )
@@ -205,7 +205,7 @@ def _verdict(gain: Comparison) -> str:
     )
 
 
-def _lists(service: Service, data: Dataset, model: TrainedModel, cases: Cases) -> str:
+def _lists(service: SimulatedService, data: Dataset, model: TrainedModel, cases: Cases) -> str:
     """What a few test users watched and what the model would show them, with genres."""
     genres = dict(zip(range(1, service.n_items + 1), service.catalogue.genres, strict=True))
     sizes = np.diff(cases.fold_in.indptr)

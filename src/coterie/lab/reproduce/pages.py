@@ -2,8 +2,10 @@
 that is replaced.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from coterie.errors import ConfigError
 from coterie.evaluation.compare import Comparison, Difference
@@ -16,6 +18,8 @@ from coterie.lab.reproduce.results import Beside, Results
 from coterie.plain_table import plain_table
 
 RECALLED = "* recalled, not read in its source"
+WIDTH = 100
+_WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 GAINS = ["gain", "relative", "95 % interval", "p"]
 
 
@@ -41,7 +45,17 @@ def markdown(results: Results) -> str:
     parts += [definition.note.strip()] if definition.note.strip() else []
     parts.append(_made_of(results))
     begin, end = marks(results.plan.name)
-    return "\n\n".join([begin, *parts, end]) + "\n"
+    return "\n\n".join([begin, *map(_wrapped, parts), end]) + "\n"
+
+
+def _wrapped(part: str) -> str:
+    """Prose within the width of the page's; tables, pictures and commands as they are."""
+    if part.startswith("```"):
+        return part
+    return "\n".join(
+        line if line.startswith(("|", "!")) else textwrap.fill(line, WIDTH, **_WHOLE_WORDS)
+        for line in part.splitlines()
+    )
 
 
 def text(results: Results) -> str:
@@ -135,7 +149,7 @@ def changes(results: Results) -> list[str]:
 def command(results: Results) -> str:
     """What makes this table again."""
     plan, definition = results.plan, results.definition
-    words = [f"coterie reproduce {plan.name} --data DIR --out DIR"]
+    words = [f"coterie reproduce {plan.name} --raw DIR --out DIR"]
     if plan.seeds != definition.seeds:
         words.append(f"--seeds {','.join(map(str, plan.seeds))}")
     if plan.held_out_users is not None:

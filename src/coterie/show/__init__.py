@@ -1,0 +1,1 @@
+"""What is in a folder or a file: recognised and read without torch."""
