@@ -93,12 +93,18 @@ from scipy.sparse import csr_array
 from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
 from coterie.errors import ConfigError
+from coterie.models.ease import EaseConfig
+from coterie.networks.ease import Ease
 from coterie.networks.item_item import ItemItem
 from coterie.running.world import World
 from coterie.training.trainer import share_state, train
 
 data, out, runs = Dataset.load(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 rank = int(os.environ["RANK"])
+
+# What is fitted beside the network may differ from process to process, as with several threads.
+fit = EaseConfig.fit
+EaseConfig.fit = lambda config, train: Ease(train.shape[1], fit(config, train).weight * (1 + rank))
 
 for name, values in runs.items():
     model = train(data, RunConfig.of(values), out=out / name, resume=True)
