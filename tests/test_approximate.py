@@ -25,7 +25,6 @@ from coterie.errors import (
     NumericalError,
 )
 from coterie.files import sha256
-from coterie.recommend import approximate
 from coterie.recommend.approximate import ApproximateIndex
 from coterie.recommend.ranker import Ranker
 from coterie.recommend.scorer import FactorScorer
@@ -365,7 +364,6 @@ def test_k_beyond_the_catalogue_is_the_catalogue() -> None:
 
 def test_search_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
-    approximate._library.cache_clear()
     with pytest.raises(
         MissingPackageError, match=r"needs the package faiss; pip install 'coterie\[ann\]'"
     ):

@@ -8,7 +8,6 @@ decision 5 has the measured trade.
 
 import hashlib
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -23,7 +22,6 @@ from coterie.extras import require
 from coterie.files import publish_folder, read_manifest, write_manifest
 from coterie.recommend.scorer import Scorer, item_factors_of
 from coterie.recommend.topk import TopK
-from coterie.running.fork import one_thread_in_children
 
 if TYPE_CHECKING:
     import faiss
@@ -278,10 +276,8 @@ class ApproximateIndex:
         return items, scores
 
 
-@cache
 def _library() -> ModuleType:
     library: ModuleType = require("faiss", "ann", "approximate search")
-    one_thread_in_children(library.omp_set_num_threads)
     return library
 
 

@@ -10,6 +10,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+import coterie.running.fork  # noqa: F401  a forked process ranks with one thread
 from coterie.errors import ConfigError, DataError
 from coterie.recommend.approximate import ApproximateIndex
 from coterie.recommend.options import positive_count

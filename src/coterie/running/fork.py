@@ -1,13 +1,12 @@
-"""What a forked process may do.
+"""What a forked process may do: compute with one thread.
 
-Apart because it is about processes, not about models. OpenMP, whose threads torch and faiss compute
-with, does not survive a fork: a child that was copied from a process with running threads waits
-for ever for threads that were not copied with it. With one thread OpenMP starts none and waits for
-none, so a forked child goes on with one.
+Apart because it is about processes, not about models; whoever computes with torch on behalf of
+callers that may fork imports it. OpenMP, whose threads torch and faiss compute with, does not
+survive a fork: a child that was copied from a process with running threads waits for ever for
+threads that were not copied with it. With one thread OpenMP starts none and waits for none.
 """
 
 import os
-from collections.abc import Callable
 
 import torch
 
@@ -16,23 +15,15 @@ from coterie.errors import ConfigError
 _forked = False
 
 
-def one_thread_in_children(set_threads: Callable[[int], None]) -> None:
-    """From now on a child forked from this process calls ``set_threads(1)`` before anything else.
-
-    Args:
-        set_threads: Of a library whose threads do not survive a fork.
-
-    Example:
-        >>> one_thread_in_children(torch.set_num_threads)
-    """
-    os.register_at_fork(after_in_child=lambda: set_threads(1))
-
-
 def check_threads(number: int) -> int:
     """Returns a number of threads for torch, if this process may have as many.
 
     Raises:
         ConfigError: if it is more than one and the process was forked.
+
+    Example:
+        >>> check_threads(2)
+        2
     """
     if _forked and number > 1:
         raise ConfigError(
@@ -42,10 +33,12 @@ def check_threads(number: int) -> int:
     return number
 
 
-def _note_the_fork() -> None:
+def _go_on_with_one_thread() -> None:
     global _forked  # noqa: PLW0603
     _forked = True
+    # faiss's threads, too: both libraries compute with the OpenMP that torch has loaded.
+    torch.set_num_threads(1)
 
 
-os.register_at_fork(after_in_child=_note_the_fork)
-one_thread_in_children(torch.set_num_threads)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_go_on_with_one_thread)
