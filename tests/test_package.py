@@ -16,7 +16,9 @@ SOURCE = ROOT / "src" / "coterie"
 KNOWS = {
     "errors": set(),
     "extras": {"errors"},
+    "fingerprints": set(),
     "files": {"errors"},
+    "locks": {"errors", "files"},
     "plain_table": set(),
     "sparse": set(),
     "running": {"errors", "sparse"},
@@ -30,12 +32,12 @@ KNOWS = {
     "evaluation": {"errors", "files", "plain_table", "sparse", "data", "recommend"},
     "export": {"errors", "files", "models", "training"},
     "training": {
-        "errors", "files", "sparse", "running", "data", "objectives", "models", "config",
-        "recommend", "evaluation",
+        "errors", "files", "fingerprints", "locks", "sparse", "running", "data", "objectives",
+        "models", "config", "recommend", "evaluation",
     },
     "tuning": {
-        "errors", "files", "plain_table", "running", "data", "models", "config", "evaluation",
-        "training",
+        "errors", "files", "locks", "plain_table", "running", "data", "models", "config",
+        "evaluation", "training",
     },
 }  # fmt: skip
 """The arrows of docs/architecture.md; lab and cli may know everything."""

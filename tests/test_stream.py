@@ -27,6 +27,7 @@ from coterie.config import RunConfig
 from coterie.data.ids import Id, IdMap
 from coterie.errors import (
     ArtifactError,
+    CannotWriteError,
     ConfigError,
     DataError,
     Interrupted,
@@ -505,7 +506,7 @@ def test_what_is_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "newer" / "request.json").write_text('{"schema": "coterie.recommendations/9"}')
     with pytest.raises(ConfigError, match="must be a folder or new, found a file"):
         recommend_to_folder(MODEL, {}, tmp_path / "file")
-    with pytest.raises(ConfigError, match="must be a folder that can be written"):
+    with pytest.raises(CannotWriteError, match="must be in a folder that can be written"):
         recommend_to_folder(MODEL, {}, tmp_path / "file" / "below")
     with pytest.raises(ConfigError, match="found other files"):
         recommend_to_folder(MODEL, {}, tmp_path / "other")
@@ -670,7 +671,7 @@ def test_histories_and_results_on_s3(bucket: str, tmp_path: Path) -> None:
         assert recommend_to_folder(MODEL, f"{bucket}/{name}", out, 5, shard_users=60) == done
         assert by_user(rows_of(out)) == by_user(rows_of(tmp_path / "here"))
         assert sorted(Folder(out).sizes()) == sorted(bytes_of(tmp_path / "here"))
-    with pytest.raises(ConfigError, match="must be a folder that can be written"):
+    with pytest.raises(CannotWriteError, match="must be a folder that can be written"):
         recommend_to_folder(MODEL, lists, "s3://no-such-bucket/out")
     with pytest.raises(SourceError, match="must exist here"):
         recommend_to_folder(MODEL, f"{bucket}/nothing.parquet", f"{bucket}/out2")

@@ -14,7 +14,7 @@ import torch
 
 import coterie
 from coterie.data.ids import Id
-from coterie.errors import ArtifactError, ConfigError
+from coterie.errors import ArtifactError, CannotWriteError, ConfigError
 from coterie.recommend.approximate import ApproximateIndex
 from coterie.recommend.engine import Progress, Request, WrittenRecommendations
 from coterie.recommend.histories import Histories, UserItems
@@ -226,7 +226,7 @@ def _agree(folder: Folder, begun: dict[str, Any] | None, request: StreamRequest)
         try:
             folder.write_json("request.json", asked)
         except OSError as error:
-            raise ConfigError(
+            raise CannotWriteError(
                 f"{folder.path}: must be a folder that can be written ({error}); choose another."
             ) from error
     elif begun != asked:
