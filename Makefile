@@ -52,6 +52,7 @@ bench: .venv/.installed-plot+ann ## The benchmarks, their tables into docs/perfo
 	$(BIN)/python benchmarks/scoring_memory.py --json bench/scoring-memory.json
 	$(BIN)/python benchmarks/approximate_search.py --json bench/approximate.json
 	$(BIN)/python benchmarks/prepare_growth.py --json bench/prepare.json
+	$(BIN)/python benchmarks/import_times.py --json bench/import-times.json
 	$(BIN)/python benchmarks/rivals.py --json bench/rivals.json
 	$(BIN)/python benchmarks/performance_page.py bench docs/performance.md
 

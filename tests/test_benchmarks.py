@@ -44,3 +44,11 @@ def test_training_memory_predicts_a_catalogue_and_trains_it(tmp_path: Path) -> N
     )
     assert mode["tried"]["items"] == int(0.97 * mode["largest_items"])
     assert figures["steps"]["dense"]["imported_bytes"] < figures["steps"]["dense"]["peak_bytes"]
+
+
+def test_import_times_measures_every_door(tmp_path: Path) -> None:
+    doors = run("import_times.py", tmp_path)["doors"]
+    assert doors["nothing"]["ratio"] == 1
+    assert all(door["median_seconds"] > 0 for door in doors.values())
+    assert doors["model"]["torch"]
+    assert not any(doors[name]["torch"] for name in ("coterie", "data set", "recommendations"))

@@ -333,7 +333,7 @@ def test_runs_that_do_not_belong_together_are_refused(folder: Path, tmp_path: Pa
         (
             [masked, str(tmp_path / "ease")],
             ConfigError,
-            "all runs must be trained on the data set at hand",
+            "ease: must be used with the data set it was trained on",
         ),
         (
             [masked, f"masked={folder / 'pia'}"],

@@ -79,6 +79,27 @@ def test_publish_folder_replaces_the_whole_folder(tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o755
 
 
+@pytest.mark.parametrize(("mask", "folder", "file"), [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600)])
+def test_what_is_published_has_the_rights_of_new_files(
+    mask: int, folder: int, file: int, tmp_path: Path
+) -> None:
+    before = os.umask(mask)
+    try:
+        with publish_folder(tmp_path / "a") as aside:
+            save_file({"a": np.zeros(3)}, aside / "a.safetensors")
+            write_manifest(aside, "test/1")
+        with publish_file(tmp_path / "b.safetensors") as aside:
+            save_file({"a": np.zeros(3)}, aside)
+    finally:
+        os.umask(before)
+    found = {
+        path.name: path.stat().st_mode & 0o777
+        for path in [tmp_path / "a", *(tmp_path / "a").iterdir(), tmp_path / "b.safetensors"]
+    }
+    files = dict.fromkeys(("a.safetensors", "manifest.json", "b.safetensors"), file)
+    assert found == {"a": folder, **files}
+
+
 def test_publish_folder_leaves_nothing_of_a_failure(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "old.txt").write_text("old")

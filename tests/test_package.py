@@ -20,7 +20,9 @@ SOURCE = ROOT / "src" / "coterie"
 KNOWS = {
     "errors": set(),
     "extras": {"errors"},
+    "fingerprints": set(),
     "files": {"errors"},
+    "locks": {"errors", "files"},
     "plain_table": set(),
     "show": {"errors", "data"},
     "sparse": set(),
@@ -31,17 +33,19 @@ KNOWS = {
     "networks": {"errors", "extras", "sparse", "objectives"},
     "models": {"errors", "networks"},
     "config": {"errors", "models", "evaluation"},
-    "recommend": {"errors", "extras", "files", "plain_table", "sparse", "running", "data"},
+    "recommend": {
+        "errors", "extras", "files", "fingerprints", "plain_table", "sparse", "running", "data",
+    },
     "stream": {"errors", "extras", "files", "running", "data", "recommend"},
     "evaluation": {"errors", "files", "plain_table", "sparse", "running", "data", "recommend"},
     "export": {"errors", "extras", "files", "networks", "training"},
     "training": {
-        "errors", "extras", "files", "sparse", "running", "data", "objectives", "networks",
-        "models", "config", "recommend", "evaluation",
+        "errors", "extras", "files", "fingerprints", "locks", "sparse", "running", "data",
+        "objectives", "networks", "models", "config", "recommend", "evaluation",
     },
     "tuning": {
-        "errors", "files", "plain_table", "running", "data", "models", "config", "evaluation",
-        "training",
+        "errors", "extras", "files", "locks", "plain_table", "running", "data", "models", "config",
+        "evaluation", "training",
     },
 }  # fmt: skip
 """The arrows of docs/architecture.md; lab and cli may know everything."""
@@ -150,14 +154,9 @@ def n_parameters(function: ast.FunctionDef) -> int:
 
 MANY_PARAMETERS = {
     "lab/bench/scoring.py:bench_scoring": "the shape of what is measured",
-    "lab/bench/training_step.py:bench_training_step": "the shape of what is measured",
     "lab/collaboration/influence.py:influence_by_distance": "arrays of one computation",
     "lab/reproduce/book.py:reproduce": "the one call behind the verb",
-    "recommend/engine.py:recommend": "ranking's options, not yet one value",
-    "recommend/engine.py:recommend_to_file": "ranking's options, not yet one value",
-    "stream/to_folder.py:recommend_to_folder": "ranking's options, not yet one value",
-    "training/trainer.py:train": "how work runs, not yet one value",
-    "tuning/tune.py:tune": "how work runs, not yet one value",
+    "tuning/tune.py:tune": "the one call behind the verb",
 }
 """Signatures of more than eight parameters, each with its reason. Verbs of the command line are
 excepted: there a parameter is an option.
@@ -205,7 +204,6 @@ PUBLIC = [
     "ArtifactError",
     "CannotWriteError",
     "Cases",
-    "Choice",
     "ConfigError",
     "ConflictError",
     "CoterieError",
@@ -226,13 +224,14 @@ PUBLIC = [
     "Part",
     "PopularityConfig",
     "PrepareRules",
-    "Range",
     "RayEngine",
     "RecVAEConfig",
     "Recommendations",
     "Rp3BetaConfig",
     "RunConfig",
     "Scorer",
+    "SearchChoice",
+    "SearchRange",
     "SimulatedService",
     "SlimConfig",
     "SourceError",
@@ -240,6 +239,7 @@ PUBLIC = [
     "TrainingConfig",
     "TuningResult",
     "UnavailableError",
+    "VampVAEConfig",
     "analyze",
     "compare",
     "compare_runs",

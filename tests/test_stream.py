@@ -547,7 +547,7 @@ def test_what_is_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "newer" / "_request.json").write_text('{"schema": "coterie.recommendations/9"}')
     with pytest.raises(ConfigError, match="must be a folder or new, found a file"):
         recommend_to_folder(MODEL, {}, tmp_path / "file")
-    with pytest.raises(CannotWriteError, match="must be a folder that can be written"):
+    with pytest.raises(CannotWriteError, match="must be in a folder that can be written"):
         recommend_to_folder(MODEL, {}, tmp_path / "file" / "below")
     with pytest.raises(ConflictError, match="found other files"):
         recommend_to_folder(MODEL, {}, tmp_path / "other")

@@ -42,9 +42,6 @@ DOORS = {
     ),
 }
 
-# coterie.config imports the models' configurations, which stand beside torch modules.
-UNTIL_CONFIGURATIONS_ARE_FREE_OF_TORCH = ("run", "study")
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -64,20 +61,7 @@ def run_without_torch(code: str, folder: Path) -> subprocess.CompletedProcess[st
     return subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize(
-    "door",
-    [
-        pytest.param(
-            door,
-            marks=pytest.mark.xfail(
-                door in UNTIL_CONFIGURATIONS_ARE_FREE_OF_TORCH,
-                reason="coterie.config imports torch",
-                strict=True,
-            ),
-        )
-        for door in DOORS
-    ],
-)
+@pytest.mark.parametrize("door", DOORS)
 def test_door_opens_without_torch(door: str, place: Path) -> None:
     done = run_without_torch(DOORS[door], place)
     assert done.returncode == 0, done.stderr

@@ -291,6 +291,9 @@ def _table(config: StrictConfig, *, comments: bool) -> Table:
                 table.add(tomlkit.comment(about.description + _range(about)))
             table.add(name, values[name])
     for name, part in inner.items():
+        meaning = type(config).model_fields[name].description
+        if comments and meaning:
+            table.add(tomlkit.comment(meaning))
         table.add(name, _table(part, comments=comments))
     return table
 

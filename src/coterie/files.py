@@ -57,11 +57,12 @@ def publish_file(path: str | Path, aside_folder: str | Path | None = None) -> It
         for folder in (path.parent, aside_folder):
             folder.mkdir(parents=True, exist_ok=True)
         aside.touch()
+        rights = aside.stat().st_mode & 0o666
     try:
         with _room_for(path):
             yield aside
         with writing_to(path):
-            _flush(aside)
+            _seal(aside, rights)
             os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
@@ -89,15 +90,15 @@ def publish_folder(path: str | Path, kind: str = "manifest.json") -> Iterator[Pa
     recover(path)
     check_replaceable(path, kind)
     with writing_to(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        aside.mkdir(parents=True)
+        rights = aside.stat().st_mode & 0o666
     try:
         with _room_for(path):
             yield aside
         with writing_to(path):
-            aside.chmod(0o755)
-            for file in aside.rglob("*"):
-                _flush(file)
+            for file in filter(Path.is_file, aside.rglob("*")):
+                _seal(file, rights)
             _take_place(aside, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -223,8 +224,13 @@ def _check_kind(path: Path, *, folder: bool) -> None:
 def _try_writing(folder: Path, path: Path) -> None:
     """Makes a file without a name in ``folder``, or in the closest folder above that is there."""
     with writing_to(path):
+        folder = folder.absolute()
         while not folder.exists():
             folder = folder.parent
+        if not folder.is_dir():
+            raise CannotWriteError(
+                f"{path}: must lie in a folder, found the file {folder}; choose another place."
+            )
         with tempfile.TemporaryFile(dir=folder):
             pass
 
@@ -260,10 +266,14 @@ def _cannot_write(path: str | Path, found: str) -> CannotWriteError:
     )
 
 
-def _flush(path: Path) -> None:
-    if path.is_file():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+def _seal(path: Path, rights: int) -> None:
+    """Flushes a file to the disk, with the rights that the caller's mask gives new files.
+
+    Some libraries give their own: safetensors lets nobody but the owner read.
+    """
+    path.chmod(rights)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def sha256(path: str | Path) -> str:

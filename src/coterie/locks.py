@@ -22,7 +22,7 @@ def file_lock(path: Path) -> FileLock:
 
 
 def try_lock(path: Path) -> FileLock | None:
-    """The lock of `file_lock`, held, or None at once if another has it.
+    """The lock of `file_lock`, held, or None at once if another has it; its folder is made.
 
     Raises:
         CannotWriteError: if its file cannot be made.
@@ -37,6 +37,7 @@ def try_lock(path: Path) -> FileLock | None:
     """
     lock = file_lock(path)
     with writing_to(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:

@@ -198,8 +198,6 @@ def _lock(path: Path, world: World) -> FileLock | None:
     refusal: CoterieError | None = None
     if world.leads:
         try:
-            with writing_to(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
             if (lock := try_lock(path)) is None:
                 refusal = ConflictError(
                     f"{path.parent}: only one process may train in a run folder, found another at"

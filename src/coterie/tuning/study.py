@@ -299,7 +299,6 @@ class StudyFolder:
         return self.path / "trials" / f"{number}"
 
     def _try_lock(self, number: int) -> FileLock | None:
-        self._folder_of(number).mkdir(exist_ok=True)
         return try_lock(self._folder_of(number) / "trial.lock")
 
 
