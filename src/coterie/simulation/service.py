@@ -368,8 +368,8 @@ def simulate_dataset(
     """A small data set of a simulated service, with titles and times: for tests, examples and the
     demo.
 
-    The same as ``SimulatedService(n_users, n_items, seed, …).dataset(held_out_users)``; make the service
-    itself for the best possible ranking.
+    The same as ``SimulatedService(n_users, n_items, seed, …).dataset(held_out_users)``; make the
+    service itself for the best possible ranking.
 
     Example:
         >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
