@@ -232,7 +232,7 @@ def test_outputs_are_checked_before_anything_runs(
     places = {
         "afile/x": (9, "found the file"),
         "afile/deeper/x": (9, "found the file"),
-        "afile" if folder_wanted else "data": (2, "found a file" if folder_wanted else "a folder"),
+        "afile" if folder_wanted else "data": (7, "found a file" if folder_wanted else "a folder"),
     }
     if verb[0] != "recommend":
         places["s3://bucket/x"] = (2, "found a URL")
@@ -292,7 +292,7 @@ def test_names_of_folders_may_hold_dots(
     monkeypatch.chdir(tmp_path)
     histories = home / "h.csv"
     assert run_coterie("recommend", home / "ease", "--histories", histories, "--out", name) == 0
-    assert Path(name, "manifest.json").exists()
+    assert Path(name, "_manifest.json").exists()
 
 
 def test_an_id_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ KNOWS = {
     "files": {"errors"},
     "locks": {"errors", "files"},
     "plain_table": set(),
-    "show": {"errors", "data"},
+    "show": {"errors", "data", "recommend"},
     "sparse": set(),
     "running": {"errors", "sparse"},
     "data": {"errors", "files", "running"},

@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from coterie.training.networks import build_network
 from scipy.sparse import csr_array
 
 from coterie.config import RunConfig
@@ -41,7 +40,7 @@ def vae(seed: int = 0) -> TrainedModel:
     other's if they were shared.
     """
     config = MultVAEConfig(hidden_dims=(48,), latent_dim=16)
-    network = build_network(N_ITEMS, config, torch.Generator().manual_seed(seed)).eval()
+    network = config.build(N_ITEMS, torch.Generator().manual_seed(seed)).eval()
     return TrainedModel(
         network,
         RunConfig(model=config),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def test_what_changes_a_list_changes_the_fingerprint(change: Any) -> None:
     assert model.fingerprint == before
     with torch.no_grad():
         change(model)
-    assert model.fingerprint != before
+    assert replace(model).fingerprint != before  # what a model has said of itself it keeps
 
 
 def test_fingerprint_knows_configuration_and_ids() -> None:

@@ -106,7 +106,7 @@ def test_show_knows_a_run_that_is_not_finished(shelf: Path, tmp_path: Path) -> N
 
 
 def test_show_knows_recommendations_that_are_not_finished(shelf: Path, tmp_path: Path) -> None:
-    for file in ("request.json", "part-00000.parquet"):
+    for file in ("_request.json", "part-00000.parquet"):
         (tmp_path / file).write_bytes((shelf / "recs" / file).read_bytes())
     facts = show(tmp_path).facts
     assert (facts["state"].partition(";")[0], facts["shards"], facts["k"]) == ("not finished", 1, 4)

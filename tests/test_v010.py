@@ -13,6 +13,7 @@ from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
 from coterie.errors import ArtifactError, ConfigError
 from coterie.models.kinds import RETIRED
+from coterie.recommend.written import read_recommendations
 from coterie.training.run_folder import read_anchors
 from coterie.training.run_record import read_history
 from coterie.training.trained_model import TrainedModel
@@ -57,6 +58,10 @@ def test_a_run_is_trained_again_to_the_same_weights(data: Dataset) -> None:
 def test_recommendations_can_be_read() -> None:
     table = pq.read_table(OLD / "recommendations" / "part-00000.parquet")
     assert {"user_id", "item_id", "rank"} <= set(table.column_names)
+    lists = read_recommendations(OLD / "recommendations")
+    assert lists.table.num_rows == table.num_rows
+    assert lists.model is not None
+    assert lists.model.fingerprint
 
 
 # Options that are gone.

@@ -1,6 +1,5 @@
 """Recommendations read back are those that were written."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from coterie.data.ids import Id
 from coterie.errors import ArtifactError, NotFoundError
 from coterie.recommend.engine import recommend, recommend_to_file
+from coterie.recommend.identity import ModelIdentity
 from coterie.recommend.written import read_recommendations
 from coterie.stream.to_folder import recommend_to_folder
 from scorer_contract import LinearScorer
@@ -39,7 +39,7 @@ def test_a_folder_comes_back_as_its_lists(tmp_path: Path) -> None:
     assert back.users.ids_of(range(len(back))) == [user for user in histories() if user != 11]
     for user in back.users.ids_of(range(len(back))):
         assert back.for_user(user) == written.for_user(user)
-    assert back.model == json.loads((tmp_path / "request.json").read_text())["model"]
+    assert back.model == done.model == ModelIdentity.of(MODEL)
     assert (back.unknown_allow, back.unknown_deny) == ((), ("mauve",))
 
 
@@ -80,6 +80,6 @@ def test_a_folder_that_is_not_complete_or_damaged_is_refused(tmp_path: Path) -> 
     with pytest.raises(ArtifactError, match="bytes differ"):
         read_recommendations(tmp_path)
     part.write_bytes(whole)
-    (tmp_path / "manifest.json").unlink()
-    with pytest.raises(ArtifactError, match=r"must hold manifest\.json"):
+    (tmp_path / "_manifest.json").unlink()
+    with pytest.raises(ArtifactError, match=r"must hold _manifest\.json"):
         read_recommendations(tmp_path)

@@ -19,6 +19,10 @@ class VampVAEConfig(VAEConfig):
     """A Mult-VAE with a VampPrior, its layers gated or not.
 
     One latent space, as in the paper's "Vamp"; its "H+Vamp" has two.
+
+    Example:
+        >>> VampVAEConfig(components=100, gated=True, pia=0.3).name
+        'vamp-vae'
     """
 
     name: Literal["vamp-vae"] = "vamp-vae"

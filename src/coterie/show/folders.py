@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from coterie.errors import ArtifactError
+from coterie.recommend.written import MANIFEST, REQUEST
 
 Facts: TypeAlias = dict[str, Any]
 
@@ -24,15 +25,21 @@ def folder_kind(path: Path) -> tuple[str, Facts] | None:
         return "run", _run(path)
     if (path / "study.json").is_file():
         return "study", _study(path)
-    if (path / "manifest.json").is_file():
-        return _published(path)
-    if (path / "request.json").is_file():
+    for manifest in (MANIFEST, "manifest.json"):
+        if (path / manifest).is_file():
+            return _published(path, manifest)
+    if _request(path) is not None:
         return "recommendations", _recommendations(path, {})
     return None
 
 
-def _published(path: Path) -> tuple[str, Facts] | None:
-    manifest = read_json(path / "manifest.json")
+def _request(path: Path) -> Path | None:
+    """What recommendations were asked for, under its name of today or of version 0.1.0."""
+    return next((path / one for one in (REQUEST, "request.json") if (path / one).is_file()), None)
+
+
+def _published(path: Path, name: str) -> tuple[str, Facts] | None:
+    manifest = read_json(path / name)
     schema = str(manifest.get("schema"))
     kind, facts_of = _KINDS.get(schema.partition("/")[0], (None, None))
     if kind is None or facts_of is None:
@@ -47,7 +54,16 @@ def _published(path: Path) -> tuple[str, Facts] | None:
     return kind, {**facts, **rest, "written_by": manifest.get("written_by")}
 
 
-_SHOWN_OTHERWISE = ("dataset", "n_users", "n_rows", "n_popularity_users", "n_unknown", "n_probed")
+_SHOWN_OTHERWISE = (
+    "dataset",
+    "model",
+    "model_name",
+    "n_users",
+    "n_rows",
+    "n_popularity_users",
+    "n_unknown",
+    "n_probed",
+)
 
 
 def _dataset(path: Path, manifest: Facts) -> Facts:
@@ -138,7 +154,8 @@ def _environment(path: Path) -> Facts:
 
 
 def _recommendations(path: Path, manifest: Facts) -> Facts:
-    request = read_json(path / "request.json") if (path / "request.json").is_file() else {}
+    file = _request(path)
+    request = {} if file is None else read_json(file)
     shards = manifest.get("shards", [])
     state = "finished" if manifest else "not finished; the same command goes on"
     return {
@@ -149,7 +166,9 @@ def _recommendations(path: Path, manifest: Facts) -> Facts:
         "unknown_items": manifest.get("n_unknown"),
         "shards": len(shards) or len(list(path.glob("part-*.parquet"))),
         "k": request.get("k"),
-        "model": request.get("model"),
+        "model": request.get("model_name"),
+        "model_fingerprint": request.get("model"),
+        "run_id": request.get("run_id"),
         "index": request.get("index"),
     }
 

@@ -17,7 +17,6 @@ from coterie.data.ids import Id, IdMap
 from coterie.lab.bench.turns import machine, random_histories, take_turns
 from coterie.models.multvae import MultVAEConfig
 from coterie.plain_table import plain_table
-from coterie.training.networks import build_network
 from coterie.training.trained_model import TrainedModel
 
 THREADS = 8
@@ -116,7 +115,7 @@ def bench_serving(
 
 
 def _model(n_items: int, model: MultVAEConfig, device: str) -> TrainedModel:
-    network = build_network(n_items, model, torch.Generator().manual_seed(0)).to(device).eval()
+    network = model.build(n_items, torch.Generator().manual_seed(0)).to(device).eval()
     items, titles = IdMap.of(range(n_items)), tuple(f"Title {item}" for item in range(n_items))
     popularity = np.arange(n_items, dtype=np.int64)
     return TrainedModel(network, RunConfig(model=model), items, titles, popularity)
