@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coterie.data.log import InteractionLog
@@ -588,6 +588,7 @@ def test_json_lines_are_a_table(tmp_path: Path, name: str) -> None:
         assert log.counts == {"rows_read": 4, "rows_without_id": 2}
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(-(10**17), 10**17) | st.text(), st.text(), st.integers(0, 10**9)),
