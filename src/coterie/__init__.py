@@ -56,7 +56,9 @@ if TYPE_CHECKING:
     from coterie.recommend.engine import recommend_to_file
     from coterie.recommend.histories import Histories
     from coterie.recommend.history_files import read_histories
+    from coterie.recommend.options import RankingOptions
     from coterie.recommend.recommendations import Recommendations
+    from coterie.recommend.recommender import Recommender
     from coterie.recommend.scorer import Scorer
     from coterie.recommend.similar import similar_items
     from coterie.simulation.service import SimulatedService, simulate_dataset
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from coterie.stream.ray_engine import RayEngine
     from coterie.stream.to_folder import recommend_to_folder
     from coterie.training.load import load
+    from coterie.training.runs import load_run
     from coterie.training.trained_model import TrainedModel
     from coterie.training.trainer import train
     from coterie.tuning.result import TuningResult
@@ -117,7 +120,9 @@ _HOME = {
     "recommend_to_file": "recommend.engine",
     "Histories": "recommend.histories",
     "read_histories": "recommend.history_files",
+    "RankingOptions": "recommend.options",
     "Recommendations": "recommend.recommendations",
+    "Recommender": "recommend.recommender",
     "Scorer": "recommend.scorer",
     "similar_items": "recommend.similar",
     "SimulatedService": "simulation.service",
@@ -126,6 +131,7 @@ _HOME = {
     "RayEngine": "stream.ray_engine",
     "recommend_to_folder": "stream.to_folder",
     "load": "training.load",
+    "load_run": "training.runs",
     "TrainedModel": "training.trained_model",
     "train": "training.trainer",
     "TuningResult": "tuning.result",
@@ -168,9 +174,11 @@ __all__ = [
     "Part",
     "PopularityConfig",
     "PrepareRules",
+    "RankingOptions",
     "RayEngine",
     "RecVAEConfig",
     "Recommendations",
+    "Recommender",
     "Rp3BetaConfig",
     "RunConfig",
     "Scorer",
@@ -190,6 +198,7 @@ __all__ = [
     "evaluate",
     "export_onnx",
     "load",
+    "load_run",
     "load_settings",
     "prepare",
     "read_histories",

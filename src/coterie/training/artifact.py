@@ -32,9 +32,9 @@ def model_folder(folder: str | Path) -> Path:
 
     A link is followed once, so that all files read below are of one version.
     """
-    folder = Path(folder).resolve()
+    folder = Path(folder)
     recover(folder / "model")
-    return folder / "model" if (folder / "model").is_dir() else folder
+    return (folder / "model" if (folder / "model").is_dir() else folder).resolve()
 
 
 def read_model_manifest(folder: str | Path) -> ModelManifest:

@@ -54,5 +54,6 @@ def run_config(
     seed = fields.pop("seed", None)
     if fields:
         values = config.as_json()
-        config = RunConfig.of({**values, "training": {**values.get("training", {}), **fields}})
+        # Of its own kind: the laboratory has configurations with more models.
+        config = config.of({**values, "training": {**values.get("training", {}), **fields}})
     return config if seed is None else config.with_seed(seed)
