@@ -32,9 +32,9 @@ from torch import Tensor
 
 from coterie.data.dataset import Dataset
 from coterie.files import write_json
-from coterie.recommend.approximate import ApproximateIndex
-from coterie.recommend.ranker import Ranker
-from coterie.recommend.topk import TopK
+from coterie.ranking.approximate import ApproximateIndex
+from coterie.ranking.ranker import Ranker
+from coterie.ranking.topk import TopK
 from coterie.training.trained_model import TrainedModel
 
 

@@ -25,7 +25,7 @@ from coterie.files import publish_file, write_json
 from coterie.lab.bench.turns import machine, random_histories, take_turns
 from coterie.models.multvae import MultVAEConfig
 from coterie.plain_table import plain_table
-from coterie.recommend.ranker import Ranker
+from coterie.ranking.ranker import Ranker
 from coterie.sparse import SparseRows
 from coterie.training.step import TrainingStep
 

@@ -27,7 +27,7 @@ DOORS = {
     "command line": "import coterie.cli",
     "data set": "from coterie.data.dataset import Dataset",
     "run": "from coterie.training.run_record import read_run",
-    "recommendations": "from coterie.recommend.written import read_recommendations",
+    "recommendations": "from coterie.ranking.written import read_recommendations",
     "study": "from coterie.tuning.study import read_study",
     "report": "from coterie.evaluation.report import EvaluationReport",
     "comparison": "from coterie.evaluation.compare import compare",

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
 from coterie.data.ids import IdMap
-from coterie.recommend.scorer import CatalogueScorer, Scorer
+from coterie.ranking.scorer import CatalogueScorer, Scorer
 
 RTOL, ATOL = 1e-4, 1e-5
 
@@ -66,7 +66,7 @@ def random_histories(n_rows: int, n_items: int, seed: int, density: float = 0.2)
 def check_scorer(
     scorer: Scorer, histories: csr_array, rtol: float = RTOL, atol: float = ATOL
 ) -> None:
-    """Holds a scorer to the contract of `coterie.recommend.scorer.Scorer`.
+    """Holds a scorer to the contract of `coterie.ranking.scorer.Scorer`.
 
     Args:
         scorer: Any model.

@@ -25,10 +25,10 @@ from coterie.errors import (
     NumericalError,
 )
 from coterie.files import sha256
-from coterie.recommend.approximate import ApproximateIndex
-from coterie.recommend.ranker import Ranker
-from coterie.recommend.scorer import FactorScorer
-from coterie.recommend.topk import TopK, top_k
+from coterie.ranking.approximate import ApproximateIndex
+from coterie.ranking.ranker import Ranker
+from coterie.ranking.scorer import FactorScorer
+from coterie.ranking.topk import TopK, top_k
 from coterie.simulation.service import simulate_dataset
 from coterie.training.trainer import train
 from scorer_contract import random_histories

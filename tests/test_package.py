@@ -24,7 +24,7 @@ KNOWS = {
     "files": {"errors"},
     "locks": {"errors", "files"},
     "plain_table": set(),
-    "show": {"errors", "data", "recommend"},
+    "show": {"errors", "data", "ranking"},
     "sparse": set(),
     "running": {"errors", "sparse"},
     "data": {"errors", "files", "running"},
@@ -33,15 +33,15 @@ KNOWS = {
     "networks": {"errors", "extras", "sparse", "objectives"},
     "models": {"errors", "networks"},
     "config": {"errors", "models", "evaluation"},
-    "recommend": {
+    "ranking": {
         "errors", "extras", "files", "fingerprints", "plain_table", "sparse", "running", "data",
     },
-    "stream": {"errors", "extras", "files", "running", "data", "recommend"},
-    "evaluation": {"errors", "files", "plain_table", "sparse", "running", "data", "recommend"},
+    "stream": {"errors", "extras", "files", "running", "data", "ranking"},
+    "evaluation": {"errors", "files", "plain_table", "sparse", "running", "data", "ranking"},
     "export": {"errors", "extras", "files", "networks", "training"},
     "training": {
         "errors", "extras", "files", "fingerprints", "locks", "sparse", "running", "data",
-        "objectives", "networks", "models", "config", "recommend", "evaluation",
+        "objectives", "networks", "models", "config", "ranking", "evaluation",
     },
     "tuning": {
         "errors", "extras", "files", "locks", "plain_table", "running", "data", "models", "config",
@@ -253,6 +253,7 @@ PUBLIC = [
     "prepare",
     "read_histories",
     "read_log",
+    "recommend",
     "recommend_to_file",
     "recommend_to_folder",
     "similar_items",

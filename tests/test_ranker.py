@@ -17,10 +17,10 @@ from coterie.models.multdae import MultDAEConfig
 from coterie.models.multvae import MultVAEConfig
 from coterie.networks.multdae import MultDAE
 from coterie.networks.multvae import MultVAE
-from coterie.recommend import ranker as ranker_module
-from coterie.recommend.approximate import ApproximateIndex
-from coterie.recommend.ranker import Ranker
-from coterie.recommend.topk import best_keys, decode_keys, merge_keys, top_k
+from coterie.ranking import ranker as ranker_module
+from coterie.ranking.approximate import ApproximateIndex
+from coterie.ranking.ranker import Ranker
+from coterie.ranking.topk import best_keys, decode_keys, merge_keys, top_k
 from coterie.sparse import SparseRows
 from scorer_contract import LinearScorer, random_histories
 

@@ -20,7 +20,7 @@ from scipy.sparse import csr_array
 from coterie.config import RunConfig
 from coterie.data.ids import Id, IdMap
 from coterie.errors import ArtifactError, ConfigError, CoterieError, Interrupted, NumericalError
-from coterie.recommend.approximate import ApproximateIndex
+from coterie.ranking.approximate import ApproximateIndex
 from coterie.running.progress import Update
 from coterie.simulation.service import simulate_dataset
 from coterie.stream.ray_engine import RayEngine

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from coterie.data.ids import Id, IdMap
 from coterie.errors import ConfigError, DataError, NumericalError, SourceError
-from coterie.recommend.engine import recommend, recommend_to_file
-from coterie.recommend.histories import Histories
-from coterie.recommend.history_files import read_histories
-from coterie.recommend.recommendations import Recommendations
-from coterie.recommend.similar import similar_items
+from coterie.ranking.engine import recommend, recommend_to_file
+from coterie.ranking.histories import Histories
+from coterie.ranking.history_files import read_histories
+from coterie.ranking.recommendations import Recommendations
+from coterie.ranking.similar import similar_items
 from scorer_contract import LinearScorer
 
 COLOURS = ["blue", "red", "teal", "pink", "grey"]

@@ -24,11 +24,11 @@ from coterie.data.split import Cases
 from coterie.errors import ConfigError, DataError
 from coterie.evaluation.evaluate import evaluate
 from coterie.models.multvae import MultVAEConfig
-from coterie.recommend.approximate import ApproximateIndex
-from coterie.recommend.engine import recommend
-from coterie.recommend.options import RankingOptions
-from coterie.recommend.recommendations import Recommendations
-from coterie.recommend.recommender import Recommender
+from coterie.ranking.approximate import ApproximateIndex
+from coterie.ranking.engine import recommend
+from coterie.ranking.options import RankingOptions
+from coterie.ranking.recommendations import Recommendations
+from coterie.ranking.recommender import Recommender
 from coterie.training.trained_model import TrainedModel
 from scorer_contract import LinearScorer
 
@@ -136,7 +136,7 @@ def test_memory_does_not_grow_with_k_beyond_the_catalogue() -> None:
     code = (
         "import resource, sys; sys.path.insert(0, 'tests')\n"
         "from scorer_contract import LinearScorer\n"
-        "from coterie.recommend.engine import recommend\n"
+        "from coterie.ranking.engine import recommend\n"
         "model = LinearScorer.random(20, 0)\n"
         "def peak(k):\n"
         "    recommend(model, {user: [3, 6] for user in range(1024)}, k=k)\n"
@@ -206,7 +206,7 @@ from concurrent.futures import ThreadPoolExecutor
 sys.path.insert(0, "tests")
 from test_recommender import lists, same, vae
 from coterie.errors import ConfigError
-from coterie.recommend.approximate import ApproximateIndex
+from coterie.ranking.approximate import ApproximateIndex
 from coterie.stream.to_folder import recommend_to_folder
 
 model, asked = vae(), lists(1200, 0)

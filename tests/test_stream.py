@@ -37,10 +37,10 @@ from coterie.errors import (
     SourceError,
 )
 from coterie.files import sha256
-from coterie.recommend.engine import recommend, recommend_to_file
-from coterie.recommend.histories import Histories
-from coterie.recommend.identity import ModelIdentity
-from coterie.recommend.written import SCHEMA
+from coterie.ranking.engine import recommend, recommend_to_file
+from coterie.ranking.histories import Histories
+from coterie.ranking.identity import ModelIdentity
+from coterie.ranking.written import SCHEMA
 from coterie.running.progress import Update
 from coterie.simulation.service import simulate_dataset
 from coterie.stream.history_source import open_histories

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.sparse import csr_array
 
 from coterie.errors import ConfigError, DataError, NumericalError
-from coterie.recommend.topk import top_k
+from coterie.ranking.topk import top_k
 from coterie.sparse import SparseRows
 
 DEVICES = [

@@ -23,7 +23,7 @@ DOORS = {
         "assert data.n_users == 120 and data.train.nnz and data.fingerprint"
     ),
     "recommendations": (
-        "from coterie.recommend.written import read_recommendations\n"
+        "from coterie.ranking.written import read_recommendations\n"
         "assert len(read_recommendations('recommendations').for_user('ann')) == 3"
     ),
     "fingerprints, locks, files": (

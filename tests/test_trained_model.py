@@ -19,7 +19,7 @@ from coterie.data.dataset import Dataset, Interactions
 from coterie.data.ids import IdMap
 from coterie.errors import ArtifactError, ConfigError, ConflictError, DataError
 from coterie.files import sha256
-from coterie.recommend.identity import ModelIdentity
+from coterie.ranking.identity import ModelIdentity
 from coterie.simulation.service import simulate_dataset
 from coterie.stream.to_folder import recommend_to_folder
 from coterie.training.trained_model import TrainedModel

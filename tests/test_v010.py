@@ -13,7 +13,7 @@ from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
 from coterie.errors import ArtifactError, ConfigError
 from coterie.models.kinds import RETIRED
-from coterie.recommend.written import read_recommendations
+from coterie.ranking.written import read_recommendations
 from coterie.training.run_folder import read_anchors
 from coterie.training.run_record import read_history
 from coterie.training.trained_model import TrainedModel

@@ -10,9 +10,9 @@ import pytest
 
 from coterie.data.ids import Id
 from coterie.errors import ArtifactError, NotFoundError
-from coterie.recommend.engine import recommend, recommend_to_file
-from coterie.recommend.identity import ModelIdentity
-from coterie.recommend.written import read_recommendations
+from coterie.ranking.engine import recommend, recommend_to_file
+from coterie.ranking.identity import ModelIdentity
+from coterie.ranking.written import read_recommendations
 from coterie.stream.to_folder import recommend_to_folder
 from scorer_contract import LinearScorer
 

@@ -9,7 +9,7 @@ from worker import HIDDEN, LATENT, read_task, rounds
 from coterie.config import RunConfig
 from coterie.data.ids import IdMap
 from coterie.models.multvae import MultVAEConfig
-from coterie.recommend.ranker import Ranker
+from coterie.ranking.ranker import Ranker
 from coterie.training.trained_model import TrainedModel
 
 K, USERS_A_BLOCK = 100, 1000

@@ -52,15 +52,15 @@ if TYPE_CHECKING:
     from coterie.models.multvae import MultVAEConfig
     from coterie.models.popularity import PopularityConfig
     from coterie.models.recvae import RecVAEConfig
-    from coterie.recommend.approximate import ApproximateIndex
-    from coterie.recommend.engine import recommend_to_file
-    from coterie.recommend.histories import Histories
-    from coterie.recommend.history_files import read_histories
-    from coterie.recommend.options import RankingOptions
-    from coterie.recommend.recommendations import Recommendations
-    from coterie.recommend.recommender import Recommender
-    from coterie.recommend.scorer import Scorer
-    from coterie.recommend.similar import similar_items
+    from coterie.ranking.approximate import ApproximateIndex
+    from coterie.ranking.engine import recommend, recommend_to_file
+    from coterie.ranking.histories import Histories
+    from coterie.ranking.history_files import read_histories
+    from coterie.ranking.options import RankingOptions
+    from coterie.ranking.recommendations import Recommendations
+    from coterie.ranking.recommender import Recommender
+    from coterie.ranking.scorer import Scorer
+    from coterie.ranking.similar import similar_items
     from coterie.simulation.service import SimulatedService, simulate_dataset
     from coterie.stream.history_source import stream_histories
     from coterie.stream.ray_engine import RayEngine
@@ -116,15 +116,16 @@ _HOME = {
     "PopularityConfig": "models.popularity",
     "RecVAEConfig": "models.recvae",
     "VampVAEConfig": "models.vamp_vae",
-    "ApproximateIndex": "recommend.approximate",
-    "recommend_to_file": "recommend.engine",
-    "Histories": "recommend.histories",
-    "read_histories": "recommend.history_files",
-    "RankingOptions": "recommend.options",
-    "Recommendations": "recommend.recommendations",
-    "Recommender": "recommend.recommender",
-    "Scorer": "recommend.scorer",
-    "similar_items": "recommend.similar",
+    "ApproximateIndex": "ranking.approximate",
+    "recommend_to_file": "ranking.engine",
+    "Histories": "ranking.histories",
+    "read_histories": "ranking.history_files",
+    "recommend": "ranking.engine",
+    "RankingOptions": "ranking.options",
+    "Recommendations": "ranking.recommendations",
+    "Recommender": "ranking.recommender",
+    "Scorer": "ranking.scorer",
+    "similar_items": "ranking.similar",
     "SimulatedService": "simulation.service",
     "simulate_dataset": "simulation.service",
     "stream_histories": "stream.history_source",
@@ -203,6 +204,7 @@ __all__ = [
     "prepare",
     "read_histories",
     "read_log",
+    "recommend",
     "recommend_to_file",
     "recommend_to_folder",
     "similar_items",

@@ -71,7 +71,7 @@ def export_onnx(model: TrainedModel, folder: str | Path) -> None:
     padding, anywhere in the row. A number beyond the catalogue is refused by the runtime. It has
     one output, ``scores``, float32 ``[batch, n_items]``: what `TrainedModel.score` gives, within
     float32 rounding. A row of nothing but padding has finite scores;
-    `coterie.recommend.engine.recommend` ranks by popularity there, and a server should do so, too.
+    `coterie.ranking.engine.recommend` ranks by popularity there, and a server should do so, too.
 
     Args:
         model: An autoencoder, EASE or popularity.

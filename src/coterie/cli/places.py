@@ -39,7 +39,7 @@ def result_table_or_folder(path: str) -> str:
 
     An ending that no table has (``recs.tsv``, ``recs.CSV``) is a slip, not the name of a folder.
     """
-    from coterie.recommend.table_files import is_table  # noqa: PLC0415
+    from coterie.ranking.table_files import is_table  # noqa: PLC0415
 
     if is_table(path):
         result_file(Path(path))

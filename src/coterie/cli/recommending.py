@@ -18,8 +18,8 @@ from coterie.errors import ConfigError
 from coterie.running.progress import Update
 
 if TYPE_CHECKING:
-    from coterie.recommend.engine import WrittenRecommendations
-    from coterie.recommend.options import RankingOptions
+    from coterie.ranking.engine import WrittenRecommendations
+    from coterie.ranking.options import RankingOptions
     from coterie.stream.ray_engine import RayEngine
     from coterie.stream.to_folder import FolderRecommendations
     from coterie.training.trained_model import TrainedModel
@@ -97,9 +97,9 @@ def recommend(
     """Recommend to anybody with a history, in training or not; without one, the most popular items,
     marked so.
     """
-    from coterie.recommend.approximate import ApproximateIndex  # noqa: PLC0415
-    from coterie.recommend.options import RankingOptions  # noqa: PLC0415
-    from coterie.recommend.table_files import is_table  # noqa: PLC0415
+    from coterie.ranking.approximate import ApproximateIndex  # noqa: PLC0415
+    from coterie.ranking.options import RankingOptions  # noqa: PLC0415
+    from coterie.ranking.table_files import is_table  # noqa: PLC0415
     from coterie.running.execution import Execution  # noqa: PLC0415
     from coterie.training.trained_model import TrainedModel  # noqa: PLC0415
 
@@ -135,8 +135,8 @@ def recommend(
 def _to_file(
     model: "TrainedModel", asked: tuple[str, str, str], path: str, options: "RankingOptions"
 ) -> "WrittenRecommendations":
-    from coterie.recommend.engine import recommend_to_file  # noqa: PLC0415
-    from coterie.recommend.history_files import read_histories  # noqa: PLC0415
+    from coterie.ranking.engine import recommend_to_file  # noqa: PLC0415
+    from coterie.ranking.history_files import read_histories  # noqa: PLC0415
 
     histories = read_histories(*asked)
     with drawn() as progress:
@@ -182,7 +182,7 @@ def _to_folder(
 def _ray_engine(run: Path, device: str, index: Path | None) -> "RayEngine":
     from functools import partial  # noqa: PLC0415
 
-    from coterie.recommend.approximate import ApproximateIndex  # noqa: PLC0415
+    from coterie.ranking.approximate import ApproximateIndex  # noqa: PLC0415
     from coterie.stream.ray_engine import RayEngine  # noqa: PLC0415
     from coterie.training.trained_model import TrainedModel  # noqa: PLC0415
 
@@ -214,7 +214,7 @@ def index(
     """Index a model's items for approximate search, for catalogues of some hundred thousand items
     and more.
     """
-    from coterie.recommend.approximate import ApproximateIndex  # noqa: PLC0415
+    from coterie.ranking.approximate import ApproximateIndex  # noqa: PLC0415
     from coterie.training.trained_model import TrainedModel  # noqa: PLC0415
 
     built = ApproximateIndex.build(TrainedModel.load(run), n_lists=lists, n_probed=probed)

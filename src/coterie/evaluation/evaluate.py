@@ -15,8 +15,8 @@ from coterie.evaluation.cohorts import DEFAULT_COHORTS, check_cohorts
 from coterie.evaluation.measure import per_user
 from coterie.evaluation.metrics import DEFAULT_METRICS, Metric
 from coterie.evaluation.report import EvaluationReport
-from coterie.recommend.ranker import Ranker
-from coterie.recommend.scorer import Scorer
+from coterie.ranking.ranker import Ranker
+from coterie.ranking.scorer import Scorer
 from coterie.running.progress import Progress, Update, silent
 from coterie.sparse import SparseRows
 

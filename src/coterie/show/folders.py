@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from coterie.errors import ArtifactError
-from coterie.recommend.written import MANIFEST, REQUEST
+from coterie.ranking.written import MANIFEST, REQUEST
 
 Facts: TypeAlias = dict[str, Any]
 

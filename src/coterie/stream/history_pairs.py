@@ -19,8 +19,8 @@ from coterie.data.delimited import identifier, literal
 from coterie.data.ids import Id
 from coterie.data.source import is_url
 from coterie.errors import SourceError
-from coterie.recommend.histories import Histories
-from coterie.recommend.history_files import WHOLE_NUMBER, is_text, pairs_query, readable
+from coterie.ranking.histories import Histories
+from coterie.ranking.history_files import WHOLE_NUMBER, is_text, pairs_query, readable
 from coterie.stream.storage import WORK
 
 LISTS = f"{WORK}/histories.parquet"
@@ -36,7 +36,7 @@ def write_lists(paths: Sequence[str], user_column: str, item_column: str, target
     What does not fit is sorted on the disk that ``target`` is on.
 
     Args:
-        paths: Files as `coterie.recommend.history_files.read_histories` reads them, all of one
+        paths: Files as `coterie.ranking.history_files.read_histories` reads them, all of one
             format.
         user_column: Name of the column of user ids.
         item_column: Name of the column of item ids; its plural is the name with an ``s``.

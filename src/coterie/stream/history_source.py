@@ -1,6 +1,6 @@
 """Histories of any number of users, read a range of users at a time.
 
-Apart from `coterie.recommend.history_files` because nothing here holds more than the range asked
+Apart from `coterie.ranking.history_files` because nothing here holds more than the range asked
 for: what is opened is paths and row counts, small enough to be sent to other processes.
 """
 
@@ -26,8 +26,8 @@ from coterie.data.ids import IdMap
 from coterie.data.source import fingerprint, is_url
 from coterie.errors import ArtifactError, CoterieError, DataError, SourceError
 from coterie.files import read_manifest
-from coterie.recommend.histories import Histories
-from coterie.recommend.history_files import ending_of, find_item_column, readable
+from coterie.ranking.histories import Histories
+from coterie.ranking.history_files import ending_of, find_item_column, readable
 from coterie.stream.history_pairs import LISTS, repeated_user, write_lists
 from coterie.stream.storage import Folder
 
@@ -285,7 +285,7 @@ def stream_histories(
         path: A Coterie data set folder; or a file, or a folder of files with one ending, locally or
             behind an fsspec URL: one row a user with a list under ``item_column`` or its plural
             (Parquet, JSON lines), or one row a pair (Parquet, CSV, JSON lines), as
-            `coterie.recommend.history_files.read_histories` reads them.
+            `coterie.ranking.history_files.read_histories` reads them.
         user_column: Name of the column of user ids.
         item_column: Name of the column of item ids.
 

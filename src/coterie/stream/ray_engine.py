@@ -17,10 +17,10 @@ from typing import Any, TypeAlias
 
 from coterie.errors import ArtifactError, ConfigError, CoterieError, DataError, NumericalError
 from coterie.extras import require
-from coterie.recommend.approximate import ApproximateIndex
-from coterie.recommend.identity import ModelIdentity
-from coterie.recommend.recommender import Recommender
-from coterie.recommend.scorer import CatalogueScorer
+from coterie.ranking.approximate import ApproximateIndex
+from coterie.ranking.identity import ModelIdentity
+from coterie.ranking.recommender import Recommender
+from coterie.ranking.scorer import CatalogueScorer
 from coterie.stream.shards import ShardJob, ShardResult, StreamRequest, Tick
 
 Failure: TypeAlias = tuple[type[CoterieError], str]

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from coterie.data.ids import Id
 from coterie.files import sha256
-from coterie.recommend.approximate import ApproximateIndex
-from coterie.recommend.options import RankingOptions, positive_count
-from coterie.recommend.recommender import Recommender
-from coterie.recommend.scorer import CatalogueScorer
+from coterie.ranking.approximate import ApproximateIndex
+from coterie.ranking.options import RankingOptions, positive_count
+from coterie.ranking.recommender import Recommender
+from coterie.ranking.scorer import CatalogueScorer
 from coterie.running.execution import using_threads
 from coterie.stream.history_source import HistorySource
 from coterie.stream.storage import WORK, Folder

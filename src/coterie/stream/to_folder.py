@@ -15,13 +15,13 @@ import torch
 import coterie
 from coterie.data.ids import Id
 from coterie.errors import ArtifactError, CannotWriteError, ConflictError
-from coterie.recommend.engine import WrittenRecommendations
-from coterie.recommend.histories import Histories, UserItems
-from coterie.recommend.identity import ModelIdentity
-from coterie.recommend.options import RankingFields, RankingOptions
-from coterie.recommend.recommender import Recommender
-from coterie.recommend.scorer import CatalogueScorer
-from coterie.recommend.written import MANIFEST, REQUEST, SCHEMA
+from coterie.ranking.engine import WrittenRecommendations
+from coterie.ranking.histories import Histories, UserItems
+from coterie.ranking.identity import ModelIdentity
+from coterie.ranking.options import RankingFields, RankingOptions
+from coterie.ranking.recommender import Recommender
+from coterie.ranking.scorer import CatalogueScorer
+from coterie.ranking.written import MANIFEST, REQUEST, SCHEMA
 from coterie.running.progress import Progress, Update, silent
 from coterie.stream.history_source import GivenHistories, HeldHistories, open_histories
 from coterie.stream.shards import (
@@ -98,7 +98,7 @@ def recommend_to_folder(
     progress: Progress = silent,
     **fields: Unpack[RankingFields],
 ) -> FolderRecommendations:
-    """Ranks as `coterie.recommend.engine.recommend` does, for any number of users, into a folder.
+    """Ranks as `coterie.ranking.engine.recommend` does, for any number of users, into a folder.
 
     The folder holds ``part-00000.parquet``, … with user_id, rank, item_id, score and source, the
     request as ``_request.json`` and, once it is complete, ``_manifest.json`` with row counts and

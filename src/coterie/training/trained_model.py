@@ -29,12 +29,12 @@ from coterie.data.ids import Id, IdMap
 from coterie.errors import ArtifactError, ConfigError, DataError
 from coterie.files import publish_folder, write_manifest
 from coterie.networks.network import InnerProduct, Network, Variational
-from coterie.recommend.histories import Histories, UserItems
-from coterie.recommend.identity import ModelIdentity, fingerprint
-from coterie.recommend.options import RankingFields, RankingOptions
-from coterie.recommend.recommendations import Recommendations
-from coterie.recommend.recommender import Recommender
-from coterie.recommend.similar import SimilarItem, similar_items
+from coterie.ranking.histories import Histories, UserItems
+from coterie.ranking.identity import ModelIdentity, fingerprint
+from coterie.ranking.options import RankingFields, RankingOptions
+from coterie.ranking.recommendations import Recommendations
+from coterie.ranking.recommender import Recommender
+from coterie.ranking.similar import SimilarItem, similar_items
 from coterie.running.progress import Progress, silent
 from coterie.sparse import SparseRows
 from coterie.training.artifact import SCHEMA, model_folder, read_model_manifest
@@ -171,7 +171,7 @@ class TrainedModel:
         progress: Progress = silent,
         **fields: Unpack[RankingFields],
     ) -> Recommendations:
-        """The best items for every user, as `coterie.recommend.engine.recommend` ranks them.
+        """The best items for every user, as `coterie.ranking.engine.recommend` ranks them.
 
         Args:
             histories: Item ids by user id, or `Histories`; users need not have been in training.

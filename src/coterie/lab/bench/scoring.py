@@ -16,9 +16,9 @@ from coterie.models.multvae import MultVAEConfig
 from coterie.networks.ease import Ease
 from coterie.networks.network import Network
 from coterie.objectives.likelihood import ALIGNMENT
-from coterie.recommend.engine import recommend
-from coterie.recommend.histories import Histories
-from coterie.recommend.ranker import Ranker
+from coterie.ranking.engine import recommend
+from coterie.ranking.histories import Histories
+from coterie.ranking.ranker import Ranker
 from coterie.training.trained_model import TrainedModel
 
 

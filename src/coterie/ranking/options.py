@@ -11,7 +11,7 @@ from coterie.data.ids import Id
 from coterie.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from coterie.recommend.approximate import ApproximateIndex
+    from coterie.ranking.approximate import ApproximateIndex
 
 
 class RankingFields(TypedDict, total=False):

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from coterie.data.ids import IdMap
 from coterie.errors import ArtifactError, DataError, NotFoundError
 from coterie.files import read_manifest
-from coterie.recommend.identity import ModelIdentity
-from coterie.recommend.recommendations import Recommendations
+from coterie.ranking.identity import ModelIdentity
+from coterie.ranking.recommendations import Recommendations
 
 SCHEMA = "coterie.recommendations/2"
 

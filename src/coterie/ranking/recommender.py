@@ -15,12 +15,12 @@ from torch import Tensor
 
 from coterie.data.ids import Id, IdMap
 from coterie.errors import DataError
-from coterie.recommend.histories import Histories, UserItems
-from coterie.recommend.options import RankingOptions
-from coterie.recommend.ranker import Ranker
-from coterie.recommend.recommendations import Recommendations
-from coterie.recommend.scorer import CatalogueScorer
-from coterie.recommend.topk import TopK, top_k
+from coterie.ranking.histories import Histories, UserItems
+from coterie.ranking.options import RankingOptions
+from coterie.ranking.ranker import Ranker
+from coterie.ranking.recommendations import Recommendations
+from coterie.ranking.scorer import CatalogueScorer
+from coterie.ranking.topk import TopK, top_k
 from coterie.running.progress import Progress, Update, silent
 
 _SOURCES = pa.array(["model", "popularity"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coterie.fingerprints import fingerprint_of
-from coterie.recommend.scorer import CatalogueScorer
+from coterie.ranking.scorer import CatalogueScorer
 
 if TYPE_CHECKING:
     import torch

@@ -6,8 +6,8 @@ import torch
 
 from coterie.data.ids import Id
 from coterie.errors import DataError
-from coterie.recommend.scorer import CatalogueScorer
-from coterie.recommend.topk import top_k
+from coterie.ranking.scorer import CatalogueScorer
+from coterie.ranking.topk import top_k
 
 
 class SimilarItem(NamedTuple):

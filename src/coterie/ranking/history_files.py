@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from coterie.data.delimited import identifier, literal
 from coterie.errors import DataError, SourceError
-from coterie.recommend.histories import Histories
+from coterie.ranking.histories import Histories
 
 WHOLE_NUMBER = "0|-?[1-9][0-9]{0,17}"
 """What a text id must look like to be read as an integer without loss."""

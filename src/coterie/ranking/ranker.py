@@ -12,10 +12,10 @@ from torch import Tensor
 
 import coterie.running.fork  # noqa: F401  a forked process ranks with one thread
 from coterie.errors import ConfigError, DataError
-from coterie.recommend.approximate import ApproximateIndex
-from coterie.recommend.options import positive_count
-from coterie.recommend.scorer import FactorScorer, Scorer, item_factors_of
-from coterie.recommend.topk import (
+from coterie.ranking.approximate import ApproximateIndex
+from coterie.ranking.options import positive_count
+from coterie.ranking.scorer import FactorScorer, Scorer, item_factors_of
+from coterie.ranking.topk import (
     TopK,
     best_keys,
     decode_keys,

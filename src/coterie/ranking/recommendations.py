@@ -10,7 +10,7 @@ import pyarrow as pa
 from coterie.data.ids import Id, IdMap
 from coterie.errors import DataError
 from coterie.plain_table import plain_table
-from coterie.recommend.identity import ModelIdentity
+from coterie.ranking.identity import ModelIdentity
 
 _SHOWN = 20
 

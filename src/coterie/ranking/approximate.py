@@ -20,8 +20,8 @@ from torch import Tensor
 from coterie.errors import ArtifactError, ConfigError, DataError, NumericalError
 from coterie.extras import require
 from coterie.files import publish_folder, read_manifest, write_manifest
-from coterie.recommend.scorer import Scorer, item_factors_of
-from coterie.recommend.topk import TopK
+from coterie.ranking.scorer import Scorer, item_factors_of
+from coterie.ranking.topk import TopK
 
 if TYPE_CHECKING:
     import faiss

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from coterie.data.ids import Id
-from coterie.recommend.histories import Histories, UserItems
-from coterie.recommend.identity import ModelIdentity
-from coterie.recommend.options import RankingFields, RankingOptions
-from coterie.recommend.recommendations import Recommendations
-from coterie.recommend.recommender import Recommender
-from coterie.recommend.scorer import CatalogueScorer
-from coterie.recommend.table_files import table_writer
+from coterie.ranking.histories import Histories, UserItems
+from coterie.ranking.identity import ModelIdentity
+from coterie.ranking.options import RankingFields, RankingOptions
+from coterie.ranking.recommendations import Recommendations
+from coterie.ranking.recommender import Recommender
+from coterie.ranking.scorer import CatalogueScorer
+from coterie.ranking.table_files import table_writer
 from coterie.running.progress import Progress, silent
 
 _SHOWN = 5
