@@ -29,10 +29,11 @@ from coterie.running.execution import Execution
 from coterie.running.world import World
 from coterie.simulation.service import simulate_dataset
 from coterie.sparse import SparseRows
+from coterie.training.loop import TrainingLoop
 from coterie.training.randomness import NOISE, seeded
 from coterie.training.step import TrainingStep
 from coterie.training.trained_model import TrainedModel
-from coterie.training.trainer import Descent, train
+from coterie.training.trainer import train
 from test_sparse import random_dense, sparse
 
 sizes = given(st.integers(1, 6), st.integers(1, 9), st.integers(1, 5), st.integers(0, 999))
@@ -261,7 +262,7 @@ def test_schedules_rise_and_fall_linearly_and_stay() -> None:
 
 def test_weights_of_the_centroid_reach_the_step() -> None:
     rarity, recency, often, none = (
-        Descent(COUNTED, run_of(vae(**options)), Execution("cpu")).rows.values
+        TrainingLoop(COUNTED, run_of(vae(**options)), Execution("cpu")).rows.values
         for options in ({"rarity": 0.5}, {"half_life": 30.0}, {"counts": 2.0}, {})
     )
     assert rarity is not None

@@ -31,12 +31,13 @@ from coterie.running.interrupt import StopRequest
 from coterie.running.world import ALONE, World, cuda_of_process, join_world, rank_of_process
 from coterie.simulation.service import simulate_dataset
 from coterie.training.checkpoint import load_checkpoint
+from coterie.training.loop import TrainingLoop
 from coterie.training.randomness import NOISE, seeded
 from coterie.training.run_folder import RunFolder
 from coterie.training.run_record import read_history, read_run
 from coterie.training.step import TrainingStep
 from coterie.training.trained_model import TrainedModel
-from coterie.training.trainer import Descent, train
+from coterie.training.trainer import train
 from test_sparse import random_dense, sparse
 
 # 181 training users: batches of 45 leave one for the last, so that one of two processes has nobody.
@@ -252,10 +253,10 @@ def stop_alone_after(n_steps: int, name: str, out: Path) -> None:
     """Leaves a checkpoint of one process."""
     config = RunConfig.of(VALUES[name])
     with RunFolder(out, config, DATA, Execution("cpu"), resume=False) as folder:
-        take_steps(Descent(DATA, config, Execution("cpu"), folder, 0), n_steps)
+        take_steps(TrainingLoop(DATA, config, Execution("cpu"), folder, 0), n_steps)
 
 
-def take_steps(run: Descent, n_steps: int) -> None:
+def take_steps(run: TrainingLoop, n_steps: int) -> None:
     while True:
         for batch in run.batches():
             run.advance(*batch)

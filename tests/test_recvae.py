@@ -25,10 +25,11 @@ from coterie.objectives.divergence import (
 from coterie.running.execution import Execution
 from coterie.simulation.service import simulate_dataset
 from coterie.sparse import SparseRows
+from coterie.training.loop import TrainingLoop
 from coterie.training.run_record import read_history
 from coterie.training.step import TrainingStep
 from coterie.training.trained_model import TrainedModel
-from coterie.training.trainer import Descent, train
+from coterie.training.trainer import train
 from scorer_contract import check_recommender, check_scorer, random_histories
 from test_sparse import random_dense, sparse
 
@@ -245,7 +246,7 @@ def test_the_kl_weighs_gamma_for_each_item_and_the_prior_sees_clean_input() -> N
 
 
 def test_encoder_and_decoder_learn_in_turns_and_the_prior_follows() -> None:
-    run = Descent(DATA, RunConfig.of(VALUES), Execution("cpu"))
+    run = TrainingLoop(DATA, RunConfig.of(VALUES), Execution("cpu"))
     names = [name for name, _ in run.step.network.named_parameters()]
     per_pass, seen = -(-len(run.rows) // 60), []
     for users, part in run.batches():
@@ -329,7 +330,7 @@ def _stop_after(n_steps: int, out: Path) -> None:
     from coterie.training.run_folder import RunFolder  # noqa: PLC0415
 
     with RunFolder(out, RunConfig.of(VALUES), DATA, Execution("cpu"), resume=True) as folder:
-        run = Descent(DATA, RunConfig.of(VALUES), Execution("cpu"), folder)
+        run = TrainingLoop(DATA, RunConfig.of(VALUES), Execution("cpu"), folder)
     while not run.finished():
         for users, part in run.batches():
             run.advance(users, part)

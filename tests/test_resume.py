@@ -25,10 +25,11 @@ from coterie.running.interrupt import StopRequest
 from coterie.running.progress import Update
 from coterie.simulation.service import simulate_dataset
 from coterie.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from coterie.training.loop import TrainingLoop
 from coterie.training.run_folder import RunFolder
 from coterie.training.run_record import read_history, read_run
 from coterie.training.trained_model import TrainedModel
-from coterie.training.trainer import Descent, train
+from coterie.training.trainer import train
 
 DATA = simulate_dataset(n_users=260, n_items=50, held_out_users=40, seed=2)
 VALUES: dict[str, dict[str, Any]] = {
@@ -141,7 +142,7 @@ def uninterrupted(name: str) -> tuple[dict[str, Tensor], list[dict[str, Any]], d
     """Weights, history and provenance of a run nothing happened to, without a folder to resume
     from.
     """
-    run = Descent(DATA, RunConfig.of(VALUES[name]), Execution("cpu"))
+    run = TrainingLoop(DATA, RunConfig.of(VALUES[name]), Execution("cpu"))
     history = []
     while not run.finished():
         for batch in run.batches():
@@ -184,11 +185,11 @@ def crash_after(
     config = RunConfig.of(VALUES[name])
     with RunFolder(out, config, DATA, Execution("cpu"), resume=True) as folder:
         seconds = 0 if checkpoint else 1e9
-        run = Descent(DATA, config, Execution("cpu"), folder, seconds)
+        run = TrainingLoop(DATA, config, Execution("cpu"), folder, seconds)
         return goes_on(run, n_steps, epoch_closed=epoch_closed)
 
 
-def goes_on(run: Descent, n_steps: int, *, epoch_closed: bool) -> bool:
+def goes_on(run: TrainingLoop, n_steps: int, *, epoch_closed: bool) -> bool:
     still = StopRequest(active=False)
     while not run.finished():
         for batch in run.batches():

@@ -34,7 +34,8 @@ from coterie.models.linear_path_vae import LinearPathVAEConfig
 from coterie.models.popularity import PopularityConfig
 from coterie.plain_table import plain_table
 from coterie.running.execution import Execution, using_threads
-from coterie.training.trainer import Descent, train
+from coterie.training.loop import TrainingLoop
+from coterie.training.trainer import train
 
 FEW, MANY = 3_000, 33_000
 """Users at which memory is measured; steps are timed on the fewer."""
@@ -266,7 +267,7 @@ def _peak_bytes() -> int:
 def _held(folder: Path, device: str) -> int:
     """Peak of holding a data set as training does."""
     smallest = RunConfig.of({"model": {"name": "mult-dae", "latent_dim": 1}})
-    Descent(Dataset.load(folder), smallest, Execution(device))
+    TrainingLoop(Dataset.load(folder), smallest, Execution(device))
     return _peak_bytes()
 
 
@@ -276,7 +277,7 @@ def _descended(
     """Seconds a training user and a validation case in the second epoch, peak of memory and of the
     GPU's.
     """
-    run = Descent(Dataset.load(folder), config, Execution(device))
+    run = TrainingLoop(Dataset.load(folder), config, Execution(device))
     seconds = []
     for _ in range(2):
         started = _clock(device)

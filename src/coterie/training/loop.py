@@ -1,0 +1,263 @@
+"""The loop over steps and epochs: what is done next, validated, kept and written down."""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coterie.config import RunConfig
+from coterie.data.dataset import Dataset
+from coterie.data.split import Cases
+from coterie.data.split import Part as SplitPart
+from coterie.errors import ConfigError, Interrupted, NumericalError
+from coterie.evaluation.evaluate import evaluate
+from coterie.models.kinds import SteppedConfig, TrainedPart
+from coterie.networks.network import Network
+from coterie.running.execution import Execution
+from coterie.running.interrupt import StopRequest
+from coterie.running.progress import Update
+from coterie.running.world import World
+from coterie.sparse import SparseRows
+from coterie.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from coterie.training.randomness import ORDER, seeded
+from coterie.training.run_folder import RunFolder
+from coterie.training.step import TrainingStep
+
+
+class TrainingLoop:
+    """Training under way: a step, a position, and the best weights so far.
+
+    Args:
+        dataset: With its split.
+        config: Of a network.
+        execution: Where and how, begun.
+        folder: Where history and checkpoints go, if anywhere.
+        checkpoint_seconds: From one checkpoint to the next.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: RunConfig,
+        execution: Execution,
+        folder: RunFolder | None = None,
+        checkpoint_seconds: float = 60.0,
+    ) -> None:
+        if not isinstance(config.model, SteppedConfig):
+            raise ConfigError(f"{config.model.name} is not trained in steps.")
+        device, world = execution.device, execution.world
+        self.config, self.folder, self.device, self.world = config.training, folder, device, world
+        self.work = "training " + config.model.name
+        self.work += " + PIA" if getattr(config.model, "pia", 0) else ""
+        self.rows = _rows(dataset, config.model, device)
+        self.cases = dataset.cases(SplitPart.VALIDATION)
+        popularity = np.asarray(dataset.train.sum(axis=0))
+        self.step = TrainingStep(
+            dataset.n_items, config.model, config.training, execution, popularity
+        )
+        config.model.fit_beside(self.step.network, dataset.train)
+        self.position, self.best = Position(), self._copied_weights()
+        self.passes = config.model.passes
+        self.n_batches = len(self.passes) * self._batches_a_pass
+        self.checkpoint_seconds, self._saved_at = checkpoint_seconds, time.monotonic()
+        self._epoch_started = time.perf_counter()
+        self._sums: dict[str, Tensor] = {}
+        if folder is not None:
+            self._take_over(folder)
+        world.check_same("checkpoint", f"one at {self.position}")
+        # Initial weights may differ by rounding from one kind of processor to another.
+        world.broadcast([*self.step.state().values(), *self.best.values()])
+        share_state(self.step.network, world)
+
+    def _take_over(self, folder: RunFolder) -> None:
+        if folder.checkpoint.exists():
+            self.position, state, self.best = load_checkpoint(folder.checkpoint, self.device)
+            self.step.restore(state, self.position.n_steps)
+            self._sums = {
+                name: torch.tensor(value, dtype=torch.float64, device=self.device)
+                for name, value in self.position.sums.items()
+            }
+        folder.keep_history(self.position.epoch)
+
+    def update(self, entry: Mapping[str, Any] | None = None) -> Update:
+        """How far it has come, with the history line of the epoch that ended, if one did."""
+        done = self.position.epoch + self.position.batch / self.n_batches
+        return Update(self.work, done, self.config.epochs, "epochs", entry or {})
+
+    def finished(self) -> bool:
+        """Whether all epochs are done or patience has run out."""
+        waited = (self.position.epoch - self.position.best_epoch) // self.config.validate_every
+        out_of_patience = (
+            self._validates and self.position.batch == 0 and waited >= self.config.patience
+        )
+        return self.position.epoch >= self.config.epochs or out_of_patience
+
+    @property
+    def _validates(self) -> bool:
+        return len(self.cases.user_index) > 0
+
+    @property
+    def _batches_a_pass(self) -> int:
+        return -(-len(self.rows) // self.config.batch_size)
+
+    def batches(self) -> Iterator[tuple[Tensor, TrainedPart]]:
+        """The users of each batch still to come in this epoch, and what learns from them; the order
+        depends on seed and pass alone.
+        """
+        done, begun = divmod(self.position.batch, self._batches_a_pass)
+        for number in range(done, len(self.passes)):
+            generator = seeded(
+                self.config.seed, ORDER, self.position.epoch * len(self.passes) + number
+            )
+            order = torch.randperm(len(self.rows), generator=generator).to(self.device)
+            for users in torch.split(order, self.config.batch_size)[
+                begun if number == done else 0 :
+            ]:
+                yield users, self.passes[number]
+
+    def advance(self, users: Tensor, part: TrainedPart = "all") -> None:
+        """Takes one step."""
+        # Clean input and another part of the network: the decoder's passes are told apart.
+        prefix = "decoder_" if part == "decoder" else ""
+        for name, term in self.step(self.rows.take(users), part).items():
+            # In float64, so that a checkpoint holds the sum exactly.
+            self._sums[prefix + name] = self._sums.get(prefix + name, 0.0) + term.double() * len(
+                users
+            )
+        self.position.batch += 1
+        self.position.n_steps = self.step.n_steps
+
+    def close_epoch(self) -> dict[str, Any]:
+        """Validates, keeps the best weights and writes the history line of the epoch that ends
+        here.
+        """
+        of_decoder = self.passes.count("decoder")
+        passes = {
+            name: of_decoder if name.startswith("decoder_") else len(self.passes) - of_decoder
+            for name in self._sums
+        }
+        means = {
+            name: float(total) / len(self.rows) / passes[name] for name, total in self._sums.items()
+        }
+        if not np.isfinite([value for name, value in means.items() if name.endswith("loss")]).all():
+            terms = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
+            raise NumericalError(
+                f"the loss must stay finite, found {terms} in epoch {self.position.epoch + 1};"
+                " lower the learning rate."
+            )
+        self.position.epoch, self.position.batch, self._sums = self.position.epoch + 1, 0, {}
+        entry: dict[str, Any] = {
+            "epoch": self.position.epoch,
+            "step": self.position.n_steps,
+            **means,
+            **self.step.schedule(),
+        }
+        last = self.position.epoch == self.config.epochs
+        if self._validates and (last or self.position.epoch % self.config.validate_every == 0):
+            entry["validation"] = {self.config.metric: self._validate()}
+        elif not self._validates:
+            self.best, self.position.best_epoch = self._copied_weights(), self.position.epoch
+        entry["best_epoch"] = self.position.best_epoch
+        entry["seconds"] = round(time.perf_counter() - self._epoch_started, 3)
+        self._epoch_started = time.perf_counter()
+        if self.folder is not None:
+            self.folder.append_history(entry)
+        return entry
+
+    def _validate(self) -> float:
+        value = self._validation_mean()
+        if self.position.best_value is None or value > self.position.best_value:
+            self.position.best_value, self.position.best_epoch = value, self.position.epoch
+            for name, weights in self._weights().items():
+                self.best[name].copy_(weights)
+        return value
+
+    def _validation_mean(self) -> float:
+        """The metric's mean over all cases; each process ranks its own."""
+        cases, metric, n = self.cases, self.config.metric, len(self.cases.user_index)
+        mine = self.world.share(n)
+        own = Cases(cases.user_index[mine], cases.fold_in[mine], cases.held_out[mine])
+        values = (
+            evaluate(self.step, own, metrics=(metric,)).metrics[metric]
+            if len(own.user_index)
+            else np.zeros(0)
+        )
+        return (
+            float(
+                self.world.all_reduce_sum(
+                    torch.tensor(values.sum(), dtype=torch.float64, device=self.device)
+                )
+            )
+            / n
+        )
+
+    def _weights(self) -> dict[str, Tensor]:
+        """What is kept of the best epoch: the network and, with PIA, the items' anchors."""
+        weights = {name: value.detach() for name, value in self.step.network.named_parameters()}
+        anchors = self.step.anchors
+        return weights if anchors is None else weights | {"anchors": anchors.detach()}
+
+    def _copied_weights(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self._weights().items()}
+
+    def pause(self, stop: StopRequest) -> None:
+        """Writes a checkpoint when one is due or a stop was asked for, of whichever process.
+
+        Raises:
+            Interrupted: on every process, if a stop was asked for.
+        """
+        if self.folder is None:
+            return
+        # A signal to one process stops all, after the same step.
+        signal_number = self.world.all_reduce_max(stop.signal_number or 0)
+        due = time.monotonic() - self._saved_at >= self.checkpoint_seconds
+        if self.world.leads and (due or signal_number):
+            self.position.sums = {name: float(total) for name, total in self._sums.items()}
+            save_checkpoint(self.folder.checkpoint, self.position, self.step.state(), self.best)
+            self._saved_at = time.monotonic()
+        if signal_number:
+            # A launcher ends the others when one process leaves: not before the checkpoint is
+            # written.
+            self.world.barrier()
+            where = (
+                f"epoch {self.position.epoch + 1}, batch {self.position.batch} of {self.n_batches}"
+            )
+            raise Interrupted(
+                f"stopped in {where}; {self.folder.checkpoint} holds it, go on with --resume.",
+                signal_number,
+            )
+
+    def best_network(self) -> Network:
+        """The network with the best weights."""
+        with torch.no_grad():
+            for name, weights in self.step.network.named_parameters():
+                weights.copy_(self.best[name])
+        return self.step.network
+
+
+def _rows(dataset: Dataset, model: SteppedConfig, device: str) -> SparseRows:
+    """The histories to train on, with weights where the model has some for them."""
+    rows = SparseRows.from_csr(dataset.train, device)
+    weights = model.interaction_weights(
+        dataset.train, dataset.train_timestamps, dataset.train_counts
+    )
+    return rows if weights is None else rows.weighted(torch.from_numpy(weights).to(device))
+
+
+def share_state(network: Network, world: World) -> None:
+    """Every process takes over the first one's weights, computed ones included: what a library fits
+    with several threads may differ from process to process, even in how much there is of it.
+    """
+    if world.size == 1:
+        return
+    state = network.state_dict()
+    shapes = {name: torch.tensor(value.shape, device=value.device) for name, value in state.items()}
+    world.broadcast(shapes.values())
+    for name, shape in shapes.items():
+        if list(state[name].shape) != shape.tolist():
+            state[name] = state[name].new_empty(shape.tolist())
+    world.broadcast(state.values())
+    network.load_state_dict(state)
