@@ -49,7 +49,7 @@ def write_result(path: Path | None, value: Any) -> None:
 def show_log(level: str, *, as_json: bool) -> None:
     """Sends log records to standard error: above a bar where there is one.
 
-    A person who sees a bar is not told by the log what it shows.
+    Where a bar is seen, the log does not repeat what it shows.
     """
 
     def write(line: str) -> None:

@@ -117,12 +117,12 @@ def recommend(
         deny=read_ids(deny),
         index=None if index is None else ApproximateIndex.load(index, model),
     )
-    asked = (histories, user_column, item_column)
+    wanted = (histories, user_column, item_column)
     if is_table(path):
-        done = _to_file(model, asked, path, options)
+        done = _to_file(model, wanted, path, options)
     else:
         ray = _ray_engine(run, chosen, index) if engine is Engine.RAY else None
-        done = _to_folder(model, asked, path, options, shard_users, threads, ray)
+        done = _to_folder(model, wanted, path, options, shard_users, threads, ray)
     out.print(
         f"[green]recommendations[/green] {path}  {done.n_rows:,} rows for {done.n_users:,} users",
         highlight=False,
@@ -133,19 +133,19 @@ def recommend(
 
 
 def _to_file(
-    model: "TrainedModel", asked: tuple[str, str, str], path: str, options: "RankingOptions"
+    model: "TrainedModel", wanted: tuple[str, str, str], path: str, options: "RankingOptions"
 ) -> "WrittenRecommendations":
     from coterie.ranking.engine import recommend_to_file  # noqa: PLC0415
     from coterie.ranking.history_files import read_histories  # noqa: PLC0415
 
-    histories = read_histories(*asked)
+    histories = read_histories(*wanted)
     with drawn() as progress:
         return recommend_to_file(model, histories, path, options, progress=progress)
 
 
 def _to_folder(
     model: "TrainedModel",
-    asked: tuple[str, str, str],
+    wanted: tuple[str, str, str],
     path: str,
     options: "RankingOptions",
     shard_users: int,
@@ -169,7 +169,7 @@ def _to_folder(
 
         return recommend_to_folder(
             model,
-            open_histories(*asked),
+            open_histories(*wanted),
             path,
             options,
             shard_users=shard_users,

@@ -89,8 +89,8 @@ class IdMap:
         Returns:
             ``[m]`` int64 indices, -1 where the id is not in the vocabulary.
         """
-        asked = self._as_own_type(ids)
-        found = pc.index_in(asked, value_set=self.values, skip_nulls=True)
+        wanted = self._as_own_type(ids)
+        found = pc.index_in(wanted, value_set=self.values, skip_nulls=True)
         return np.asarray(pc.fill_null(found, -1).to_numpy(zero_copy_only=False), dtype=np.int64)
 
     def index_of_few(self, ids: Iterable[Any] | np.ndarray | pa.Array) -> np.ndarray:
@@ -114,16 +114,16 @@ class IdMap:
         return self.values.take(pa.array(np.asarray(indices, dtype=np.int64)))
 
     def _as_own_type(self, ids: Iterable[Any] | np.ndarray | pa.Array) -> pa.Array:
-        asked = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else _to_arrow(ids)
-        if isinstance(asked, pa.ChunkedArray):
-            asked = asked.combine_chunks()
-        if asked.type == self.values.type:
-            return asked
+        wanted = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else _to_arrow(ids)
+        if isinstance(wanted, pa.ChunkedArray):
+            wanted = wanted.combine_chunks()
+        if wanted.type == self.values.type:
+            return wanted
         if not self.are_integers:
-            return asked.cast(pa.string())
-        if pa.types.is_integer(asked.type) or pa.types.is_null(asked.type):
-            return asked.cast(pa.int64())
-        text = asked.cast(pa.string())
+            return wanted.cast(pa.string())
+        if pa.types.is_integer(wanted.type) or pa.types.is_null(wanted.type):
+            return wanted.cast(pa.int64())
+        text = wanted.cast(pa.string())
         # Nineteen digits fit 64 bits up to the largest int64; equally long digits compare as text
         # does.
         whole = pc.or_(

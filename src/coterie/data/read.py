@@ -40,7 +40,7 @@ def read_log(
 
     Args:
         path: File or folder; for tables also an fsspec URL.
-        format: One of `FORMATS`, or ``"auto"`` to tell it by the names of the files.
+        format: One of `FORMATS`, or ``"auto"`` to choose it by the names of the files.
         user_column: Of a table; ``user_id`` if not given. Naming columns in another format is an
             error.
         item_column: Of a table; ``item_id`` if not given.
@@ -55,7 +55,7 @@ def read_log(
 
     Raises:
         SourceError: at the file and line that break the format, or if there is no row.
-        ConfigError: if the format is unknown or cannot be told, or columns are named where none
+        ConfigError: if the format is unknown or is not recognised, or columns are named where none
             are.
 
     Example:
@@ -141,5 +141,5 @@ def _detect_table(path: str) -> str:
     if plain.endswith(".parquet") or is_json_lines(path):
         return "table"
     raise ConfigError(
-        f"the format of {path} cannot be told by its name; say it, one of {', '.join(FORMATS)}."
+        f"the format of {path} is not recognised by its name; say it, one of {', '.join(FORMATS)}."
     )

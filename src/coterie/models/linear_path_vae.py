@@ -3,7 +3,7 @@
 Linear item–item models win on sparse catalogues and large ones, variational autoencoders on dense
 ones. Here the two meet in the decoder's logits: f(z) + w · x B. The autoencoder, with PIA, is
 trained as it always is; the linear path B is a closed form; which epoch is best is judged by the
-sum. Decision 9 tells what else was tried.
+sum. Decision 9 says what else was tried.
 """
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias

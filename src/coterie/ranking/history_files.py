@@ -90,10 +90,10 @@ def readable(path: str | Path) -> Iterator[None]:
 
 
 def ending_of(name: str) -> str:
-    """The ending that tells the format, without ``.gz``.
+    """The ending that names the format, without ``.gz``.
 
     Raises:
-        SourceError: if it tells none.
+        SourceError: if it names none.
     """
     ending = PurePath(name.removesuffix(".gz")).suffix
     if ending not in _READERS:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """What tells a model from all others.
+    """What sets a model apart from all others.
 
     Args:
         name: Its kind, as in ``mult-vae``.

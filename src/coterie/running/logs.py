@@ -63,7 +63,7 @@ def show_logs(
         write: Takes a line without its end.
         level: The least important one shown, of `LEVELS`.
         as_json: JSON lines in place of the bare message.
-        with_progress: Whether to show records that say what `Progress` is told, too.
+        with_progress: Whether to show records that repeat what `Progress` reports.
 
     Example:
         >>> lines = []

@@ -1,7 +1,7 @@
 """Data parallelism: several processes that train one model, over torch.distributed.
 
 Every process holds all weights, takes its part of each batch's users, and sums gradients and terms
-with the others before the optimiser moves. What a process is told comes from the variables of an
+with the others before the optimiser moves. What a process must know comes from the variables of an
 ``env://`` launch (torchrun, Slurm, Ray): RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT.
 """
 
@@ -157,7 +157,7 @@ def join_world(device: str) -> Iterator[World]:
         device: Where this process computes: NCCL connects CUDA devices, Gloo everything else.
 
     Raises:
-        ConfigError: if the environment speaks of several processes but does not tell how to reach
+        ConfigError: if the environment speaks of several processes but does not say how to reach
             them.
     """
     if dist.is_available() and dist.is_initialized():

@@ -79,11 +79,11 @@ def _comparison(value: Facts) -> Facts:
 
 
 def _book(value: Facts) -> Facts:
-    asked = value.get("asked", {})
+    wanted = value.get("asked", {})
     return {
         "table": value["table"],
         "title": value.get("title"),
-        "seeds": asked.get("seeds"),
+        "seeds": wanted.get("seeds"),
         "rows": list(value["rows"]),
     }
 

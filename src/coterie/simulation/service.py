@@ -145,22 +145,22 @@ class SimulatedService:
         Raises:
             ConfigError: if an index is not in ``[0, n_users)``.
         """
-        asked = np.asarray(user_index, dtype=np.int64)
-        if len(asked) and not (asked.min() >= 0 and asked.max() < self.n_users):
+        wanted = np.asarray(user_index, dtype=np.int64)
+        if len(wanted) and not (wanted.min() >= 0 and wanted.max() < self.n_users):
             raise ConfigError(
-                f"user indices must be in [0, {self.n_users}), found {asked.min()} to"
-                f" {asked.max()}; an id is the index + 1."
+                f"user indices must be in [0, {self.n_users}), found {wanted.min()} to"
+                f" {wanted.max()}; an id is the index + 1."
             )
-        n = len(asked)
+        n = len(wanted)
         found = Users(
             np.empty(n, np.int64),
             np.empty(n, bool),
             np.empty(n, np.int64),
             np.empty((n, self.n_niches)),
         )
-        for block in np.unique(asked // BLOCK_USERS):
-            here = np.flatnonzero(asked // BLOCK_USERS == block)
-            members = self._block_of_users(int(block))[asked[here] % BLOCK_USERS]
+        for block in np.unique(wanted // BLOCK_USERS):
+            here = np.flatnonzero(wanted // BLOCK_USERS == block)
+            members = self._block_of_users(int(block))[wanted[here] % BLOCK_USERS]
             for name, column in vars(found).items():
                 column[here] = getattr(members, name)
         return found

@@ -114,7 +114,7 @@ def _niche_genres(niche: int) -> tuple[str, str]:
 
 
 def _make_titles(genres: list[str], rng: np.random.Generator) -> tuple[str, ...]:
-    """Titles whose noun tells the genre, so that a list of recommendations can be judged by eye."""
+    """Titles whose noun names the genre, so that a list of recommendations can be judged by eye."""
     # Numbering the titles of a genre and writing the number in words is what makes every title
     # unique.
     number_of = dict.fromkeys(_NOUNS, 0)

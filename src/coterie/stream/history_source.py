@@ -55,7 +55,7 @@ class GivenHistories(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hex SHA-256 that tells whether these are the same histories as last time."""
+        """Hex SHA-256 that says whether these are the same histories as last time."""
         ...
 
     def source(self, folder: Folder) -> HistorySource:
@@ -184,7 +184,7 @@ class ParquetLists:
         for path, groups in zip(self.paths, self.group_rows, strict=True):
             rows = sum(groups)
             within = (max(start - first, 0), min(stop - first, rows))
-            # Where nobody is asked for the last file still tells the types.
+            # Where nobody is asked for the last file still gives the types.
             if within[0] < within[1] or (not tables and path == self.paths[-1]):
                 tables.append(
                     _read_rows(path, groups, [self.user_column, self.item_column], *within)

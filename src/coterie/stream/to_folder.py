@@ -281,7 +281,7 @@ def _score(
 
 
 def _finished(job: ShardJob) -> Iterator[ShardResult]:
-    """The shards whose file is there and has the bytes that its tallies tell of."""
+    """The shards whose file is there and has the bytes that its tallies name."""
     sizes, tallies = job.folder.sizes(), job.folder.sizes(WORK)
     for number in range(job.n_shards):
         if Path(tally_name(number)).name not in tallies:

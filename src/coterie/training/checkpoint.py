@@ -43,8 +43,8 @@ def save_checkpoint(
 ) -> None:
     """Writes position, the step's state and the best weights so far."""
     tensors = state | {f"best.{name}": value for name, value in best.items()}
-    told = json.dumps(asdict(position))
-    metadata = {"schema": SCHEMA, "position": told, "sha256": _checksum(tensors, told)}
+    written = json.dumps(asdict(position))
+    metadata = {"schema": SCHEMA, "position": written, "sha256": _checksum(tensors, written)}
     with publish_file(path) as aside:
         save_file({name: value.contiguous() for name, value in tensors.items()}, aside, metadata)
 

@@ -75,14 +75,14 @@ class RunFolder:
         self.config_file, self.history_file = self.path / "config.json", self.path / "history.jsonl"
         self.checkpoint, self.model = self.path / "checkpoint.safetensors", self.path / "model"
         self._lock = _lock(self.path / "run.lock", world)
-        asked = {
+        wanted = {
             "config": config.as_json(),
             "dataset": dataset.fingerprint,
             "precision": execution.precision,
         }
         try:
             self.identity = self._begin(
-                asked, _environment(dataset, execution), type(config), resume=resume
+                wanted, _environment(dataset, execution), type(config), resume=resume
             )
         except BaseException:
             self.close()
@@ -90,7 +90,7 @@ class RunFolder:
 
     def _begin(
         self,
-        asked: dict[str, Any],
+        wanted: dict[str, Any],
         environment: dict[str, Any],
         kind: type[RunConfig],
         *,
@@ -100,19 +100,19 @@ class RunFolder:
         identity, world = new_identity(self._world), self._world
         begun = self.config_file.exists()
         if begun:
-            identity = self._check_same(asked, kind, resume=resume) or identity
+            identity = self._check_same(wanted, kind, resume=resume) or identity
         # All have looked before the first one writes, and it has written before any looks again.
         world.barrier()
         if world.leads and begun:
             self._sweep()
         elif world.leads:
             write_json(self.path / "environment.json", environment)
-            write_json(self.config_file, asked | identity.to_json())
+            write_json(self.config_file, wanted | identity.to_json())
         world.check_same("run folder", f"{self.path}, finished: {self.model.exists()}")
         return identity
 
     def _check_same(
-        self, asked: dict[str, Any], kind: type[RunConfig], *, resume: bool
+        self, wanted: dict[str, Any], kind: type[RunConfig], *, resume: bool
     ) -> RunIdentity | None:
         if not resume:
             raise ConflictError(
@@ -121,7 +121,7 @@ class RunFolder:
             )
         try:
             held = json.loads(self.config_file.read_text(encoding="utf-8"))
-            found, identity = {name: held[name] for name in asked}, RunIdentity.in_json(held)
+            found, identity = {name: held[name] for name in wanted}, RunIdentity.in_json(held)
             # A field that the version of then did not have takes its default.
             found["config"] = kind.of(found["config"]).as_json()
         except (ValueError, KeyError, TypeError, ConfigError) as error:
@@ -129,10 +129,10 @@ class RunFolder:
                 f"{self.config_file}: must be a configuration in JSON ({error}); restore it or"
                 " start anew elsewhere."
             ) from error
-        if found != asked:
+        if found != wanted:
             raise ConfigError(
                 f"{self.path}: a run resumes only with its own configuration, data set and"
-                f" precision, {differences(found, asked)}."
+                f" precision, {differences(found, wanted)}."
             )
         return identity
 
@@ -147,7 +147,7 @@ class RunFolder:
             self.checkpoint.unlink(missing_ok=True)
 
     def keep_history(self, epoch: int) -> None:
-        """Drops history lines after ``epoch``: the work they tell of was lost and is done again."""
+        """Drops history lines after ``epoch``: their work was lost and is done again."""
         if not self._world.leads:
             return
         lines = (

@@ -1,4 +1,4 @@
-"""What a run folder tells, read without torch: for pages, reports and whoever looks at a run.
+"""What a run folder says, read without torch: for pages, reports and whoever looks at a run.
 
 `coterie.training.run_folder` writes it; `coterie.training.runs` loads the model and the data set.
 """
@@ -41,7 +41,7 @@ class RunIdentity:
 
         Args:
             seconds: Whole, since 1970 (UTC).
-            number: Random, below 2³²: it tells runs apart that began within a second.
+            number: Random, below 2³²: it keeps apart runs that began within a second.
             parent: As in the class.
         """
         time = datetime.fromtimestamp(seconds, UTC)
@@ -61,7 +61,7 @@ class RunIdentity:
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
-    """A run as its folder tells it, whether it has finished or not.
+    """A run as its folder describes it, whether it has finished or not.
 
     Args:
         folder: The run folder.
@@ -100,14 +100,16 @@ def read_run(folder: str | Path) -> RunRecord:
     folder = Path(folder)
     if not folder.is_dir():
         raise NotFoundError(f"{folder}: must be a run folder, from train, none was found there.")
-    asked, environment = (_read_json(folder / name) for name in ("config.json", "environment.json"))
+    wanted, environment = (
+        _read_json(folder / name) for name in ("config.json", "environment.json")
+    )
     try:
         return RunRecord(
             folder,
-            RunIdentity.in_json(asked),
-            RunConfig.of(asked["config"]),
-            asked["dataset"],
-            asked["precision"],
+            RunIdentity.in_json(wanted),
+            RunConfig.of(wanted["config"]),
+            wanted["dataset"],
+            wanted["precision"],
             environment,
             tuple(read_history(folder)),
             _read_model(folder),
@@ -174,9 +176,9 @@ def dataset_folder(run: str | Path) -> Path:
     return Path(folder)
 
 
-def differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Where two nested mappings differ, in words."""
-    before, now = _flatten(found), _flatten(asked)
+    before, now = _flatten(found), _flatten(wanted)
     different = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     return "; ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in different)
 

@@ -1,6 +1,6 @@
 """A finished run, loaded: its model and the data set it was trained on, checked against each other.
 
-`coterie.training.run_record` reads what a run folder tells without loading either.
+`coterie.training.run_record` reads what a run folder says without loading either.
 """
 
 from dataclasses import dataclass

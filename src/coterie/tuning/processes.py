@@ -1,6 +1,6 @@
 """A study shared among processes of this machine, each of which looks for trials itself.
 
-The parent hands out nothing: it starts the others, tells of the study, passes a signal on and
+The parent hands out nothing: it starts the others, reports on the study, passes a signal on and
 waits.
 """
 

@@ -70,12 +70,12 @@ class TuningResult:
     def summary(self) -> str:
         """How many trials ended how, as in ``"20 trials: 14 complete, 6 pruned"``."""
         states = Counter(trial.state for trial in self.trials)
-        told = ", ".join(
+        counted = ", ".join(
             f"{states[state]} {state}"
             for state in ("complete", "pruned", "failed", "running")
             if states[state]
         )
-        return f"{len(self.trials)} trial{'' if len(self.trials) == 1 else 's'}: {told}"
+        return f"{len(self.trials)} trial{'' if len(self.trials) == 1 else 's'}: {counted}"
 
     def __str__(self) -> str:
         """The best trials side by side, narrow enough for a terminal whatever was searched."""

@@ -42,7 +42,7 @@ def own_space(base: RunConfig) -> Space:
     }
 
 
-def read_space(base: RunConfig, asked: Sequence[str], fixed: Collection[str] = ()) -> Space:
+def read_space(base: RunConfig, wanted: Sequence[str], fixed: Collection[str] = ()) -> Space:
     """The space of command line options.
 
     Args:
@@ -60,10 +60,10 @@ def read_space(base: RunConfig, asked: Sequence[str], fixed: Collection[str] = (
          'model.latent_dim': SearchChoice(values=(64, 128))}
     """
     own = own_space(base)
-    if not asked:
+    if not wanted:
         return {key: tried for key, tried in own.items() if key not in fixed}
     space: dict[str, SearchRange | SearchChoice] = {}
-    for text in asked:
+    for text in wanted:
         key, equals, values = text.partition("=")
         if key in fixed:
             raise ConfigError(

@@ -73,13 +73,13 @@ class Terms:
     def as_json(self) -> dict[str, Any]:
         """JSON values; `of_json` reads them back."""
         search = {key: str(tried) for key, tried in self.space.items()}
-        told = {
+        fields_of_search = {
             "dataset": self.dataset,
             "config": self.base.as_json(),
             "search": search,
             "metric": self.metric,
         }
-        return {"schema": SCHEMA, **told, "pruner": self.pruner, "seed": self.seed}
+        return {"schema": SCHEMA, **fields_of_search, "pruner": self.pruner, "seed": self.seed}
 
     @classmethod
     def of_json(cls, values: Mapping[str, Any]) -> Self:
@@ -201,10 +201,10 @@ class StudyFolder:
         if not (self.path / "study.json").exists():
             write_json(self.path / "study.json", self.terms.as_json())
             return
-        found, asked = Terms.load(self.path).as_json(), self.terms.as_json()
-        if found != asked:
+        found, wanted = Terms.load(self.path).as_json(), self.terms.as_json()
+        if found != wanted:
             raise ConfigError(
-                f"{self.path}: a study goes on only on its own terms, {differences(found, asked)};"
+                f"{self.path}: a study goes on only on its own terms, {differences(found, wanted)};"
                 " choose another folder, or these terms."
             )
 
@@ -303,7 +303,7 @@ class StudyFolder:
 
 
 def read_study(folder: str | Path) -> TuningResult:
-    """A study as trials.csv tells of it: as it stood when a trial last finished.
+    """A study as trials.csv holds it: as it stood when a trial last finished.
 
     Needs neither torch nor Optuna, and takes no lock: for pages, also while processes work on it.
 

@@ -63,9 +63,11 @@ class Turns:
             for name in self.seconds
         ]
         table = plain_table(["", "ms", "users/s"], rows, [False, True, True])
-        told = [f"{name.replace('_', ' ')} {value:.2f}" for name, value in self.ratios.items()]
+        shown_ratios = [
+            f"{name.replace('_', ' ')} {value:.2f}" for name, value in self.ratios.items()
+        ]
         facts = [f"{name.replace('_', ' ')} {value}" for name, value in self.facts.items()]
-        return "\n".join([", ".join(facts), table, *told])
+        return "\n".join([", ".join(facts), table, *shown_ratios])
 
 
 def take_turns(

@@ -525,13 +525,13 @@ def _rest(config: RunConfig) -> str:
     """What two settings must have in common to differ in keep_prob, the weight of the KL or λ_A
     alone.
     """
-    told = ("keep_prob", "beta", "gamma", "seed")
+    shown_apart = ("keep_prob", "beta", "gamma", "seed")
     return json.dumps(
         {
             part: {
                 name: value
                 for name, value in fields.items()
-                if name not in told and not name.startswith("pia")
+                if name not in shown_apart and not name.startswith("pia")
             }
             for part, fields in config.as_json().items()
         }

@@ -64,7 +64,7 @@ def page(analysis: Analysis, images: dict[str, tuple[str, int]]) -> str:
     """The report as one HTML page.
 
     Args:
-        analysis: What to tell of.
+        analysis: What to report.
         images: Base64 of the PNG of each of `pictures_of`, and its width in CSS pixels, by name.
     """
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415
@@ -216,7 +216,7 @@ def differences(analysis: Analysis) -> dict[str, dict[str, tuple[float, float, f
 
 def numbers(analysis: Analysis) -> dict[str, Any]:
     """All that the figures show, as JSON values; null for what is undefined."""
-    told = {
+    numbers_of_all = {
         "dataset": analysis.dataset.fingerprint,
         "options": asdict(analysis.options),
         "users": len(analysis.users),
@@ -240,7 +240,7 @@ def numbers(analysis: Analysis) -> dict[str, Any]:
             for name, maps in (("pca", analysis.pca), ("tsne", analysis.tsne))
         },
     }
-    plain: dict[str, Any] = _plain(told)
+    plain: dict[str, Any] = _plain(numbers_of_all)
     return plain
 
 

@@ -8,7 +8,7 @@ so that it helps u for certain, to first order, where W1 is below the radius
 
     r_share(u,v) = [‖g_u‖ - Δ_x(u,v)]₊ / L_θz.
 
-What of this is exact, what is estimated and what is a bound is told by `KINDS`. The gradients are
+What of this is exact, what is estimated and what is a bound is said by `KINDS`. The gradients are
 those of the given draws; the inequality with L_θz is about expectations, so draws can break it by
 chance. The first one holds for any gradients.
 """

@@ -257,8 +257,8 @@ class Definition(StrictConfig):
             *(one for row in self.rows for one in row.published),
             *(one for other in self.elsewhere for one in other.published),
         ]
-        told = [metric for one in published for metric in one.values]
-        foreign = {*told, self.compare_by} - set(self.metrics)
+        named = [metric for one in published for metric in one.values]
+        foreign = {*named, self.compare_by} - set(self.metrics)
         if foreign:
             raise ConfigError(
                 f"metrics must be among {', '.join(self.metrics)}, found"

@@ -126,23 +126,23 @@ def caption(results: Results) -> str:
 def changes(results: Results) -> list[str]:
     """What makes this a smaller table than the published one, if anything."""
     plan, definition = results.plan, results.definition
-    told = []
+    limits = []
     if plan.held_out_users is not None and plan.held_out_users != definition.data.held_out_users:
-        told.append(
+        limits.append(
             f"{plan.held_out_users:,} held-out users in place of {definition.data.held_out_users:,}"
         )
     if plan.epochs is not None:
-        told.append(f"{plan.epochs} epoch{'s' if plan.epochs > 1 else ''} at most")
+        limits.append(f"{plan.epochs} epoch{'s' if plan.epochs > 1 else ''} at most")
     if set(plan.seeds) < set(definition.seeds):
-        told.append(f"{len(plan.seeds)} of {len(definition.seeds)} seeds")
+        limits.append(f"{len(plan.seeds)} of {len(definition.seeds)} seeds")
     left_out = [row.name for row in definition.all_rows if row.name not in results.runs.rows]
     if left_out:
-        told.append(f"without {', '.join(left_out)}")
-    if not told:
+        limits.append(f"without {', '.join(left_out)}")
+    if not limits:
         return []
     return [
         "A smaller run than the table's own, not to be held against published values:"
-        f" {'; '.join(told)}."
+        f" {'; '.join(limits)}."
     ]
 
 
@@ -228,14 +228,14 @@ def _main(results: Results) -> tuple[list[str], list[list[str]]]:
         if row.name in results.runs.rows:
             report = results.test(row.name)
             validation = results.validation_mean(row.name)
-            told = "" if validation is None else f"{validation:.4f}"
+            chosen_by = "" if validation is None else f"{validation:.4f}"
             cells = [_mean(report, name) for name in metrics]
             rows.append(
                 [
                     f"{row.label} (`{row.name}`)",
                     str(len(report)),
                     *cells,
-                    told,
+                    chosen_by,
                     duration(results.seconds(row.name)),
                 ]
             )

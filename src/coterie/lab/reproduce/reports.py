@@ -87,17 +87,17 @@ def is_finished(run: Path, config: RunConfig, dataset: Dataset) -> bool:
     if not (run / "model" / "manifest.json").exists():
         return False
     try:
-        asked = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        same = type(config).of(asked["config"]) == config
+        wanted = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        same = type(config).of(wanted["config"]) == config
         return bool(
-            same and asked["dataset"] == dataset.fingerprint and asked["precision"] == "float32"
+            same and wanted["dataset"] == dataset.fingerprint and wanted["precision"] == "float32"
         )
     except (OSError, ValueError, KeyError, TypeError, ConfigError):
         return False
 
 
 def facts_of(run: Path) -> dict[str, Any]:
-    """What a finished run's folder tells: environment, best epoch, and of a network its epochs and
+    """What a finished run's folder says: environment, best epoch, and of a network its epochs and
     their seconds.
     """
     history = read_history(run) if (run / "history.jsonl").exists() else []

@@ -173,7 +173,7 @@ class Results:
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON values."""
         plan = self.plan
-        asked = {
+        wanted = {
             "seeds": list(plan.seeds),
             "held_out_users": plan.held_out_users,
             "epochs": plan.epochs,
@@ -181,7 +181,7 @@ class Results:
         return {
             "table": plan.name,
             "title": self.definition.title,
-            "asked": asked,
+            "asked": wanted,
             "data": {str(seed): dict(facts) for seed, facts in self.runs.data.items()},
             "rows": {row.name: self._row_json(row) for row in plan.rows},
             "published": [{**asdict(one), "difference": one.difference} for one in self.beside],

@@ -206,21 +206,21 @@ class Runner:
         """A data set found in ``out`` must be the one that would be made."""
         protocol = self.plan.definition.data
         found = {"format": dataset.provenance.get("format"), **dataset.provenance.get("rules", {})}
-        asked = [
+        wanted = [
             {"format": one.format, **vars(protocol.rules(one, seed, self.plan.held_out_users))}
             for one in protocol.sources
         ]
         differences = [
             {name: value for name, value in rules.items() if value not in (None, found.get(name))}
-            for rules in asked
+            for rules in wanted
         ]
         fewest = min(differences, key=len)
         if fewest:
-            told = "; ".join(
+            changes = "; ".join(
                 f"{name} was {found.get(name)!r}, now {value!r}" for name, value in fewest.items()
             )
             raise ConfigError(
-                f"{dataset.folder}: the data set must be of the rules asked for, {told}; choose"
+                f"{dataset.folder}: the data set must be of the rules asked for, {changes}; choose"
                 " another --out."
             )
 
