@@ -211,6 +211,7 @@ PUBLIC = [
     "Dataset",
     "EaseConfig",
     "EvaluationReport",
+    "Execution",
     "Histories",
     "IalsConfig",
     "Interrupted",

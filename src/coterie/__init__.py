@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from coterie.ranking.recommender import Recommender
     from coterie.ranking.scorer import Scorer
     from coterie.ranking.similar import similar_items
+    from coterie.running.execution import Execution
     from coterie.simulation.service import SimulatedService, simulate_dataset
     from coterie.stream.history_source import stream_histories
     from coterie.stream.ray_engine import RayEngine
@@ -126,6 +127,7 @@ _HOME = {
     "Recommender": "ranking.recommender",
     "Scorer": "ranking.scorer",
     "similar_items": "ranking.similar",
+    "Execution": "running.execution",
     "SimulatedService": "simulation.service",
     "simulate_dataset": "simulation.service",
     "stream_histories": "stream.history_source",
@@ -162,6 +164,7 @@ __all__ = [
     "Dataset",
     "EaseConfig",
     "EvaluationReport",
+    "Execution",
     "Histories",
     "IalsConfig",
     "Interrupted",
