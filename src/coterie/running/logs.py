@@ -12,7 +12,12 @@ from typing import Any
 
 LEVELS = ("debug", "info", "warning", "error")
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "taskName",
+    "progress",  # says that the record is drawn as well, of no interest to readers
+}
 
 
 class JsonLines(logging.Formatter):
