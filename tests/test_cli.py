@@ -4,10 +4,12 @@ help.
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -348,6 +350,22 @@ def test_train_stops_on_sigterm_with_its_code_and_resumes(
         load_file(folder / "model" / "weights.safetensors") for folder in (whole, cut)
     )
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+
+
+def test_an_error_is_one_write_that_no_other_process_can_split(tmp_path: Path) -> None:
+    # A datagram keeps each write apart.
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        command = [sys.executable, "-m", "coterie.cli", "show", str(tmp_path / "nowhere")]
+        assert subprocess.run(command, check=False, stderr=theirs.fileno()).returncode == 6
+        ours.setblocking(False)
+        writes = [ours.recv(65536)]
+        with suppress(BlockingIOError):
+            while True:
+                writes.append(ours.recv(65536))
+    assert len(writes) == 1, writes
+    assert writes[0].startswith(b"error: ")
+    assert writes[0].endswith(b"\n")
 
 
 def test_simulate_writes_a_log_that_prepare_reads(tmp_path: Path, run: Run) -> None:

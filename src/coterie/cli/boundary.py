@@ -12,6 +12,8 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
+from rich.text import Text
+
 from coterie.cli.console import err
 from coterie.errors import (
     CannotWriteError,
@@ -97,8 +99,9 @@ def _report(error: BaseException) -> int:
         _drop_output()
     expected = known(error)
     message = str(expected) if expected else _unforeseen(error)
-    err.print("error:", style="bold red", end=" ")
-    err.print(message, markup=False, highlight=False, soft_wrap=True)
+    # One write: processes that share a terminal, as torchrun's do, must not mix their lines.
+    line = Text.assemble(("error:", "bold red"), " ", message)
+    err.print(line, highlight=False, soft_wrap=True)
     return expected.exit_code if expected else CoterieError.exit_code
 
 
