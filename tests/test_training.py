@@ -3,6 +3,7 @@ loop around steps.
 """
 
 import json
+import logging
 import math
 import shutil
 from collections.abc import Callable, Mapping
@@ -820,8 +821,14 @@ def test_train_refuses_a_device_that_is_not_there() -> None:
 
 
 def test_train_prints_nothing_and_logs_its_epochs(
-    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Handlers that libraries or tests before this one left in the process are not what train does.
+    monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])
+    monkeypatch.setattr(logging.getLogger("coterie"), "handlers", [])
+    monkeypatch.setattr(logging.getLogger("coterie"), "propagate", True)
     with caplog.at_level("INFO", "coterie"):
         train(DATA, config(epochs=2))
     assert capsys.readouterr() == ("", "")
