@@ -442,6 +442,8 @@ def test_similar_finds_items_by_id_and_by_title(
     ("options", "code", "words"),
     [
         (["--item", "no-such"], 6, "found 'no-such'"),
+        (["--item=--5"], 6, "found '--5'"),
+        (["--item", "9" * 30], 6, "found '999"),
         (["--title", "no such title"], 6, "no title contains"),
         (["--title", "the"], 2, "fits"),
         ([], 2, "one of --item and --title"),

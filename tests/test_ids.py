@@ -77,3 +77,9 @@ def test_integers_of_nineteen_digits_are_found_as_text_up_to_the_largest() -> No
         -1,
         -1,
     ]
+
+
+def test_integers_beyond_64_bits_are_unknown() -> None:
+    for ids in (IdMap.of([7]), IdMap.of(["7"])):
+        assert ids.index_of([10**30, -(10**30), 7]).tolist() == [-1, -1, 0]
+        assert ids.index_of(np.array([2**64 - 1, 7], dtype=np.uint64)).tolist() == [-1, 0]

@@ -64,16 +64,13 @@ def similar(
 
 
 def _item_of(model: Any, text: str | None) -> Any:
-    """The item whose id is written so; whole numbers are numbers where the model's ids are."""
-    number = int(text) if text and text.lstrip("-").isdecimal() else None
-    for candidate in (text, number):
-        place = -1 if candidate is None else int(model.items.index_of([candidate])[0])
-        if place >= 0:
-            return model.items.ids_of([place])[0]
-    raise NotFoundError(
-        f"--item must be one of the model's {model.n_items:,} items, found {text!r}; check the id,"
-        " or look for a title with --title."
-    )
+    place = int(model.items.index_of([text])[0])
+    if place < 0:
+        raise NotFoundError(
+            f"--item must be one of the model's {model.n_items:,} items, found {text!r}; check the"
+            " id, or look for a title with --title."
+        )
+    return model.items.ids_of([place])[0]
 
 
 def _item_titled(model: Any, text: str) -> Any:

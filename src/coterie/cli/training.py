@@ -42,12 +42,7 @@ def train(
     ],
     model: Annotated[
         str | None,
-        typer.Option(
-            help=(
-                "mult-vae (default), mult-dae, recvae, linear-path-vae, ease, slim, rp3beta,"
-                " item-knn, ials or popularity."
-            )
-        ),
+        typer.Option(help="mult-vae (default) or another; coterie config lists them."),
     ] = None,
     config: ConfigFile = None,
     pia: Annotated[

@@ -121,7 +121,8 @@ class IdMap:
             return wanted
         if not self.are_integers:
             return wanted.cast(pa.string())
-        if pa.types.is_integer(wanted.type) or pa.types.is_null(wanted.type):
+        whole_type = pa.types.is_integer(wanted.type) and not pa.types.is_uint64(wanted.type)
+        if whole_type or pa.types.is_null(wanted.type):
             return wanted.cast(pa.int64())
         text = wanted.cast(pa.string())
         # Nineteen digits fit 64 bits up to the largest int64; equally long digits compare as text
@@ -140,5 +141,5 @@ def _to_arrow(ids: Iterable[Any]) -> pa.Array:
     listed = ids if isinstance(ids, np.ndarray) else list(ids)
     try:
         return pa.array(listed)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         return pa.array([None if one is None else str(one) for one in listed])
