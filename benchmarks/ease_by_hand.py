@@ -52,9 +52,8 @@ def main() -> None:
     )
     parser.add_argument("--pairs", required=True)
     args = parser.parse_args()
-    columns = {"user_column": "user_id", "item_column": "item_id", "rating_column": "liked"}
     by_hand = []
-    with read_log(args.pairs, "table", **columns) as log:
+    with read_log(args.pairs, "table", rating_column="liked") as log:
         for seed in range(1, 9):
             data = prepare(log, PrepareRules(min_rating=1, held_out_users=600, seed=seed))
             model = train(data, RunConfig.of({"model": {"name": "ease", "l2": L2}}))

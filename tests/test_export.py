@@ -74,11 +74,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 def check_scores(
     model: TrainedModel, session: onnxruntime.InferenceSession, items: np.ndarray
 ) -> None:
+    had = np.zeros((len(items), model.n_items), np.float32)
     rows, places = np.nonzero(items >= 0)
-    histories = csr_array(
-        (np.ones(len(rows), np.float32), (rows, items[rows, places])),
-        shape=(len(items), model.n_items),
-    )
+    had[rows, items[rows, places]] = 1
+    histories = csr_array(had)
     expected = model.score(histories).cpu().numpy()
     (scores,) = session.run(["scores"], {"items": items})
     assert scores.dtype == np.float32
@@ -100,8 +99,8 @@ def magnitude(model: TrainedModel, histories: csr_array, scores: np.ndarray) -> 
 
 
 def padded(draw: st.DrawFn, n_items: int) -> np.ndarray:
-    """Any block of histories: rows empty or full, items in any order, padding anywhere, at least 0
-    columns.
+    """Any block of histories: rows empty or full, items in any order and again, padding anywhere,
+    at least 0 columns.
     """
     n_rows, length = draw(st.integers(1, 6)), draw(st.integers(0, n_items + 3))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -109,6 +108,8 @@ def padded(draw: st.DrawFn, n_items: int) -> np.ndarray:
     for row in items:
         count = draw(st.integers(0, min(n_items, length)))
         row[rng.permutation(length)[:count]] = rng.permutation(n_items)[:count]
+        again = rng.random(length) < draw(st.sampled_from([0.0, 0.3]))
+        row[again] = rng.choice(row, again.sum()) if length else row
     return items
 
 

@@ -37,10 +37,10 @@ def test_unknown_ids_get_minus_one() -> None:
         -1,
         -1,
         0,
-        -1,
+        0,
         -1,
     ]
-    others = ["007", "+7", "-0", "00", " 7", "7 ", "-08", "7.0", "٧", "0x7"]
+    others = ["007", "+7", "-0", "00", " 7", "7 ", "-08", "7.5", "٧", "0x7", "7.", "007.0"]
     assert IdMap.of([7, 8, 0, -8]).index_of(others).tolist() == [-1] * len(others)
     assert IdMap.of([7, 8, 0, -8]).index_of(["0", "-8", "7"]).tolist() == [2, 3, 0]
     assert IdMap.of(["a", "007"]).index_of(["007", "7", 7, None]).tolist() == [1, -1, -1, -1]

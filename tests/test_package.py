@@ -27,7 +27,7 @@ KNOWS = {
     "show": {"errors", "data", "ranking"},
     "sparse": set(),
     "running": {"errors", "sparse"},
-    "data": {"errors", "files", "running"},
+    "data": {"errors", "extras", "files", "running"},
     "simulation": {"errors", "files", "running", "data"},
     "objectives": {"errors", "sparse"},
     "networks": {"errors", "extras", "sparse", "objectives"},

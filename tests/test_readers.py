@@ -23,14 +23,17 @@ from hypothesis import strategies as st
 from coterie.data.log import InteractionLog
 from coterie.data.netflix import parse_ratings
 from coterie.data.read import read_log
+from coterie.data.table_options import NULL_WORDS, TableFields
 from coterie.data.titles import read_titles
 from coterie.errors import ConfigError, SourceError
 from coterie.files import sha256
 
 REAL = Path(os.environ.get("COTERIE_DATA", Path(__file__).parents[2] / "shared" / "data"))
-SCORES = {"user_column": "user", "item_column": "item", "rating_column": "score"}
+SCORES: TableFields = {"user_column": "user", "item_column": "item", "rating_column": "score"}
 
 Row = tuple[Any, ...]
+
+TEXT_IDS = st.text().filter(lambda text: text.strip(" ") and text not in NULL_WORDS)
 
 
 def real(name: str) -> Path:
@@ -177,12 +180,12 @@ def test_many_bad_lines_are_still_an_error(tmp_path: Path) -> None:
 
 
 def test_movielens_lists_the_columns_it_found(tmp_path: Path) -> None:
-    refused(
-        write(tmp_path / "ratings.csv", "user,movie,stars\n1,2,3\n"),
-        1,
-        "userId,movieId,rating,timestamp",
-        "user,movie,stars",
-    )
+    file = write(tmp_path / "ratings.csv", "user,movie,stars\n1,2,3\n")
+    found = ("userId,movieId,rating,timestamp", "user,movie,stars")
+    refused(file, 1, *found, format="movielens")
+    # The name alone does not make it MovieLens: other columns are a table's.
+    refused(file, 1, "'user_id', 'item_id'", "'user', 'movie', 'stars'", "name the columns")
+    assert rows(file, user_column="user", item_column="movie") == [(1, 2, None, None, None)]
 
 
 def test_a_file_that_is_not_utf8_is_refused_by_line(tmp_path: Path) -> None:
@@ -483,13 +486,16 @@ def test_table_finds_delimiter_and_columns(tmp_path: Path, delimiter: str) -> No
     [
         (["1", "20", "-3"], [1, 20, -3]),
         (["1", "007"], ["1", "007"]),
-        (["1", "1.0"], ["1", "1.0"]),
+        (["1", "2.0", "30.00"], [1, 2, 30]),
+        (["1.0", "x"], ["1.0", "x"]),
+        (["1.5", "2.0"], ["1.5", "2.0"]),
         (["1", "+2"], ["1", "+2"]),
         (["1", "-0"], ["1", "-0"]),
         (["1", "9" * 18], [1, int("9" * 18)]),
         (["1", "9" * 19], ["1", "9" * 19]),
         (["1", "x"], ["1", "x"]),
-        (["NA", "null"], ["NA", "null"]),
+        (["NA", "Nullius"], ["NA", "Nullius"]),
+        (["1", "NULL", "nan", "\\N", "  "], [1]),
         (["ä", "字"], ["ä", "字"]),
     ],
 )
@@ -550,7 +556,9 @@ def test_table_keeps_the_types_of_parquet(tmp_path: Path, kind: pa.DataType) -> 
     )
     first, second = ("1", "2") if kind == pa.string() else (1, 2)
     expected = [(first, "007", 1.5, 1577836800, None), (second, "8", 2.0, 86400, None)]
-    assert rows(tmp_path / "a.parquet", **SCORES, timestamp_column="when") == expected
+    options: TableFields = {**SCORES, "timestamp_column": "when"}
+    assert rows(tmp_path / "a.parquet", **options, timestamp_unit="s") == expected
+    refused(tmp_path / "a.parquet", None, "row 2", "1973", **options)
 
 
 def test_table_refuses_bad_parquet(tmp_path: Path) -> None:
@@ -559,7 +567,9 @@ def test_table_refuses_bad_parquet(tmp_path: Path) -> None:
         pq.write_table(pa.table({"user": [1, 2], "item": [1, 2], "score": [1.0, value]}), path)
         refused(path, None, "row 2", **SCORES)
     pq.write_table(pa.table({"user": [1.5], "item": [1], "score": [1.0]}), path)
-    refused(path, None, "DOUBLE", "'user'", **SCORES)
+    refused(path, None, "whole numbers", "1.5", **SCORES)
+    pq.write_table(pa.table({"user": [[1]], "item": [1], "score": [1.0]}), path)
+    refused(path, None, "BIGINT[]", "'user'", **SCORES)
     pq.write_table(
         pa.table({"user": pa.array([2**63], pa.uint64()), "item": [1], "score": [1.0]}), path
     )
@@ -583,7 +593,7 @@ def test_json_lines_are_a_table(tmp_path: Path, name: str) -> None:
     content = JSON_LINES.encode()
     path = write(tmp_path / name, gzip.compress(content) if name.endswith(".gz") else content)
     expected = [(7, "a,b", 1.5, 1577836800, None), (8, "c\n字", 2.0, 1577836800, None)]
-    assert rows(path, **SCORES, timestamp_column="when") == expected
+    assert rows(path, **SCORES, timestamp_column="when", timestamp_unit="s") == expected
     with read_log(path, **SCORES) as log:
         assert log.counts == {"rows_read": 4, "rows_without_id": 2}
 
@@ -591,7 +601,7 @@ def test_json_lines_are_a_table(tmp_path: Path, name: str) -> None:
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.integers(-(10**17), 10**17) | st.text(), st.text(), st.integers(0, 10**9)),
+        st.tuples(st.integers(-(10**17), 10**17) | TEXT_IDS, TEXT_IDS, st.integers(0, 10**9)),
         min_size=1,
     )
 )

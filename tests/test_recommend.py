@@ -303,7 +303,9 @@ def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 def test_read_histories_keeps_ids_that_are_no_plain_integers(tmp_path: Path) -> None:
     path = tmp_path / "h.csv"
     path.write_text("user_id,item_id\n007,1.0\n7,2\n")
-    assert as_lists(read_histories(path)) == {"007": ["1.0"], "7": ["2"]}
+    assert as_lists(read_histories(path)) == {"007": [1], "7": [2]}
+    path.write_text("user_id,item_id\n007,1.5\n7,2\n")
+    assert as_lists(read_histories(path)) == {"007": ["1.5"], "7": ["2"]}
 
 
 @pytest.mark.parametrize(
@@ -315,14 +317,14 @@ def test_read_histories_keeps_ids_that_are_no_plain_integers(tmp_path: Path) -> 
             r"columns 'user_id' and either 'item_id' or 'item_ids', found \['thing', 'user_id'\]",
         ),
         ("h.csv", "user_id,item_id\n,1\n", "every row must name its user, found 1 without"),
-        ("h.jsonl", '{"user_id": 1, "item_id": 2}\n{"user_id": \n', "readable by its ending"),
+        ("h.jsonl", '{"user_id": 1, "item_id": 2}\n{"user_id": \n', ":2: every line must be"),
         (
             "h.jsonl",
             '{"user_id": 1, "item_id": 2}\n{"user_id": 1, "item_ids": [3]}\n',
             "either 'item_id' or 'item_ids'",
         ),
-        ("h.parquet", "PAR?", "readable by its ending"),
-        ("h.txt", "user_id,item_id\n", "must end in one of"),
+        ("h.parquet", "PAR?", "whole Parquet"),
+        ("h.xls", "user_id,item_id\n", "must end in one of"),
     ],
 )
 def test_read_histories_says_what_is_wrong(

@@ -67,10 +67,10 @@ def export_onnx(model: TrainedModel, folder: str | Path) -> None:
     title, in the graph's order) and ``manifest.json`` (checksums, and what the input must be).
 
     The graph has one input, ``items``, int64 ``[batch, length]``: the row numbers in
-    ``items.parquet`` of what each user has had, each at most once a row; any negative number is
-    padding, anywhere in the row. A number beyond the catalogue is refused by the runtime. It has
-    one output, ``scores``, float32 ``[batch, n_items]``: what `TrainedModel.score` gives, within
-    float32 rounding. A row of nothing but padding has finite scores;
+    ``items.parquet`` of what each user has had; repetitions count once, as in training, and any
+    negative number is padding, anywhere in the row. A number beyond the catalogue is refused by the
+    runtime. It has one output, ``scores``, float32 ``[batch, n_items]``: what `TrainedModel.score`
+    gives, within float32 rounding. A row of nothing but padding has finite scores;
     `coterie.ranking.engine.recommend` ranks by popularity there, and a server should do so, too.
 
     Args:
@@ -132,8 +132,8 @@ def _convention(n_items: int) -> dict[str, Any]:
             "type": "int64",
             "shape": ["batch", "length"],
             "meaning": (
-                "row numbers of items.parquet, from 0, each at most once a row; negative numbers"
-                " are padding"
+                "row numbers of items.parquet, from 0; repetitions count once, negative numbers are"
+                " padding"
             ),
         },
         "output": {

@@ -6,18 +6,38 @@ from typing import Annotated
 import typer
 
 from coterie.cli.console import drawn, say, say_written, write_result
-from coterie.cli.options import JsonFile
+from coterie.cli.options import MORE, IdTypes, JsonFile, TimeUnits, listed, value_of
 from coterie.cli.places import result_folder
+from coterie.errors import ConfigError
 from coterie.running.progress import Update
 from coterie.show.contents import shown
 
 verbs = typer.Typer()
 
 
+def _titles(path: str | None, columns: str) -> dict[str, str]:
+    """Titles of a table whose columns are named."""
+    from coterie.data.titles import read_titles  # noqa: PLC0415
+
+    names = listed([columns])
+    if path is None or len(names) != 2:
+        raise ConfigError(
+            f"--titles-columns must be ID,TITLE beside --titles, found {columns!r}; give both."
+        )
+    return read_titles(path, *names)
+
+
 @verbs.command()
 def prepare(
-    path: Annotated[
-        str, typer.Argument(help="Log: a file, a folder, or for tables an fsspec URL (s3://…).")
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH…",
+            help=(
+                "Log: a file or a folder; for tables also several, fsspec URLs (s3://…), or a"
+                " database (sqlite:///, postgresql://) with --query."
+            ),
+        ),
     ],
     folder: Annotated[
         Path,
@@ -46,11 +66,53 @@ def prepare(
     timestamp_column: Annotated[
         str | None, typer.Option(help="Table: column of times (seconds since 1970, or ISO).")
     ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,…", help=f"Table without a header: all its columns in order; {MORE}."
+        ),
+    ] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option(help=r"Table: one or two characters between fields, \\t a tab; else found."),
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="Table: of its text, as in cp1252.")] = "utf-8",
+    null_word: Annotated[
+        list[str] | None,
+        typer.Option(help="Table: a text that means a missing id, in place of the usual ones."),
+    ] = None,
+    rating_value: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORD=NUMBER,…",
+            help=f"Table: what words in the rating column mean, as in view=1,buy=3; {MORE}.",
+        ),
+    ] = None,
+    timestamp_unit: Annotated[
+        TimeUnits, typer.Option(help="Table: of times that are numbers; auto goes by their size.")
+    ] = TimeUnits.AUTO,
+    user_id_type: Annotated[
+        IdTypes, typer.Option(help="Table: auto takes integers if all ids are whole numbers.")
+    ] = IdTypes.AUTO,
+    item_id_type: Annotated[IdTypes, typer.Option(help="Table: likewise.")] = IdTypes.AUTO,
+    glob: Annotated[
+        bool, typer.Option("--glob", help="Table: stars and brackets in PATH are a pattern.")
+    ] = False,
+    partitions: Annotated[
+        bool, typer.Option("--partitions", help="Table: key=value in a path is a column (hive).")
+    ] = False,
+    query: Annotated[
+        str | None, typer.Option(help="SQL that gives the rows, where PATH is a database.")
+    ] = None,
     titles: Annotated[
         str | None,
         typer.Option(
             help="File of titles: movies.csv, movies.dat, u.item, …, or a table item_id,title."
         ),
+    ] = None,
+    titles_columns: Annotated[
+        str | None,
+        typer.Option(metavar="ID,TITLE", help="Columns of a table of titles, if named otherwise."),
     ] = None,
     min_rating: Annotated[
         float | None,
@@ -84,6 +146,7 @@ def prepare(
     from coterie.data.prepare import prepare as prepare_log  # noqa: PLC0415
     from coterie.data.read import read_log  # noqa: PLC0415
     from coterie.data.rules import PrepareRules  # noqa: PLC0415
+    from coterie.data.table_options import NULL_WORDS, TableFields  # noqa: PLC0415
 
     rules = PrepareRules(
         min_rating=min_rating,
@@ -94,15 +157,28 @@ def prepare(
         validation_share=validation_share,
         seed=seed,
     )
-    columns = {
+    table: TableFields = {
         "user_column": user_column,
         "item_column": item_column,
         "rating_column": rating_column,
         "timestamp_column": timestamp_column,
+        "columns": listed(columns) or None,
+        "delimiter": None if delimiter is None else delimiter.replace(r"\t", "\t"),
+        "encoding": encoding,
+        "null_words": NULL_WORDS if null_word is None else tuple(null_word),
+        "rating_values": dict(map(value_of, listed(rating_value))),
+        "negative_ratings": min_rating is not None,
+        "timestamp_unit": timestamp_unit.value,
+        "user_id_type": user_id_type.value,
+        "item_id_type": item_id_type.value,
+        "pattern": glob,
+        "partitions": partitions,
+        "query": query,
     }
+    titled = _titles(titles, titles_columns) if titles_columns else titles
     with drawn() as progress:
         progress(Update("reading the log"))
-        with read_log(path, format, **columns, titles=titles, memory_limit=memory_limit) as log:
+        with read_log(paths, format, titles=titled, memory_limit=memory_limit, **table) as log:
             dataset = prepare_log(log, rules, progress)
         progress(Update("writing the data set"))
         dataset.save(folder)

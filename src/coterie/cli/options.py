@@ -93,6 +93,24 @@ class Engine(StrEnum):
     RAY = "ray"
 
 
+class TimeUnits(StrEnum):
+    """Of times that are numbers."""
+
+    AUTO = "auto"
+    S = "s"
+    MS = "ms"
+    US = "us"
+    NS = "ns"
+
+
+class IdTypes(StrEnum):
+    """What ids are."""
+
+    AUTO = "auto"
+    INTEGER = "integer"
+    TEXT = "text"
+
+
 class Precision(StrEnum):
     """Of the products of a training step."""
 
@@ -151,6 +169,22 @@ def whole_numbers(texts: Iterable[str] | None) -> list[int]:
     except ValueError as error:
         raise ConfigError(
             f"seeds must be whole numbers, as in 1,2,3 ({error}); correct them."
+        ) from error
+
+
+def value_of(text: str) -> tuple[str, float]:
+    """Reads ``WORD=NUMBER``.
+
+    Example:
+        >>> value_of("view=1")
+        ('view', 1.0)
+    """
+    word, _, number = text.rpartition("=")
+    try:
+        return word, float(number)
+    except ValueError as error:
+        raise ConfigError(
+            f"a word's value must be WORD=NUMBER, found {text!r}; as in view=1."
         ) from error
 
 

@@ -7,14 +7,18 @@ References:
 
 from pathlib import Path
 
-from coterie.data.delimited import UNREADABLE, literal, refuse_rejects
+from coterie.data.delimited import noting_lines
 from coterie.data.log import InteractionLog
+from coterie.data.scan import scan_lines
 from coterie.data.split import Part
 from coterie.errors import SourceError
 
 FILES = (("train.txt", Part.TRAIN), ("test.txt", Part.TEST))
-_LONGEST_LINE_BYTES = 1 << 24
 _WHOLE = "(0|[1-9][0-9]{0,17})"
+_NUMBERS = (
+    "SELECT CAST(string_split_regex(trim(line, ' \t\r'), '[ \t]+') AS BIGINT[]) AS numbers FROM"
+    " lines WHERE trim(line, ' \t\r') <> ''"
+)
 
 
 def read_adjacency(log: InteractionLog, path: str) -> None:
@@ -44,13 +48,28 @@ def read_adjacency(log: InteractionLog, path: str) -> None:
     log.counts = {"rows_read": log.n_rows, **log.counts}
 
 
+def _check_lists(log: InteractionLog, path: str) -> None:
+    """Refuses rows of user, item, rating, time: each as long as the others, users in many."""
+    n_lines, n_users, shortest, longest = log.one(
+        "SELECT count(*), count(DISTINCT numbers[1]), min(len(numbers)), max(len(numbers)) FROM"
+        f" ({_NUMBERS})"
+    )
+    if n_lines > n_users and shortest == longest and longest > 2:
+        raise SourceError(
+            f"each line must be a user and all their items, found {n_users} users in {n_lines}"
+            f" lines of {longest} numbers, as rows of user, item and more; read them as a table"
+            " with its columns named.",
+            path,
+        )
+
+
 def _append(log: InteractionLog, path: str, part: Part) -> None:
     log.add_source(path)
     _read_lines(log, path)
+    _check_lists(log, path)
     log.connection.execute(
-        f"INSERT INTO log SELECT numbers[1], unnest(numbers[2:]), NULL, NULL, {part:d} FROM (SELECT"
-        " CAST(string_split_regex(trim(line, ' \t\r'), '[ \t]+') AS BIGINT[]) AS numbers FROM"
-        " lines WHERE trim(line, ' \t\r') <> '')"
+        f"INSERT INTO log SELECT numbers[1], unnest(numbers[2:]), NULL, NULL, {part:d} FROM"
+        f" ({_NUMBERS})"
     )
     alone = log.one(
         f"SELECT count(*) FROM lines WHERE regexp_full_match(line, '[ \t]*{_WHOLE}[ \t\r]*')"
@@ -63,21 +82,10 @@ def _read_lines(log: InteractionLog, path: str) -> None:
     """Fills ``lines(line)``, row numbers being line numbers less one, and refuses a line that is
     not of integers.
     """
-    # No line holds the delimiter, so each is one field; DuckDB keeps blank ones as NULL.
-    scan = (
-        f"read_csv({literal(path)}, columns = {{'line': 'VARCHAR'}}, delim = '\x01', quote = '',"
-        " escape = '', header = false, auto_detect = false, store_rejects = true, max_line_size ="
-        f" {_LONGEST_LINE_BYTES})"
-    )
-    try:
-        log.connection.execute(f"CREATE TABLE lines AS SELECT line FROM {scan}")
-    except UNREADABLE as error:
-        raise SourceError(
-            "the file must be lines of integers that all end alike, found:"
-            f" {str(error).splitlines()[0]}.",
-            path,
-        ) from error
-    refuse_rejects(log, path)
+    with noting_lines(log.connection, path, "", ""):
+        log.connection.execute(
+            f"CREATE TABLE lines AS SELECT c0 AS line FROM {scan_lines(path).sql}"
+        )
     fault = log.one(
         f"SELECT rowid, line FROM lines WHERE NOT regexp_full_match(line, '[ \t]*({_WHOLE}(["
         f" \t]+{_WHOLE})*)?[ \t\r]*') LIMIT 1"

@@ -1,30 +1,26 @@
 """Delimited text into the log, through DuckDB's parallel CSV reader, with every fault named by its
 line.
 
-DuckDB casts generously (``1.5`` to the integer 2, ``0x1`` to 1) and drops bad lines when asked to
-note them. So every field is read as text and cast here by stricter rules, and any line noted as bad
-is an error.
+DuckDB drops bad lines when asked to note them. So every field is read as text and cast here by
+stricter rules, and any line noted as bad is an error.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import duckdb
 
+from coterie.data.columns import first_fault, rating_sql, row_rules, seconds_sql
 from coterie.data.log import InteractionLog
+from coterie.data.scan import UNREADABLE, Column, scan_delimited
 from coterie.data.source import line_of_record
 from coterie.errors import SourceError
-
-UNREADABLE = (duckdb.IOException, duckdb.InvalidInputException, duckdb.ConversionException)
-"""What DuckDB raises at a damaged file, and not when it lacks memory."""
-
-LAST_SECOND = 9_999_999_999
-"""The year 2286: a larger time stamp is in milliseconds, or no time stamp."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a delimited file is written, and which of its columns are wanted.
+    """How a delimited file of a known format is written, and which of its columns are wanted.
 
     Args:
         names: Every column, in file order.
@@ -48,16 +44,13 @@ class Layout:
     bounds: tuple[float, float] = (0.0, 1e9)
 
 
-def load_delimited(
-    log: InteractionLog, path: str, layout: Layout, *, drop_missing_ids: bool = False
-) -> None:
-    """Appends a delimited file to the log.
+def load_delimited(log: InteractionLog, path: str, layout: Layout) -> None:
+    """Fills the log with a delimited file.
 
     Args:
         log: Where to.
-        path: Local path or fsspec URL, plain or ``.gz``.
+        path: Local path or fsspec URL, plain, ``.gz`` or ``.zst``.
         layout: How it is written.
-        drop_missing_ids: Drops and counts rows without a user or item; else they are an error.
 
     Raises:
         SourceError: at the first line that breaks the layout.
@@ -65,9 +58,50 @@ def load_delimited(
     id_type = "BIGINT" if layout.whole_ids else "VARCHAR"
     log.create(id_type, id_type)
     log.add_source(path)
-    scan = _scan(path, layout)
+    scan = scan_delimited(
+        path, layout.names, layout.delimiter, quote=layout.quote, header=layout.header
+    )
+    with noting_lines(log.connection, path, layout.delimiter, layout.quote):
+        log.connection.execute(f"INSERT INTO log SELECT {_fields(layout, path)} FROM {scan.sql}")
+    rules = row_rules(layout.bounds, layout.rating, layout.timestamp, ids=True)
+    fault = first_fault(log, rules)
+    if fault is not None:
+        refuse_line(path, fault[0] + layout.header, fault[1], layout.delimiter, layout.quote)
+
+
+def refuse_line(path: str, record: int, rule: str, delimiter: str, quote: str) -> None:
+    """Raises at the line of a record (0-based, a header counting as one) that breaks a rule."""
+    line, text = line_of_record(path, record, delimiter, quote)
+    raise SourceError(f"{rule}, found {text[:120]!r}; correct or remove the line.", path, line)
+
+
+def _fields(layout: Layout, path: str) -> str:
+    places = {name: Column(f"c{i}", "VARCHAR") for i, name in enumerate(layout.names)}
+    user, item = (places[name].sql for name in (layout.user, layout.item))
+    ids = (_whole(user), _whole(item)) if layout.whole_ids else (user, item)
+    rating = rating_sql(places[layout.rating], path, layout.rating, {}) if layout.rating else "NULL"
+    time = layout.timestamp
+    timestamp = seconds_sql(places[time], path, time, "s") if time else "NULL"
+    return f"{', '.join(ids)}, {rating}, {timestamp}, NULL"
+
+
+def _whole(column: str) -> str:
+    number = f"TRY_CAST({column} AS BIGINT)"
+    return f"CASE WHEN CAST({number} AS VARCHAR) = {column} THEN {number} END"
+
+
+@contextmanager
+def noting_lines(
+    database: duckdb.DuckDBPyConnection, path: str, delimiter: str, quote: str
+) -> Iterator[None]:
+    """Around the reading of a delimited file: what DuckDB cannot read, and the first line it noted
+    as bad, are errors of the source.
+
+    Raises:
+        SourceError: at the line.
+    """
     try:
-        log.connection.execute(f"INSERT INTO log SELECT {_fields(layout)} FROM {scan}")
+        yield
     except UNREADABLE as error:
         first = str(error).splitlines()[0]
         raise SourceError(
@@ -75,128 +109,24 @@ def load_delimited(
             " it again.",
             path,
         ) from error
-    refuse_rejects(log, path, layout.quote)
-    rules = row_rules(layout.bounds, layout.rating, layout.timestamp, ids=not drop_missing_ids)
-    fault = first_fault(log, rules)
-    if fault is not None:
-        record, rule = fault
-        line, text = line_of_record(path, record + layout.header, layout.quote)
-        raise SourceError(f"{rule}, found {text[:120]!r}; correct or remove the line.", path, line)
+    _refuse_rejects(database, path, delimiter, quote)
 
 
-def _scan(path: str, layout: Layout) -> str:
-    columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in layout.names)
-    return (
-        f"read_csv({literal(path)}, columns = {{{columns}}}, delim = {literal(layout.delimiter)},"
-        f" quote = {literal(layout.quote)}, escape = {literal(layout.quote)}, header ="
-        f" {layout.header}, auto_detect = false, store_rejects = true, rejects_limit = 1000)"
-    )
-
-
-def _fields(layout: Layout) -> str:
-    cast = _whole if layout.whole_ids else identifier
-    rating = f"TRY_CAST({identifier(layout.rating)} AS DOUBLE)" if layout.rating else "NULL"
-    timestamp = seconds(identifier(layout.timestamp)) if layout.timestamp else "NULL"
-    return f"{cast(layout.user)}, {cast(layout.item)}, {rating}, {timestamp}, NULL"
-
-
-def _whole(column: str) -> str:
-    number = f"TRY_CAST({identifier(column)} AS BIGINT)"
-    return f"CASE WHEN CAST({number} AS VARCHAR) = {identifier(column)} THEN {number} END"
-
-
-def identifier(name: str) -> str:
-    """A column name as SQL quotes it."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A text as SQL quotes it."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def seconds(text: str) -> str:
-    """SQL for seconds since 1970 of a text that holds them, or an ISO date or time (UTC unless it
-    says otherwise).
-    """
-    return (
-        f"coalesce(TRY_CAST({text} AS BIGINT), CAST(floor(epoch(TRY_CAST({text} AS TIMESTAMPTZ)))"
-        " AS BIGINT))"
-    )
-
-
-def row_rules(
-    bounds: tuple[float, float], rating: str | None, timestamp: str | None, *, ids: bool
-) -> list[tuple[str, str]]:
-    """What must hold in every row of the log: pairs of an SQL condition that breaks the rule, and
-    the rule in words.
-    """
-    low, high = bounds
-    rules = []
-    if ids:
-        rules += [
-            ("user_id IS NULL", "the user id must be present and an integer"),
-            ("item_id IS NULL", "the item id must be present and an integer"),
-        ]
-    if rating:
-        # NaN is greater than every number to DuckDB, so BETWEEN refuses it too.
-        broken = f"coalesce(NOT (rating BETWEEN {low!r} AND {high!r}), true)"
-        rules.append((broken, f"{rating!r} must be a number from {low:g} to {high:g}"))
-    if timestamp:
-        broken = f"coalesce(NOT (timestamp BETWEEN 0 AND {LAST_SECOND}), true)"
-        rules.append(
-            (
-                broken,
-                (
-                    f"{timestamp!r} must be seconds since 1970 (up to {LAST_SECOND}) or an ISO date"
-                    " or time"
-                ),
-            )
-        )
-    return rules
-
-
-def first_fault(log: InteractionLog, rules: Sequence[tuple[str, str]]) -> tuple[int, str] | None:
-    """The 0-based row of the first broken rule, and the rule in words; None if all hold."""
-    if not rules:
-        return None
-    firsts = log.one(
-        "SELECT " + ", ".join(f"min(rowid) FILTER ({broken})" for broken, _ in rules) + " FROM log"
-    )
-    faults = [
-        (row, words) for row, (_, words) in zip(firsts, rules, strict=True) if row is not None
-    ]
-    return min(faults) if faults else None
-
-
-def refuse_rejects(log: InteractionLog, path: str, quote: str = "") -> None:
-    """Raises at the first line DuckDB noted as bad while it read ``path``."""
-    reject = log.one(
+def _refuse_rejects(
+    database: duckdb.DuckDBPyConnection, path: str, delimiter: str, quote: str
+) -> None:
+    reject = database.execute(
         "SELECT line, error_message, csv_line FROM reject_errors ORDER BY line, column_idx LIMIT 1"
-    )
+    ).fetchone()
     if reject:
         line, message, raw = reject
         text = raw.strip("\r\n")
         if quote:
             # DuckDB counts a record as one line, also where a quoted field spans several.
-            line, _ = line_of_record(path, line - 1, quote, count_blank=True)
+            line, _ = line_of_record(path, line - 1, delimiter, quote, count_blank=True)
         raise SourceError(
             f"every line must have the same columns as UTF-8 text, found {text[:120]!r}"
-            f" ({message}); correct it.",
+            f" ({message}); correct it, or name the file's encoding.",
             path,
             line,
         )
-
-
-def narrow_ids(log: InteractionLog, column: str) -> None:
-    """Turns a text id column into integers if every id comes back from an integer as it was:
-    ``007`` does not.
-
-    Eighteen digits at most, as `IdMap.index_of` looks up in text.
-    """
-    round_trip = (
-        f"bool_and(coalesce(CAST(TRY_CAST({column} AS BIGINT) AS VARCHAR) = {column} AND"
-        f" length(ltrim({column}, '-')) <= 18, false))"
-    )
-    if log.one(f"SELECT coalesce({round_trip}, false) FROM log")[0]:
-        log.connection.execute(f"ALTER TABLE log ALTER {column} TYPE BIGINT")

@@ -56,13 +56,16 @@ class IdMap:
 
     @classmethod
     def of(cls, ids: Iterable[Id] | np.ndarray | pa.Array) -> "IdMap":
-        """Builds a vocabulary from ids in index order."""
+        """Builds a vocabulary from ids in index order; floats and decimals that are all whole are
+        integers, as pandas and databases hand them over.
+        """
         values = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(ids)
         if isinstance(values, pa.ChunkedArray):
             values = values.combine_chunks()
         if pa.types.is_integer(values.type):
             values = values.cast(pa.int64())
-        elif pa.types.is_large_string(values.type) or pa.types.is_null(values.type):
+        values = whole_ids(values)
+        if is_text(values.type) or pa.types.is_null(values.type):
             values = values.cast(pa.string())
         return cls(values)
 
@@ -80,8 +83,8 @@ class IdMap:
         return bool(pa.types.is_int64(self.values.type))
 
     def index_of(self, ids: Iterable[Any] | np.ndarray | pa.Array) -> np.ndarray:
-        """Looks ids up; ``"7"`` finds the integer 7 and 7 the string ``"7"``, as files do not keep
-        the difference; ``"007"`` finds neither.
+        """Looks ids up; ``"7"``, ``"7.0"`` and 7.0 find the integer 7, and 7 the string ``"7"``, as
+        files do not keep the difference; ``"007"`` finds neither.
 
         Args:
             ids: ``[m]`` ids, known or not.
@@ -119,12 +122,15 @@ class IdMap:
             wanted = wanted.combine_chunks()
         if wanted.type == self.values.type:
             return wanted
+        if _may_be_fractions(wanted.type):
+            wanted = _whole(wanted)
         if not self.are_integers:
             return wanted.cast(pa.string())
         whole_type = pa.types.is_integer(wanted.type) and not pa.types.is_uint64(wanted.type)
         if whole_type or pa.types.is_null(wanted.type):
             return wanted.cast(pa.int64())
-        text = wanted.cast(pa.string())
+        # As pandas writes integers beside a missing value.
+        text = pc.replace_substring_regex(wanted.cast(pa.string()), r"^([^.]*)\.0+$", r"\1")
         # Nineteen digits fit 64 bits up to the largest int64; equally long digits compare as text
         # does.
         whole = pc.or_(
@@ -135,6 +141,43 @@ class IdMap:
             ),
         )
         return pc.if_else(whole, text, pa.scalar(None, pa.string())).cast(pa.int64())
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is one of text: libraries differ in which they hand over."""
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def whole_ids(ids: pa.Array) -> pa.Array:
+    """Floats and decimals that are all whole, or missing as NaN is, as integers; others as they
+    are.
+
+    Example:
+        >>> whole_ids(pa.array([7.0, None])).to_pylist()
+        [7, None]
+    """
+    if not _may_be_fractions(ids.type):
+        return ids
+    given = pc.sum(pc.is_valid(ids)).as_py() or 0
+    if pa.types.is_floating(ids.type):
+        given -= pc.sum(pc.is_nan(ids)).as_py() or 0
+    whole = _whole(ids)
+    return whole if len(whole) - whole.null_count == given else ids
+
+
+def _may_be_fractions(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def _whole(numbers: pa.Array) -> pa.Array:
+    """Integers where the numbers are whole and fit, else null."""
+    exact = pa.types.is_decimal(numbers.type)
+    kind = pa.decimal128(38, numbers.type.scale) if exact else pa.float64()
+    numbers, largest = numbers.cast(kind), 2**63 - 1 if exact else 2**53
+    fits = pc.and_(pc.equal(numbers, pc.floor(numbers)), pc.less_equal(pc.abs(numbers), largest))
+    return pc.if_else(fits, numbers, pa.scalar(None, numbers.type)).cast(pa.int64())
 
 
 def _to_arrow(ids: Iterable[Any]) -> pa.Array:

@@ -1,91 +1,71 @@
-"""Tables of interactions as JSON lines: an object a line, as event logs are often written."""
+"""Tables as JSON lines: an object a line, as event logs are often written.
+
+An absent field and a null are the same: missing. Other fields are passed over.
+"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-from coterie.data.delimited import UNREADABLE, first_fault, identifier, literal, row_rules, seconds
-from coterie.data.log import InteractionLog
+from coterie.data.scan import Scan, scan_json_lines
 from coterie.data.source import open_text
 from coterie.errors import SourceError
 
-_ENDINGS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 
-
-def is_json_lines(path: str) -> bool:
-    """Whether the name's ending says so."""
-    return path.endswith(_ENDINGS)
-
-
-def load_json_lines(
-    log: InteractionLog,
-    path: str,
-    user: str,
-    item: str,
-    rating: str | None,
-    timestamp: str | None,
-    bounds: tuple[float, float],
-) -> None:
-    """Loads the named fields of every line into ``log``, ids as text; other fields are passed over.
-
-    An absent field and a null are the same: no id.
+def scan_json_table(path: str, ids: Sequence[str], others: Sequence[str] = ()) -> Scan:
+    """Scans the named fields of every line as text.
 
     Args:
-        log: Where to.
-        path: ``.jsonl`` or ``.ndjson``, plain or ``.gz``.
-        user: Field of user ids, text or whole numbers; likewise ``item``.
-        rating: Field of ratings or counts.
-        timestamp: Field of seconds since 1970, or of ISO dates or times.
-        bounds: Of ratings.
-
-    Raises:
-        SourceError: at the first line that is no object, or has a bad value; or if no line has the
-            field of user ids or of item ids.
+        path: ``.jsonl`` or ``.ndjson``, plain, ``.gz`` or ``.zst``.
+        ids: Fields of text or whole numbers; anything else in them is an error of DuckDB's, which
+            `refusal` puts into words.
+        others: Fields of text, numbers or truth values.
     """
-    log.create("VARCHAR", "VARCHAR")
-    log.add_source(path)
-    names = dict.fromkeys(name for name in (user, item, rating, timestamp) if name)
-    columns = ", ".join(f"{literal(name)}: 'JSON'" for name in names)
-    scan = (
-        f"read_json({literal(path)}, format = 'newline_delimited', auto_detect = false,"
-        f" columns = {{{columns}}})"
+    scan = scan_json_lines(path, dict.fromkeys([*ids, *others], "JSON"))
+    texts = ", ".join(
+        f"{_id(f'c{i}') if name in ids else _text(f'c{i}')} AS c{i}"
+        for i, name in enumerate(scan.names)
     )
-    fields = [_id(user), _id(item)]
-    fields.append(f"TRY_CAST({_text(rating)} AS DOUBLE)" if rating else "NULL")
-    fields.append(seconds(f"({_text(timestamp)})") if timestamp else "NULL")
-    try:
-        log.connection.execute(f"INSERT INTO log SELECT {', '.join(fields)}, NULL FROM {scan}")
-    except UNREADABLE as error:
-        raise _refusal(path, user, item, str(error)) from error
-    _check_fields(log, path, user, item)
-    fault = first_fault(log, row_rules(bounds, rating, timestamp, ids=False))
-    if fault is not None:
-        row, rule = fault
-        line, text = next(one for i, one in enumerate(_lines(path)) if i == row)
-        raise SourceError(f"{rule}, found {text[:120]!r}; correct or remove the line.", path, line)
+    kinds = ["VARCHAR"] * len(scan.names)
+    return replace(scan, sql=f"(SELECT {texts} FROM {scan.sql})", kinds=kinds)
 
 
-def _text(name: str) -> str:
-    return f"{identifier(name)} ->> '$'"
+def _text(column: str) -> str:
+    return f"({column} ->> '$')"
 
 
-def _id(name: str) -> str:
+def _id(column: str) -> str:
+    plain = f"json_type({column}) IN ('VARCHAR', 'BIGINT', 'UBIGINT', 'NULL')"
+    whole = f"json_type({column}) = 'DOUBLE' AND regexp_full_match({_text(column)}, '-?[0-9]+.0+')"
     return (
-        f"CASE WHEN json_type({identifier(name)}) IN ('VARCHAR', 'BIGINT', 'UBIGINT', 'NULL')"
-        f" THEN {_text(name)} WHEN {identifier(name)} IS NULL THEN NULL ELSE error('no id') END"
+        f"CASE WHEN {plain} OR {whole} THEN {_text(column)} WHEN {column} IS NULL THEN NULL ELSE"
+        " error('no id') END"
     )
 
 
-def _check_fields(log: InteractionLog, path: str, user: str, item: str) -> None:
-    n_rows, n_users, n_items = log.one("SELECT count(*), count(user_id), count(item_id) FROM log")
-    for name, found in ((user, n_users), (item, n_items)):
-        if n_rows and not found:
-            _, text = next(_lines(path))
-            raise SourceError(
-                f"some line must have {name!r}, found {text[:120]!r}; name the fields as they are.",
-                path,
-                1,
-            )
+def line_of_row(path: str, row: int) -> tuple[int, str]:
+    """The 1-based line of a 0-based row, and its text."""
+    return next(one for i, one in enumerate(_lines(path)) if i == row)
+
+
+def no_field(path: str, name: str) -> SourceError:
+    """What to raise where no line has a field."""
+    _, text = next(_lines(path))
+    return SourceError(
+        f"some line must have {name!r}, found {text[:120]!r}; name the fields as they are.", path, 1
+    )
+
+
+def refusal(path: str, ids: Sequence[str], problem: str) -> SourceError:
+    """Where and why DuckDB could not read the file, by a slow second pass."""
+    for number, text in _lines(path):
+        wrong = _wrong(text, ids)
+        if wrong is not None:
+            return SourceError(f"{wrong}, found {text[:120]!r}; correct it.", path, number)
+    return SourceError(
+        f"the file must be whole JSON lines as UTF-8 text, found: {problem.splitlines()[0]}.", path
+    )
 
 
 def _lines(path: str) -> Iterator[tuple[int, str]]:
@@ -96,25 +76,17 @@ def _lines(path: str) -> Iterator[tuple[int, str]]:
                 yield number, line.rstrip("\r\n")
 
 
-def _refusal(path: str, user: str, item: str, problem: str) -> SourceError:
-    """Where and why, by a slow second pass."""
-    for number, text in _lines(path):
-        wrong = _wrong(text, user, item)
-        if wrong is not None:
-            return SourceError(f"{wrong}, found {text[:120]!r}; correct it.", path, number)
-    return SourceError(
-        f"the file must be whole JSON lines as UTF-8 text, found: {problem.splitlines()[0]}.", path
-    )
-
-
-def _wrong(text: str, user: str, item: str) -> str | None:
+def _wrong(text: str, ids: Sequence[str]) -> str | None:
     try:
-        row: Any = json.loads(text)
+        row: Any = json.loads(text.removeprefix("\ufeff"))
     except ValueError:
         return "every line must be a JSON object as UTF-8 text"
     if "\ufffd" in text or not isinstance(row, dict):
         return "every line must be a JSON object as UTF-8 text"
-    for name in (user, item):
-        if isinstance(row.get(name), bool | float | list | dict):
+    for name in ids:
+        value = row.get(name)
+        if isinstance(value, bool | list | dict) or (
+            isinstance(value, float) and not value.is_integer()
+        ):
             return f"{name!r} must be text or a whole number"
     return None

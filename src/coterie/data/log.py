@@ -4,6 +4,7 @@ The log may be larger than memory; DuckDB keeps it on disk and spills. It lives 
 `InteractionLog.close`.
 """
 
+import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -50,6 +51,8 @@ class InteractionLog:
         )
         self.titles: Mapping[str, str] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="coterie-")
+        self.scratch = Path(self._folder.name) / "scratch"
+        self.scratch.mkdir()
         self._hashing = ThreadPoolExecutor(max_workers=1)
         self._sources: list[Future[dict[str, Any]]] = []
         try:
@@ -78,6 +81,12 @@ class InteractionLog:
             if is_url(path):
                 self.connection.register_filesystem(fsspec.core.url_to_fs(path)[0])
         self._sources.append(self._hashing.submit(fingerprint, paths, name or Path(paths[0]).name))
+
+    def note_source(self, name: str, content: str) -> None:
+        """Notes a source that is no file, by its text."""
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        entry = {"file": name, "bytes": len(content.encode()), "sha256": digest}
+        self._sources.append(self._hashing.submit(lambda: entry))
 
     @property
     def sources(self) -> list[dict[str, Any]]:

@@ -1,5 +1,5 @@
-"""MovieLens: ``ratings.csv`` (latest, 20M, 25M, 32M), ``ratings.dat`` (1M, 10M) and ``u.data``
-(100k).
+"""MovieLens: ``ratings.csv`` (latest, 20M, 25M, 32M; Kaggle's ``rating.csv``), ``ratings.dat`` (1M,
+10M) and ``u.data`` (100k).
 
 References:
     F. M. Harper and J. A. Konstan (2015), The MovieLens Datasets: History and Context; the README
@@ -10,13 +10,14 @@ from pathlib import Path
 
 from coterie.data.delimited import Layout, load_delimited
 from coterie.data.log import InteractionLog
-from coterie.data.source import exists
-from coterie.data.table import header_of
+from coterie.data.scan import header_of
+from coterie.data.source import exists, plain_name
 from coterie.data.titles import read_titles
 from coterie.errors import SourceError
 
-RATINGS = ("ratings.csv", "ratings.dat", "u.data", "ratings.csv.gz", "ratings.dat.gz", "u.data.gz")
-TITLES = ("movies.csv", "movies.dat", "u.item")
+_FILES = ("ratings.csv", "ratings.dat", "u.data", "rating.csv")
+RATINGS = tuple(name + packed for packed in ("", ".gz", ".zst") for name in _FILES)
+TITLES = ("movies.csv", "movies.dat", "u.item", "movie.csv")
 COLUMNS = ("userId", "movieId", "rating", "timestamp")
 BOUNDS = (0.5, 5.0)
 """Half a star to five, in every release."""
@@ -58,7 +59,7 @@ def _ratings_file(path: str) -> str:
 
 def _layout(file: str) -> Layout:
     user, item, rating, timestamp = COLUMNS
-    plain = file.removesuffix(".gz")
+    plain = plain_name(file)
     if not plain.endswith(".csv"):
         delimiter = "::" if plain.endswith(".dat") else "\t"
         return Layout(COLUMNS, delimiter, user, item, rating, timestamp, bounds=BOUNDS)
@@ -70,4 +71,4 @@ def _layout(file: str) -> Layout:
             file,
             1,
         )
-    return Layout(COLUMNS, ",", user, item, rating, timestamp, header=True, bounds=BOUNDS)
+    return Layout(COLUMNS, ",", user, item, rating, timestamp, '"', header=True, bounds=BOUNDS)

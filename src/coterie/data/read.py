@@ -1,21 +1,30 @@
-"""The one door to every format: a path in, an `InteractionLog` out."""
+"""The one door to every format: a path or a table in, an `InteractionLog` out."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, TypeAlias, Unpack, get_args
 
 from coterie.data.adjacency import read_adjacency
-from coterie.data.json_lines import is_json_lines
+from coterie.data.database import is_database, read_query
+from coterie.data.frames import hands_over_arrow, is_matrix, matrix_table, pairs_table
 from coterie.data.log import InteractionLog
 from coterie.data.movielens import COLUMNS, RATINGS, read_movielens
 from coterie.data.netflix import read_netflix
-from coterie.data.source import exists
-from coterie.data.table import header_of, read_table
+from coterie.data.parts import as_list, unpack_zip
+from coterie.data.scan import header_of, is_json_lines, is_parquet
+from coterie.data.source import ending_of, exists, open_text
+from coterie.data.table import read_arrow, read_table
+from coterie.data.table_options import TableFields, TableOptions
 from coterie.data.taste_profile import read_taste_profile
 from coterie.data.titles import read_titles
 from coterie.errors import ConfigError, SourceError
 
 Format = Literal["movielens", "netflix", "taste-profile", "adjacency", "table"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+
+LogSource: TypeAlias = Any
+"""A path, several paths, or a table in memory: see `read_log`."""
 
 _READERS = {
     "movielens": read_movielens,
@@ -26,29 +35,26 @@ _READERS = {
 
 
 def read_log(
-    path: str | Path,
+    source: LogSource,
     format: str = "auto",  # noqa: A002 - the option's own name
     *,
-    user_column: str | None = None,
-    item_column: str | None = None,
-    rating_column: str | None = None,
-    timestamp_column: str | None = None,
-    titles: str | Path | None = None,
+    titles: str | Path | Mapping[str, str] | None = None,
     memory_limit: str = "3GB",
+    **table: Unpack[TableFields],
 ) -> InteractionLog:
-    r"""Reads an interaction log of any known format.
+    r"""Reads an interaction log of any known format, or a table in memory.
 
     Args:
-        path: File or folder; for tables also an fsspec URL.
+        source: File or folder; for tables also an fsspec URL, several of them, the URL of a
+            database (with ``query``), a table of pandas, polars, pyarrow or DuckDB (whatever has
+            the Arrow PyCapsule interface), a SciPy matrix ``[n_users, n_items]``, or pairs ``(user,
+            item[, rating[, timestamp]])``.
         format: One of `FORMATS`, or ``"auto"`` to choose it by the names of the files.
-        user_column: Of a table; ``user_id`` if not given. Naming columns in another format is an
-            error.
-        item_column: Of a table; ``item_id`` if not given.
-        rating_column: Of a table: ratings or counts, 0 to 1e9.
-        timestamp_column: Of a table: seconds since 1970, or ISO dates or times.
-        titles: File of titles (see `coterie.data.titles.read_titles`), in place of one beside the
-            log.
+        titles: By item id as text, or a file of them (see `coterie.data.titles.read_titles`), in
+            place of one beside the log.
         memory_limit: Of DuckDB; more spills to the temporary folder.
+        table: Fields of `TableOptions`: the columns and how they are written. Naming them in
+            another format is an error.
 
     Returns:
         The log, to be closed (or used in ``with``) when the data set is prepared.
@@ -68,60 +74,99 @@ def read_log(
         ('table', 2, ('ann', 7))
         >>> folder.cleanup()
     """
-    path = str(path)
-    if not exists(path):
-        raise SourceError("the file or folder must exist, none was found; check the path.", path)
-    columns = {
-        "user": user_column,
-        "item": item_column,
-        "rating": rating_column,
-        "timestamp": timestamp_column,
-    }
-    named = {role: name for role, name in columns.items() if name is not None}
-    if "" in named.values():
-        raise ConfigError("a column must have a name, found an empty one; leave that option out.")
-    chosen = _detect(path, named) if format == "auto" else format
-    if chosen not in FORMATS:
+    options = TableOptions(**table)
+    if format not in ("auto", *FORMATS):
         raise ConfigError(
-            f"format must be auto or one of {', '.join(FORMATS)}, found {chosen!r}; choose one of"
+            f"format must be auto or one of {', '.join(FORMATS)}, found {format!r}; choose one of"
             " them."
         )
-    if named and chosen != "table":
-        raise ConfigError(
-            f"columns are named for tables only, found {', '.join(named)} for {chosen}; leave them"
-            " out or use the table format."
-        )
-    log = InteractionLog(Path(path).name, chosen, memory_limit)
+    name = Path(as_list(source)[0]).name if is_path(source) else type(source).__name__
+    log = InteractionLog(name, format, memory_limit)
     try:
-        _fill(log, path, named, titles)
+        _fill(log, source, options)
+        _finish(log, titles)
     except BaseException:
         log.close()
         raise
     return log
 
 
-def _fill(log: InteractionLog, path: str, named: dict[str, str], titles: str | Path | None) -> None:
-    if log.format == "table":
-        read_table(log, path, **named)
+def is_path(source: Any) -> bool:
+    """Whether a source is one path or several, and no table."""
+    if isinstance(source, str | Path):
+        return True
+    return isinstance(source, list | tuple) and all(isinstance(one, str | Path) for one in source)
+
+
+def _fill(log: InteractionLog, source: LogSource, options: TableOptions) -> None:
+    if not is_path(source):
+        log.format = "table"
+        read_arrow(log, *_in_memory(source, options))
+    elif is_database(paths := as_list(source)):
+        log.format = "table"
+        read_query(log, paths[0], options)
     else:
-        _READERS[log.format](log, path)
+        _read_paths(log, paths, options)
+
+
+def _in_memory(source: Any, options: TableOptions) -> tuple[Any, TableOptions]:
+    """A table in memory that hands over Arrow, and what its columns are."""
+    if hands_over_arrow(source):
+        return source, options
+    table = matrix_table(source) if is_matrix(source) else pairs_table(source)
+    known = {f"{name}_column": name for name in table.column_names[2:]}
+    return table, replace(options, user_column=None, item_column=None, **known)
+
+
+def _read_paths(log: InteractionLog, paths: list[str], options: TableOptions) -> None:
+    if not options.pattern:
+        for path in paths:
+            if not exists(path):
+                raise SourceError(
+                    "the file or folder must exist, none was found; check the path.", path
+                )
+    if log.format != "taste-profile" and "train_triplets" not in paths[0]:
+        paths = [_unpacked(log, path) for path in paths]
+    if log.format == "auto":
+        log.format = _detect(paths, options)
+    if log.format == "table":
+        read_table(log, paths, options)
+        return
+    if options.stated() or len(paths) > 1:
+        found = ", ".join(map(str, options.stated().values())) or f"{len(paths)} paths"
+        raise ConfigError(
+            f"columns and several paths are for tables only, found {found} for {log.format}; leave"
+            " them out or use the table format."
+        )
+    _READERS[log.format](log, paths[0])
+
+
+def _unpacked(log: InteractionLog, path: str) -> str:
+    """The path itself, or the folder that an archive was unpacked into."""
+    if ending_of(path) != ".zip":
+        return path
+    log.add_source(path)
+    return str(unpack_zip(path, log.scratch))
+
+
+def _finish(log: InteractionLog, titles: str | Path | Mapping[str, str] | None) -> None:
     if titles is not None:
-        log.titles = read_titles(titles)
+        log.titles = read_titles(titles) if isinstance(titles, str | Path) else titles
     if not log.n_rows:
         raise SourceError(
             f"the log must hold at least one interaction, found none ({log.counts}); check the file"
             " and its columns.",
-            path,
+            log.name,
         )
     # Waits for the hashing, which also finds a gzip file whose check sum fails.
     _ = log.sources
 
 
-def _detect(path: str, named: dict[str, str]) -> str:
-    """The format by the file's name, or by the names in the folder."""
-    if named:
+def _detect(paths: Sequence[str], options: TableOptions) -> Format:
+    """The format by the names of the files, where no options say that it is a table."""
+    if options.stated() or len(paths) > 1:
         return "table"
-    here = Path(path)
+    here = Path(paths[0])
     names = sorted(file.name for file in here.iterdir()) if here.is_dir() else [here.name]
     if any(name.startswith(("combined_data_", "training_set", "mv_")) for name in names):
         return "netflix"
@@ -129,16 +174,21 @@ def _detect(path: str, named: dict[str, str]) -> str:
         return "adjacency"
     if any("train_triplets" in name for name in names):
         return "taste-profile"
-    if set(names) & set(RATINGS) or here.name.removesuffix(".gz").endswith((".dat", ".data")):
+    if set(names) & set(RATINGS) and here.is_dir():
         return "movielens"
-    return _detect_table(path)
+    return _detect_file(paths[0])
 
 
-def _detect_table(path: str) -> str:
-    plain = path.removesuffix(".gz")
-    if plain.endswith((".csv", ".tsv")):
+def _detect_file(path: str) -> Format:
+    ending = ending_of(path)
+    if ending == ".data":
+        return "movielens"
+    if ending == ".dat":
+        with open_text(path) as text:
+            return "movielens" if "::" in text.readline() else "table"
+    if ending in (".csv", ".tsv"):
         return "movielens" if tuple(header_of(path, ",")) == COLUMNS else "table"
-    if plain.endswith(".parquet") or is_json_lines(path):
+    if is_parquet(path) or is_json_lines(path) or Path(path).is_dir():
         return "table"
     raise ConfigError(
         f"the format of {path} is not recognised by its name; say it, one of {', '.join(FORMATS)}."

@@ -3,19 +3,21 @@
 Apart from the formats because every reader opens, hashes and refuses files by the same rules.
 """
 
-import csv
+import bz2
 import gzip
 import hashlib
 import io
+import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import fsspec
+import pyarrow as pa
 
 from coterie.errors import ConfigError, MissingPackageError, SourceError, UnavailableError
 
@@ -26,27 +28,55 @@ BLOCK = 1 << 20
 _DAMAGE = (EOFError, OSError, zlib.error, tarfile.TarError, zipfile.BadZipFile, NotImplementedError)
 
 
+def _zstandard(file: IO[bytes]) -> IO[bytes]:
+    return cast(IO[bytes], pa.CompressedInputStream(file, "zstd"))
+
+
+_UNPACK: dict[str, Callable[[IO[bytes]], Any]] = {
+    ".gz": gzip.open,
+    ".tgz": gzip.open,
+    ".zst": _zstandard,
+    ".bz2": bz2.open,
+}
+
+
 def is_url(path: str) -> bool:
     """Whether ``path`` goes through fsspec (``s3://…``, ``memory://…``) and not the local disk."""
     return "://" in path
 
 
-def is_gzip(path: str) -> bool:
-    """Whether the name says that the bytes are gzipped."""
-    return path.endswith((".gz", ".tgz"))
+def compression_of(path: str) -> str:
+    """The ending that says how the bytes are compressed, in small letters; empty if none does."""
+    ending = PurePosixPath(path).suffix.lower()
+    return ending if ending in _UNPACK else ""
+
+
+def plain_name(path: str) -> str:
+    """The path in small letters, without the ending of a compression: what it says of the format.
+
+    Example:
+        >>> plain_name("Plays.CSV.gz")
+        'plays.csv'
+    """
+    return path.lower().removesuffix(compression_of(path))
+
+
+def ending_of(path: str) -> str:
+    """The ending that names the format, as in ``.csv``; empty if there is none."""
+    return PurePosixPath(plain_name(path)).suffix
 
 
 def exists(path: str) -> bool:
     """Whether a file or folder is there, locally or behind a URL."""
     if not is_url(path):
         return Path(path).exists()
-    with _reaching(path):
+    with reaching(path):
         filesystem, inside = fsspec.core.url_to_fs(path)
         return bool(filesystem.exists(inside))
 
 
 @contextmanager
-def _reaching(url: str) -> Iterator[None]:
+def reaching(url: str) -> Iterator[None]:
     """What stands between here and ``url`` becomes an error that says so.
 
     Each file system has errors of its own (credentials, names, networks), which share no class.
@@ -73,7 +103,7 @@ def _reaching(url: str) -> Iterator[None]:
 
 @contextmanager
 def open_bytes(path: str, *, unpack: bool = True) -> Iterator[IO[bytes]]:
-    """Opens a source for reading, through gzip where its name ends in ``.gz``.
+    """Opens a source for reading, unpacked where its name ends in ``.gz``, ``.zst`` or ``.bz2``.
 
     Args:
         path: Local path or fsspec URL.
@@ -85,9 +115,10 @@ def open_bytes(path: str, *, unpack: bool = True) -> Iterator[IO[bytes]]:
     """
     try:
         with _open(path) as file:
-            if unpack and is_gzip(path):
-                with gzip.open(file) as unpacked:
-                    yield unpacked  # type: ignore[misc]
+            compression = compression_of(path)
+            if unpack and compression:
+                with _UNPACK[compression](file) as unpacked:
+                    yield unpacked
             else:
                 yield file
     except FileNotFoundError as error:
@@ -101,7 +132,7 @@ def open_bytes(path: str, *, unpack: bool = True) -> Iterator[IO[bytes]]:
 def _open(path: str) -> IO[bytes]:
     if not is_url(path):
         return Path(path).open("rb")
-    with _reaching(path):
+    with reaching(path):
         opened: IO[bytes] = fsspec.open(path, "rb").open()
         return opened
 
@@ -122,8 +153,8 @@ def fingerprint(paths: Sequence[str], name: str) -> dict[str, Any]:
     """The manifest's entry of a source: ``{"file", "bytes", "sha256"}``.
 
     Several files that are one source (Netflix's 17,770) are hashed as if joined in the order given.
-    A gzip file is unpacked once as well: its check sum, at its end, is the one thing that tells a
-    damaged copy.
+    A compressed file is unpacked once as well: its check sum, at its end, is the one thing that
+    tells a damaged copy.
     """
     digest, size = hashlib.sha256(), 0
     for path in paths:
@@ -131,7 +162,7 @@ def fingerprint(paths: Sequence[str], name: str) -> dict[str, Any]:
             while block := file.read(BLOCK):
                 digest.update(block)
                 size += len(block)
-        if is_gzip(path):
+        if compression_of(path):
             with open_bytes(path) as file:
                 while file.read(BLOCK):
                     pass
@@ -139,47 +170,50 @@ def fingerprint(paths: Sequence[str], name: str) -> dict[str, Any]:
 
 
 def line_of_record(
-    path: str, record: int, quote: str, *, count_blank: bool = False
+    path: str, record: int, delimiter: str, quote: str, *, count_blank: bool = False
 ) -> tuple[int, str]:
     """Finds where a record begins; a quoted field may span lines.
 
-    A slow second pass, made only to say where a fault is.
+    A slow second pass, made only to say where a fault is. Python's csv module would not do: its
+    fields and its delimiters are short.
 
     Args:
         path: A delimited text file.
         record: 0-based, a header counting as one.
+        delimiter: Between fields.
         quote: The quoting character, or ``""``.
         count_blank: Count blank lines as records.
 
     Returns:
-        The 1-based line, and its text.
+        The 1-based line, and the record's text.
     """
-    begins, found = 1, -1
+    begins, found, held = 1, -1, list[str]()
     with open_text(path) as text:
-        lines = _Remembering(text)
-        rows = csv.reader(
-            lines, quotechar=quote or None, quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
-        )
-        for row in rows:
-            found += bool(row) or count_blank
+        for number, line in enumerate(text, start=1):
+            held.append(line)
+            if quote and _is_open("".join(held), delimiter, quote):
+                continue
+            found += count_blank or bool(line.strip("\r\n"))
             if found == record:
                 break
-            begins = rows.line_num + 1
-            lines.since.clear()
-    return begins, "".join(lines.since).rstrip("\r\n")
+            begins, held = number + 1, []
+    return begins, "".join(held).rstrip("\r\n")
 
 
-class _Remembering:
-    """An iterator over lines that remembers those since the last ``since.clear()``."""
-
-    def __init__(self, lines: IO[str]) -> None:
-        self._lines = lines
-        self.since: list[str] = []
-
-    def __iter__(self) -> Iterator[str]:
-        for line in self._lines:
-            self.since.append(line)
-            yield line
+def _is_open(record: str, delimiter: str, quote: str) -> bool:
+    """Whether a quoted field goes on at the end of what was read of a record."""
+    quoted = re.compile(f"{quote}(?:[^{quote}]++|{quote}{quote})*+{quote}")
+    place = 0
+    while record.find(quote, place) >= 0:
+        if record.startswith(quote, place):
+            field = quoted.match(record, place)
+            if field is None:
+                return True
+            place = field.end()
+        place = record.find(delimiter, place) + len(delimiter)
+        if place < len(delimiter):
+            return False
+    return False
 
 
 def check_member_name(name: str, archive: str) -> None:

@@ -1,188 +1,205 @@
-"""Any table of interactions: CSV, TSV, Parquet or JSON lines with columns the user names, local or
-through fsspec.
+"""Any table of interactions whose columns are named: delimited text, Parquet, JSON lines, and
+whatever hands over Arrow.
 """
 
-import csv
+from collections.abc import Sequence
+from typing import Any
 
-from coterie.data.delimited import (
-    UNREADABLE,
-    Layout,
+import duckdb
+import pyarrow as pa
+
+from coterie.data.columns import (
     first_fault,
-    identifier,
-    literal,
-    load_delimited,
-    narrow_ids,
+    id_sql,
+    is_text_kind,
+    rating_sql,
     row_rules,
-    seconds,
+    seconds_sql,
+    settle_ids,
 )
-from coterie.data.json_lines import is_json_lines, load_json_lines
+from coterie.data.delimited import noting_lines, refuse_line
+from coterie.data.json_lines import line_of_row, no_field, refusal, scan_json_table
 from coterie.data.log import InteractionLog
-from coterie.data.source import open_text
+from coterie.data.parts import Part, all_files, scannable
+from coterie.data.scan import (
+    UNREADABLE,
+    Scan,
+    find_header,
+    is_json_lines,
+    is_parquet,
+    literal,
+    named_by_place,
+    scan_delimited,
+    scan_parquet,
+)
+from coterie.data.table_options import TableOptions
 from coterie.errors import SourceError
 
-DELIMITERS = (",", "\t", ";", "|")
-BOUNDS = (0.0, 1e9)
-"""Of ratings and counts: finite and not negative; a larger count is a time stamp taken for one."""
+_LARGEST_RATING = 1e9
+"""Or count: a larger one is a time stamp taken for it."""
 
-_WHOLE_TYPES = (
-    "TINYINT",
-    "SMALLINT",
-    "INTEGER",
-    "BIGINT",
-    "UTINYINT",
-    "USMALLINT",
-    "UINTEGER",
-    "UBIGINT",
-    "HUGEINT",
-)
+_HEADER_AGAIN = 255
+"""A part that no split has: marks a header that comes again amid the rows."""
 
 
-def read_table(
-    log: InteractionLog,
-    path: str,
-    *,
-    user: str = "user_id",
-    item: str = "item_id",
-    rating: str | None = None,
-    timestamp: str | None = None,
-) -> None:
-    """Reads interactions from named columns; rows without a user or an item are dropped and
-    counted.
-
-    Text ids are integers only if every one of them is written as integers are: one ``007`` keeps
-    them all text. Parquet columns keep the type they have.
+def read_table(log: InteractionLog, paths: Sequence[str], options: TableOptions) -> None:
+    """Reads interactions from named columns of one file or several; rows without a user or an item
+    are dropped and counted, and so are headers that come again amid the rows.
 
     Args:
         log: Where to.
-        path: ``.parquet``, ``.jsonl`` or ``.ndjson``, or delimited text with a header (comma, tab,
-            semicolon or bar); text plain or ``.gz``.
-        user: Column of user ids; likewise ``item``.
-        rating: Column of ratings or counts, 0 to 1e9.
-        timestamp: Column of seconds since 1970, or of ISO dates or times (UTC unless they say
-            otherwise).
+        paths: Local paths or fsspec URLs of files or folders, all of one format: ``.parquet``,
+            ``.jsonl`` or ``.ndjson``, else delimited text; text plain or compressed.
+        options: What its columns are, and how it is written.
 
     Raises:
         SourceError: if a column is missing, or at the first line or row with a bad value.
     """
-    if path.endswith(".parquet"):
-        _load_parquet(log, path, user, item, rating, timestamp)
-    elif is_json_lines(path):
-        load_json_lines(log, path, user, item, rating, timestamp, BOUNDS)
-    else:
-        names, delimiter = _header(path, [name for name in (user, item, rating, timestamp) if name])
-        layout = Layout(
-            names,
-            delimiter,
-            user,
-            item,
-            rating,
-            timestamp,
-            '"',
-            header=True,
-            whole_ids=False,
-            bounds=BOUNDS,
-        )
-        load_delimited(log, path, layout, drop_missing_ids=True)
-    log.counts["rows_read"] = log.n_rows
-    log.counts["rows_without_id"] = int(
-        log.one("SELECT count(*) FROM log WHERE user_id IS NULL OR item_id IS NULL")[0]
-    )
-    if log.counts["rows_without_id"]:
-        log.connection.execute("DELETE FROM log WHERE user_id IS NULL OR item_id IS NULL")
-    if not path.endswith(".parquet"):
-        narrow_ids(log, "user_id")
-        narrow_ids(log, "item_id")
+    files = all_files(paths, pattern=options.pattern)
+    parts = [scannable(file, log.scratch, options.encoding) for file in files]
+    for file in files:
+        log.add_source(file)
+    load_scans(log, [open_table(log.connection, part, options) for part in parts], options)
 
 
-def header_of(path: str, delimiter: str) -> list[str]:
-    """The column names in a delimited file's first line.
+def read_arrow(log: InteractionLog, table: Any, options: TableOptions) -> None:
+    """Reads interactions from named columns of an object with the Arrow PyCapsule interface."""
+    log.create("BIGINT", "BIGINT")
+    load_scans(log, [scan_arrow(log.connection, table)], options)
+
+
+def scan_arrow(database: duckdb.DuckDBPyConnection, table: Any) -> Scan:
+    """Scans an object that hands over a stream of Arrow batches; what is read once is kept."""
+    stream = pa.RecordBatchReader.from_stream(table)
+    database.register("arrow_stream", stream)
+    database.execute("CREATE OR REPLACE TEMP TABLE arrow_table AS SELECT * FROM arrow_stream")
+    database.unregister("arrow_stream")
+    return named_by_place(database, "arrow_table", stream.schema.names, type(table).__name__)
+
+
+def open_table(database: duckdb.DuckDBPyConnection, part: Part, options: TableOptions) -> Scan:
+    """The scan of one file, with all columns that are wanted.
 
     Raises:
-        SourceError: if the file is missing, empty or no UTF-8 text.
+        SourceError: if one is missing.
     """
-    with open_text(path) as text:
-        line = text.readline().removeprefix("\ufeff")
-    if not line.strip():
-        raise SourceError(
-            "the file must begin with a header line, found none; is it empty?", path, 1
-        )
-    if "\ufffd" in line:
-        raise SourceError(f"the file must be UTF-8 text, found {line[:80]!r}; convert it.", path, 1)
-    return next(csv.reader([line], delimiter=delimiter))
+    values = part.partitions() if options.partitions else {}
+    wanted = [name for name in options.wanted if name not in values]
+    if is_json_lines(part.path):
+        ids = [name for name in (options.user, options.item) if name in wanted]
+        scan = scan_json_table(part.path, ids, [name for name in wanted if name not in ids])
+    elif is_parquet(part.path):
+        scan = scan_parquet(database, part.path)
+    else:
+        scan = _open_delimited(part.path, wanted, options)
+    scan.need(wanted)
+    return scan.with_constants(values)
 
 
-def _header(path: str, wanted: list[str]) -> tuple[list[str], str]:
-    """Columns and delimiter: the first delimiter that yields all wanted columns."""
-    headers = {delimiter: header_of(path, delimiter) for delimiter in DELIMITERS}
-    fitting = [
-        (names, delimiter) for delimiter, names in headers.items() if set(wanted) <= set(names)
-    ]
-    if not fitting:
-        raise SourceError(_missing(wanted, max(headers.values(), key=len)), path, 1)
-    names = fitting[0][0]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise SourceError(
-            f"every column must have its own name, found {', '.join(repeated)} again; rename one.",
-            path,
-            1,
-        )
-    return fitting[0]
-
-
-def _missing(wanted: list[str], names: list[str]) -> str:
-    missing = [name for name in wanted if name not in names]
-    return (
-        f"the header must hold {', '.join(map(repr, missing))}, found"
-        f" {', '.join(map(repr, names))}; name the columns as they are."
+def _open_delimited(path: str, wanted: Sequence[str], options: TableOptions) -> Scan:
+    if options.columns is not None:
+        names, delimiter = list(options.columns), options.delimiter or ","
+    else:
+        names, delimiter = find_header(path, wanted, options.delimiter)
+    return scan_delimited(
+        path,
+        names,
+        delimiter,
+        header=options.columns is None,
+        null_words=options.null_words or [""],
     )
 
 
-def _load_parquet(
-    log: InteractionLog, path: str, user: str, item: str, rating: str | None, timestamp: str | None
-) -> None:
-    log.add_source(path)
-    scan = f"read_parquet({literal(path)})"
-    try:
-        types = {
-            name: kind
-            for name, kind, *_ in log.connection.execute(
-                f"DESCRIBE SELECT * FROM {scan}"
-            ).fetchall()
-        }
-        wanted = [name for name in (user, item, rating, timestamp) if name]
-        if not set(wanted) <= set(types):
-            raise SourceError(_missing(wanted, list(types)), path)
-        log.create(_id_type(path, user, types[user]), _id_type(path, item, types[item]))
-        fields = [identifier(user), identifier(item)]
-        fields.append(f"TRY_CAST({identifier(rating)} AS DOUBLE)" if rating else "NULL")
-        fields.append(_seconds(identifier(timestamp), types[timestamp]) if timestamp else "NULL")
-        log.connection.execute(f"INSERT INTO log SELECT {', '.join(fields)}, NULL FROM {scan}")
-    except UNREADABLE as error:
-        raise SourceError(
-            "the file must be whole Parquet with ids that fit 64 bits, found:"
-            f" {str(error).splitlines()[0]}.",
-            path,
-        ) from error
-    fault = first_fault(log, row_rules(BOUNDS, rating, timestamp, ids=False))
+def load_scans(log: InteractionLog, scans: Sequence[Scan], options: TableOptions) -> None:
+    """Fills the log with scans one after the other; columns and types may differ between them, and
+    ids are text if those of one are.
+    """
+    kinds = [
+        "VARCHAR" if any(is_text_kind(scan.column(name).kind) for scan in scans) else "BIGINT"
+        for name in (options.user, options.item)
+    ]
+    log.create(*kinds)
+    for scan in scans:
+        _append(log, scan, options)
+    _count_losses(log)
+    is_text = all(scan.is_text for scan in scans)
+    for column, wanted in (("user_id", options.user_id_type), ("item_id", options.item_id_type)):
+        settle_ids(log.connection, "log", column, wanted, is_text=is_text)
+
+
+def _append(log: InteractionLog, scan: Scan, options: TableOptions) -> None:
+    begin = log.n_rows
+    insert = f"INSERT INTO log SELECT {_fields(scan, options)} FROM {scan.sql}"
+    if scan.delimiter:
+        with noting_lines(log.connection, scan.path, scan.delimiter, '"'):
+            log.connection.execute(insert)
+    else:
+        _execute(log, insert, scan, options)
+    rating, timestamp = options.rating_column, options.timestamp_column
+    bounds = (-_LARGEST_RATING if options.negative_ratings else 0.0, _LARGEST_RATING)
+    rules = row_rules(bounds, rating, timestamp, ids=False, unit=options.timestamp_unit)
+    fault = first_fault(log, rules, begin)
     if fault is not None:
-        row, rule = fault
-        raise SourceError(f"{rule}, found otherwise in row {row + 1}; correct or remove it.", path)
+        _blame(scan, fault[0] - begin, fault[1])
 
 
-def _id_type(path: str, name: str, kind: str) -> str:
-    if kind in _WHOLE_TYPES:
-        return "BIGINT"
-    if kind != "VARCHAR":
+def _execute(log: InteractionLog, insert: str, scan: Scan, options: TableOptions) -> None:
+    ids = (options.user, options.item)
+    try:
+        log.connection.execute(insert)
+    except UNREADABLE as error:
+        if is_json_lines(scan.path):
+            raise refusal(scan.path, ids, str(error)) from error
         raise SourceError(
-            f"ids must be integers or text, found {kind} in column {name!r}; cast the column.", path
+            f"the rows must be whole, with ids that fit 64 bits, found:"
+            f" {str(error).splitlines()[0]}.",
+            scan.path,
+        ) from error
+    if is_json_lines(scan.path):
+        n_rows, *n_found = log.one("SELECT count(*), count(user_id), count(item_id) FROM log")
+        for name, found in zip(ids, n_found, strict=True):
+            if n_rows and not found:
+                raise no_field(scan.path, name)
+
+
+def _fields(scan: Scan, options: TableOptions) -> str:
+    path, ids = scan.path, list[str]()
+    for name in (options.user, options.item):
+        ids.append(id_sql(scan.column(name), path, name, options.null_words)[0])
+    rating, timestamp = options.rating_column, options.timestamp_column
+    values = ["NULL", "NULL", "NULL"]
+    if rating:
+        values[0] = rating_sql(scan.column(rating), path, rating, options.rating_values)
+    if timestamp:
+        values[1] = seconds_sql(scan.column(timestamp), path, timestamp, options.timestamp_unit)
+    if scan.header:
+        again = " AND ".join(
+            f"{scan.column(name).sql} = {literal(name)}" for name in options.wanted
         )
-    return kind
+        ids = [f"CASE WHEN {again} THEN NULL ELSE {one} END" for one in ids]
+        values[2] = f"CASE WHEN {again} THEN {_HEADER_AGAIN} END"
+    return ", ".join([*ids, *values])
 
 
-def _seconds(column: str, kind: str) -> str:
-    if kind == "VARCHAR":
-        return seconds(column)
-    if kind in (*_WHOLE_TYPES, "DOUBLE", "FLOAT"):
-        return f"TRY_CAST({column} AS BIGINT)"
-    return f"CAST(floor(epoch({column})) AS BIGINT)"
+def _blame(scan: Scan, row: int, rule: str) -> None:
+    if scan.delimiter:
+        refuse_line(scan.path, row + scan.header, rule, scan.delimiter, '"')
+    if is_json_lines(scan.path):
+        line, text = line_of_row(scan.path, row)
+        raise SourceError(
+            f"{rule}, found {text[:120]!r}; correct or remove the line.", scan.path, line
+        )
+    raise SourceError(f"{rule}, found otherwise in row {row + 1}; correct or remove it.", scan.path)
+
+
+def _count_losses(log: InteractionLog) -> None:
+    again, without, n_rows = log.one(
+        f"SELECT count(*) FILTER (part = {_HEADER_AGAIN}), count(*) FILTER (user_id IS NULL OR"
+        " item_id IS NULL), count(*) FROM log"
+    )
+    log.counts["rows_read"] = n_rows - again
+    log.counts["rows_without_id"] = without - again
+    if again:
+        log.counts["repeated_headers"] = again
+    if without:
+        log.connection.execute("DELETE FROM log WHERE user_id IS NULL OR item_id IS NULL")

@@ -18,7 +18,8 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.csv as pc
 
-from coterie.data.delimited import Layout, first_fault, load_delimited, row_rules
+from coterie.data.columns import first_fault, row_rules
+from coterie.data.delimited import Layout, load_delimited
 from coterie.data.log import InteractionLog
 from coterie.data.source import check_member_name, open_bytes
 from coterie.errors import SourceError

@@ -2,24 +2,33 @@
 
 import csv
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coterie.data.source import open_bytes, open_text
+from coterie.data.scan import header_of
+from coterie.data.source import open_bytes, open_text, plain_name
 from coterie.errors import SourceError
 
+_NAMES = ("movie_titles", "unique_tracks")
 _ID_NAMES = ("item_id", "movieId", "id")
 
 
-def read_titles(path: str | Path) -> dict[str, str]:
+def read_titles(
+    path: str | Path, item_column: str | None = None, title_column: str | None = None
+) -> dict[str, str]:
     """Reads a title for every item id; an id that comes again keeps its first.
 
+    Titles are text, also those of a film called 1917. Rows without an id or a title are passed
+    over.
+
     Args:
-        path: ``movies.csv`` or any CSV, TSV or Parquet with ``item_id`` (or ``movieId``) and
-            ``title``; MovieLens' ``movies.dat`` and ``u.item``; Netflix's ``movie_titles``; Million
-            Song's ``unique_tracks.txt``. The last four may be latin-1.
+        path: ``movies.csv`` or any delimited text or Parquet with columns of ids and titles;
+            MovieLens' ``movies.dat`` and ``u.item``; Netflix's ``movie_titles``; Million Song's
+            ``unique_tracks.txt``. The last four may be latin-1.
+        item_column: Of a table: column of ids; ``item_id``, ``movieId`` or ``id`` if None.
+        title_column: Of a table: column of titles; ``title`` if None.
 
     Returns:
         Title by item id, the id as text.
@@ -29,7 +38,8 @@ def read_titles(path: str | Path) -> dict[str, str]:
     """
     path = str(path)
     pairs: dict[str, str] = {}
-    for item, title in _pairs(path, Path(path).name.removesuffix(".gz").lower()):
+    name = PurePosixPath(plain_name(path)).name
+    for item, title in _pairs(path, name, (item_column, title_column)):
         pairs.setdefault(item, title)
     if not pairs:
         raise SourceError(
@@ -38,9 +48,13 @@ def read_titles(path: str | Path) -> dict[str, str]:
     return pairs
 
 
-def _pairs(path: str, name: str) -> Iterable[tuple[str, str]]:
-    if name.endswith(".parquet"):
-        return _parquet(path)
+def _pairs(
+    path: str, name: str, columns: tuple[str | None, str | None]
+) -> Iterable[tuple[str, str]]:
+    if name.endswith((".parquet", ".pq")):
+        return _parquet(path, columns)
+    if any(columns) or (not name.endswith((".dat", ".item")) and not name.startswith(_NAMES)):
+        return _columns(path, columns)
     if name.endswith(".dat"):
         return ((item, title) for item, title, *_ in _lines(path, "::", 2))
     if name.endswith(".item"):
@@ -48,12 +62,10 @@ def _pairs(path: str, name: str) -> Iterable[tuple[str, str]]:
     if name.startswith("movie_titles"):
         # Commas in titles are not quoted: the third field is the rest of the line.
         return ((item, title) for item, _, title in _lines(path, ",", 3, at_most=3))
-    if name.startswith("unique_tracks"):
-        return (
-            (song, f"{artist} – {title}")
-            for _, song, artist, title in _lines(path, "<SEP>", 4, at_most=4)
-        )
-    return _columns(path)
+    return (
+        (song, f"{artist} – {title}")
+        for _, song, artist, title in _lines(path, "<SEP>", 4, at_most=4)
+    )
 
 
 def _lines(path: str, separator: str, fields: int, at_most: int = 0) -> Iterator[list[str]]:
@@ -83,48 +95,57 @@ def _decoded(path: str) -> list[str]:
     return [line.rstrip("\r") for line in text.split("\n")]
 
 
-def _columns(path: str) -> Iterator[tuple[str, str]]:
+def _columns(path: str, columns: tuple[str | None, str | None]) -> Iterator[tuple[str, str]]:
+    headers = {one: header_of(path, one) for one in (",", "\t", ";", "|")}
+    delimiter = max(headers, key=lambda one: _fits(headers[one], columns))
+    names = headers[delimiter]
+    item, title = _wanted(path, names, columns)
     with open_text(path, "utf-8-sig") as text:
-        header = text.readline()
-        delimiter = "\t" if "\t" in header else ","
-        names = next(csv.reader([header], delimiter=delimiter), [])
-        item, title = _wanted(path, names)
         rows = csv.reader(text, delimiter=delimiter)
+        next(rows)
         for row in rows:
             if row and (len(row) != len(names) or "\ufffd" in row[title]):
                 raise SourceError(
                     f"a line must have {len(names)} fields of UTF-8 text, found {row}; correct it.",
                     path,
-                    rows.line_num + 1,
+                    rows.line_num,
                 )
-            if row:
+            if row and row[item] and row[title]:
                 yield row[item], row[title]
 
 
-def _wanted(path: str, names: list[str]) -> tuple[int, int]:
-    items = [name for name in _ID_NAMES if name in names]
-    if not items or "title" not in names:
+def _fits(names: list[str], columns: tuple[str | None, str | None]) -> int:
+    """How much of what is wanted a header holds."""
+    item, title = columns
+    items = (item,) if item else _ID_NAMES
+    return bool(set(items) & set(names)) + ((title or "title") in names)
+
+
+def _wanted(path: str, names: list[str], columns: tuple[str | None, str | None]) -> tuple[int, int]:
+    item, title = columns[0], columns[1] or "title"
+    items = [name for name in ((item,) if item else _ID_NAMES) if name in names]
+    if not items or title not in names:
+        wanted = item or "item_id (or movieId)"
         raise SourceError(
-            "the header must hold item_id (or movieId) and title, found"
-            f" {', '.join(names) or 'nothing'}; rename them.",
+            f"the header must hold {wanted} and {title}, found"
+            f" {', '.join(names) or 'nothing'}; name the columns as they are.",
             path,
             1,
         )
-    return names.index(items[0]), names.index("title")
+    return names.index(items[0]), names.index(title)
 
 
-def _parquet(path: str) -> Iterator[tuple[str, str]]:
+def _parquet(path: str, columns: tuple[str | None, str | None]) -> Iterator[tuple[str, str]]:
     try:
         with open_bytes(path) as file:
             table = pq.read_table(file)
+        item, title = _wanted(path, table.column_names, columns)
+        ids, titles = (table.column(place).cast(pa.string()) for place in (item, title))
     except pa.ArrowException as error:
         raise SourceError(
-            f"the file must be whole Parquet, found: {error}; fetch it again.", path
+            f"the file must be whole Parquet, ids and titles text or numbers, found: {error};"
+            " fetch it again, or cast the column.",
+            path,
         ) from error
-    item, title = _wanted(path, table.column_names)
-    rows = zip(
-        table.column(item).cast(pa.string()).to_pylist(),
-        table.column(title).to_pylist(),
-        strict=True,
-    )
+    rows = zip(ids.to_pylist(), titles.to_pylist(), strict=True)
     return ((item, title) for item, title in rows if item is not None and title is not None)

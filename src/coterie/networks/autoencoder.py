@@ -139,9 +139,8 @@ class Autoencoder(Network):
 
     def add_first_layer(self, graph: OnnxGraph) -> str:
         """Adds what the first layer gives for clean histories."""
-        given = graph.node(
-            "Cast", graph.node("GreaterOrEqual", "items", graph.constant(0)), to=graph.types.FLOAT
-        )
+        known = graph.node("GreaterOrEqual", graph.history, graph.constant(0))
+        given = graph.node("Cast", known, to=graph.types.FLOAT)
         counts = graph.node("ReduceSum", given, graph.constant([1]), keepdims=1)
         norm = graph.node("Sqrt", graph.node("Max", counts, graph.constant(1, np.float32)))
         mean = graph.node("Div", graph.history_sum(self.input.weight), norm)

@@ -3,6 +3,7 @@
 Nothing here imports the package onnx: who exports hands it in.
 """
 
+from functools import cached_property
 from types import ModuleType
 from typing import Any, BinaryIO
 
@@ -67,6 +68,25 @@ class OnnxGraph:
             "Concat", self.node("Shape", "items", start=0, end=1), self.constant([width]), axis=0
         )
 
+    @cached_property
+    def history(self) -> str:
+        """``[batch, length + 1]``: each row of the input sorted downwards, what comes again in it
+        replaced by padding.
+
+        One more column of padding: ONNX Runtime (1.31) ends the process when a scan has nothing to
+        go over.
+        """
+        items = self.node("Pad", "items", self.constant([0, 0, 0, 1]), self.constant(-1))
+        length = self.node("Shape", items, start=1, end=2)
+        ordered = self._name()
+        self._nodes.append(
+            self._onnx.helper.make_node("TopK", [items, length], [ordered, f"{ordered}_place"])
+        )
+        before = self.columns(ordered, 0, -1)
+        after = self.columns(ordered, 1, 2**31)
+        kept = self.node("Where", self.node("Equal", before, after), self.constant(-1), after)
+        return self.node("Concat", self.columns(ordered, 0, 1), kept, axis=1)
+
     def linear(self, h: str, layer: nn.Module, **output: str) -> str:
         """A dense layer: ``layer`` has a weight ``[n_out, n_in]`` and a bias."""
         weight, bias = (self.weight(layer.get_parameter(name)) for name in ("weight", "bias"))
@@ -84,10 +104,8 @@ class OnnxGraph:
         for padding.
         """
         table = self.weight(weight.new_zeros(1, weight.shape[1]), weight)
-        rows = self.node("Add", self.node("Max", "items", self.constant(-1)), self.constant(1))
-        # One more column of padding: ONNX Runtime (1.31) ends the process when a scan has nothing
-        # to go over.
-        rows = self.node("Pad", rows, self.constant([0, 0, 0, 1]))
+        known = self.node("Max", self.history, self.constant(-1))
+        rows = self.node("Add", known, self.constant(1))
         zeros = self.node("ConstantOfShape", self.block_shape(weight.shape[1]))
         return self._sum_rows(table, rows, zeros, **output)
 

@@ -149,7 +149,7 @@ def recommend_to_file(
         DataError: as in `recommend`.
         NumericalError: if the model's scores are not finite.
     """
-    held = Histories.of(histories)
+    held = Histories.of(histories, model.items)
     recommender = Recommender(model, RankingOptions.of(options, **fields), titles=False)
     n_rows, n_popularity, unknown = 0, 0, Counter[Id]()
     with table_writer(path, recommender.schema(held.users)) as write:

@@ -7,21 +7,28 @@ several.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.sparse import csr_array
 
-from coterie.data.ids import Id, IdMap
+from coterie.data.frames import ArrowTable, hands_over_arrow, is_matrix, pairs_table
+from coterie.data.ids import Id, IdMap, is_text, whole_ids
 from coterie.errors import DataError
 
 UserItems: TypeAlias = (
-    Mapping[Id, Iterable[Id]] | Mapping[int, Iterable[Id]] | Mapping[str, Iterable[Id]]
+    Mapping[Id, Iterable[Id]]
+    | Mapping[int, Iterable[Id]]
+    | Mapping[str, Iterable[Id]]
+    | Iterable[tuple[Id, Id]]
+    | ArrowTable
+    | csr_array
 )
-"""Each user's items. Spelt thrice because a mapping's keys are invariant: no ``dict[str, …]`` is a
-``Mapping[Id, …]``.
+"""Each user's items: a mapping, pairs (user, item), a table with columns ``user_id`` and
+``item_id``, or a matrix over the catalogue. A mapping is spelt thrice because its keys are
+invariant: no ``dict[str, …]`` is a ``Mapping[Id, …]``.
 """
 
 # Ids that a kept hash table finds sooner than Arrow, which makes a table of the catalogue for each
@@ -50,27 +57,80 @@ class Histories:
     item_ids: pa.Array
 
     @classmethod
-    def of(cls, histories: "Histories | UserItems") -> "Histories":
-        """Takes each user's items from a mapping; histories pass through.
+    def of(cls, histories: "Histories | UserItems", items: IdMap | None = None) -> "Histories":
+        """Takes each user's items from a mapping or a pandas Series of lists, from pairs ``(user,
+        item)``, from a table as `from_table` does, or from a matrix over ``items`` as `from_matrix`
+        does; histories pass through.
 
         Where integers and strings are mixed, among users or among items, all become strings.
 
         Raises:
             DataError: if a user's items are one string, or a user occurs as 7 and as "7".
+            ConfigError: if it is none of these.
         """
         if isinstance(histories, Histories):
             return histories
-        for user_id, items in histories.items():
-            if isinstance(items, str):
+        if is_matrix(histories):
+            return cls.from_matrix(histories, IdMap.of([]) if items is None else items)
+        if getattr(histories, "ndim", 0) == 1 and hasattr(histories, "to_dict"):
+            histories = histories.to_dict()  # a Series, which hands over Arrow without its index
+        if not isinstance(histories, Mapping):
+            return cls.from_table(
+                histories if hands_over_arrow(histories) else pairs_table(cast(Any, histories))
+            )
+        for user_id, had in histories.items():
+            if isinstance(had, str):
                 raise DataError(
-                    f"a history must be a sequence of item ids, found the string {items!r} for"
+                    f"a history must be a sequence of item ids, found the string {had!r} for"
                     f" {user_id!r}; put it in a list."
                 )
-        listed = [list(items) for items in histories.values()]
+        listed = [list(had) for had in histories.values()]
         offsets = np.cumsum([0, *map(len, listed)], dtype=np.int64)
         return cls(
             _user_ids(_array(list(histories))), offsets, _array(list(chain.from_iterable(listed)))
         )
+
+    @classmethod
+    def from_table(
+        cls, table: Any, user_column: str = "user_id", item_column: str = "item_id"
+    ) -> "Histories":
+        """Takes one row a pair from a table of pandas, polars, pyarrow or DuckDB, or whatever else
+        hands over Arrow; a missing item adds the user alone.
+
+        Raises:
+            DataError: if a column is missing, or a row names no user.
+
+        Example:
+            >>> pairs = pa.table({"who": ["ann", "bob", "ann"], "item_id": [7, None, 8]})
+            >>> Histories.from_table(pairs, user_column="who").offsets.tolist()
+            [0, 2, 2]
+        """
+        arrow = pa.table(table)
+        missing = {user_column, item_column} - set(arrow.column_names)
+        if missing:
+            raise DataError(
+                f"a table of histories must have the columns {user_column!r} and {item_column!r},"
+                f" found {arrow.column_names}; name yours."
+            )
+        users, items = (_plain(arrow[name]) for name in (user_column, item_column))
+        return cls.from_pairs(users, items)
+
+    @classmethod
+    def from_matrix(cls, matrix: Any, items: IdMap, users: IdMap | None = None) -> "Histories":
+        """Takes a SciPy matrix ``[n_users, n_items]`` over a catalogue; users are named by their
+        rows if not otherwise.
+
+        Raises:
+            DataError: if it is over other items or users.
+        """
+        rows = csr_array(matrix)
+        users = IdMap.of(np.arange(rows.shape[0])) if users is None else users
+        if rows.shape != (len(users), len(items)):
+            raise DataError(
+                f"a matrix of histories must be {len(users)} users × {len(items)} items, found"
+                f" {rows.shape}; give the rows of the model's catalogue."
+            )
+        return cls(users, rows.indptr.astype(np.int64), items.take(rows.indices))
 
     @classmethod
     def from_pairs(cls, user_ids: pa.Array, item_ids: pa.Array) -> "Histories":
@@ -145,13 +205,23 @@ class Histories:
         return {user_id: list(item_ids) for user_id, item_ids in named.items()}
 
 
+def _plain(ids: pa.ChunkedArray) -> pa.Array:
+    """One array of integers or text: floats that are all whole are integers, as pandas writes a
+    column with a missing value; categories are their text.
+    """
+    whole = ids.combine_chunks()
+    if pa.types.is_dictionary(whole.type):
+        whole = whole.dictionary_decode()
+    return whole.cast(pa.string()) if is_text(whole.type) else whole_ids(whole)
+
+
 def _array(ids: list[Id]) -> pa.Array:
     """Ids as one Arrow array: integers if all are, else text, as two kinds in one list do not fit a
     column.
     """
     try:
         array = pa.array(ids)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         array = pa.array([str(one) for one in ids])
     return array.cast(pa.string()) if pa.types.is_null(array.type) else array
 

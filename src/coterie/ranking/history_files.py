@@ -1,55 +1,59 @@
-"""Histories from files: Parquet, CSV and JSON lines.
+"""Histories from files: Parquet, delimited text and JSON lines.
 
 Apart from the training logs' readers because a row here need have neither a time nor an item, and
-nobody is dropped: whoever is in the file gets an answer.
+nobody is dropped: whoever is in the file gets an answer. Files are scanned as logs are.
 """
 
-from collections.abc import Collection, Iterator
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from coterie.data.delimited import identifier, literal
-from coterie.errors import DataError, SourceError
+from coterie.data.columns import id_sql, settle_ids
+from coterie.data.delimited import noting_lines
+from coterie.data.json_lines import refusal
+from coterie.data.parts import files_of, scannable
+from coterie.data.scan import (
+    DELIMITERS,
+    Column,
+    Scan,
+    header_of,
+    is_json_lines,
+    is_parquet,
+    scan_delimited,
+    scan_json_lines,
+    scan_parquet,
+)
+from coterie.data.source import ending_of, exists
+from coterie.data.table_options import NULL_WORDS
+from coterie.errors import CoterieError, DataError, SourceError
 from coterie.ranking.histories import Histories
 
-WHOLE_NUMBER = "0|-?[1-9][0-9]{0,17}"
-"""What a text id must look like to be read as an integer without loss."""
-
-_READERS = {
-    ".parquet": "read_parquet",
-    ".csv": "read_csv",
-    ".jsonl": "read_json",
-    ".ndjson": "read_json",
-}
-_OPTIONS = {
-    "read_parquet": "",
-    "read_csv": ", header=true, all_varchar=true",
-    "read_json": ", format='newline_delimited', sample_size=-1",
-}
+ENDINGS = (".parquet", ".pq", ".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
+"""That name the format, before ``.gz``, ``.zst`` or ``.bz2``."""
 
 
 def read_histories(
     path: str | Path, user_column: str = "user_id", item_column: str = "item_id"
 ) -> Histories:
-    r"""Reads histories from Parquet, CSV or JSON lines, the latter two also gzipped (``.gz``).
+    r"""Reads histories from Parquet, delimited text or JSON lines, text also compressed.
 
     Either one row a pair, or one row a user with a list, in the item column or under its plural
     (``item_ids``). A row whose item is missing, or whose list is empty, means a user who has had
-    nothing yet. A CSV or JSON column of whole numbers is read as integers, any other as strings.
+    nothing yet. Ids of formats without types are integers if all of their column are written as
+    whole numbers (``7.0`` too, ``007`` not), else strings.
 
     Args:
-        path: File ending in ``.parquet``, ``.csv``, ``.jsonl`` or ``.ndjson``, the latter three
-            also with ``.gz``.
+        path: File ending in one of `ENDINGS`, or a folder of files with one ending.
         user_column: Name of the column of user ids.
         item_column: Name of the column of item ids; its plural is the name with an ``s``.
 
     Raises:
         SourceError: if the file is missing, has another format, lacks a column or names no user in
-            some row.
+            some row; at the first line that has not the columns of the others.
 
     Example:
         >>> import tempfile
@@ -64,14 +68,17 @@ def read_histories(
         ... )
         ([7, 8], ['blue', 'red'], [0, 2, 2])
     """
-    path = Path(path)
-    if not path.is_file():
+    path = str(path)
+    if not exists(path):
         raise SourceError("a history file must exist here, none was found; check the path.", path)
-    with duckdb.connect() as database, readable(path):
-        table = database.sql(
-            pairs_query(database, [str(path)], user_column, item_column)
-        ).to_arrow_table()
-    return _grouped(path, table)
+    with duckdb.connect() as database, tempfile.TemporaryDirectory(prefix="coterie-") as scratch:
+        load_pairs(database, files_of(path), user_column, item_column, Path(scratch))
+        pairs = database.sql("SELECT * FROM pairs").to_arrow_table()
+    users, items = (column.combine_chunks() for column in pairs.columns)
+    try:
+        return Histories.from_pairs(users, items)
+    except DataError as error:
+        raise SourceError(str(error), path) from error
 
 
 @contextmanager
@@ -83,68 +90,149 @@ def readable(path: str | Path) -> Iterator[None]:
     """
     try:
         yield
+    except CoterieError:
+        raise
     except (duckdb.Error, pa.ArrowException, OSError) as error:
         raise SourceError(
             f"must be readable by its ending ({str(error).splitlines()[0]}); repair the file.", path
         ) from error
 
 
-def ending_of(name: str) -> str:
-    """The ending that names the format, without ``.gz``.
+def check_ending(name: str) -> str:
+    """The ending that names the format.
 
     Raises:
         SourceError: if it names none.
     """
-    ending = PurePath(name.removesuffix(".gz")).suffix
-    if ending not in _READERS:
+    ending = ending_of(name)
+    if ending not in ENDINGS:
         raise SourceError(
-            f"must end in one of {', '.join(_READERS)}, found {PurePath(name).name!r}; convert it"
+            f"must end in one of {', '.join(ENDINGS)}, found {PurePath(name).name!r}; convert it"
             " first.",
             name,
         )
     return ending
 
 
-def is_text(name: str) -> bool:
-    """Whether the format keeps no types, so that ids are integers when all of them look it."""
-    return ending_of(name) != ".parquet"
-
-
-def pairs_query(
-    database: duckdb.DuckDBPyConnection, paths: list[str], user_column: str, item_column: str
-) -> str:
-    """SQL for one row (user_id, item_id) a pair, in file order; the item is NULL for a user who has
-    had nothing.
+def load_pairs(
+    database: duckdb.DuckDBPyConnection,
+    paths: Sequence[str],
+    user_column: str,
+    item_column: str,
+    scratch: Path,
+) -> None:
+    """Makes the table ``pairs(user_id, item_id)``, one row a pair, in file order; the item is NULL
+    for a user who has had nothing.
 
     Raises:
-        SourceError: if the format is unknown or a column is missing.
+        SourceError: if a file cannot be read, lacks a column, or names no user in some row.
     """
-    reader = _READERS[ending_of(paths[0])]
-    files = f"[{', '.join(map(literal, paths))}]"
-    kinds = {
-        row[0]: str(row[1])
-        for row in database.sql(
-            f"DESCRIBE SELECT * FROM {reader}({files}{_OPTIONS[reader]})"
-        ).fetchall()
-    }
-    column = find_item_column(paths[0], kinds, user_column, item_column)
-    as_list = kinds[column].endswith("[]") or (reader == "read_json" and column != item_column)
-    options = _OPTIONS[reader]
-    if reader == "read_json":
-        # As text, so that no string is taken for a date and 7 and "7" in one column agree.
-        kind = f"VARCHAR{'[]' if as_list else ''}"
-        options = (
-            f", format='newline_delimited', columns={{{literal(user_column)}: 'VARCHAR',"
-            f" {literal(column)}: '{kind}'}}"
+    sources = [scannable(path, scratch) for path in paths]
+    scans = [_scan(database, part.path, user_column, item_column) for part in sources]
+    selects = [_select(scan) for scan in scans]
+    kinds = [
+        "VARCHAR" if any(select[place][1] == "VARCHAR" for select in selects) else "BIGINT"
+        for place in range(2)
+    ]
+    database.execute(f"CREATE TABLE pairs(user_id {kinds[0]}, item_id {kinds[1]})")
+    for scan, ((user, _), (item, _)) in zip(scans, selects, strict=True):
+        with _naming(database, scan):
+            database.execute(f"INSERT INTO pairs SELECT {user}, {item} FROM {scan.sql}")
+    nameless = database.execute("SELECT count(*) FROM pairs WHERE user_id IS NULL").fetchall()
+    check_all_named(nameless[0][0], paths[0])
+    for column in ("user_id", "item_id"):
+        is_text = all(scan.is_text for scan in scans)
+        settle_ids(database, "pairs", column, "auto", is_text=is_text)
+
+
+def check_all_named(nameless: int, path: str) -> None:
+    """Refuses histories of which some rows name no user."""
+    if nameless:
+        raise SourceError(
+            f"every row must name its user, found {nameless} without; drop those rows.", path
         )
-    item = identifier(column)
-    if as_list:
-        # Unnesting drops an empty list, and with it its user.
-        item = f"unnest(CASE WHEN len({item}) > 0 THEN {item} ELSE [NULL] END)"
-    return (
-        f"SELECT {identifier(user_column)} AS user_id, {item} AS item_id FROM"
-        f" {reader}({files}{options})"
+
+
+def _scan(
+    database: duckdb.DuckDBPyConnection, path: str, user_column: str, item_column: str
+) -> Scan:
+    """A scan of two columns: the user, and one item a row."""
+    check_ending(path)
+    if is_json_lines(path):
+        return _scan_json(database, path, user_column, item_column)
+    if is_parquet(path):
+        with readable(path):
+            scan = scan_parquet(database, path)
+    else:
+        scan = _scan_text(path, user_column, item_column)
+    user = scan.column(user_column)
+    item = scan.column(find_item_column(path, scan.names, user_column, item_column))
+    is_list = item.kind.endswith("]")
+    chosen = _each(item.sql) if is_list else item.sql
+    return Scan(
+        f"(SELECT {user.sql} AS c0, {chosen} AS c1 FROM {scan.sql})",
+        (user_column, item_column),
+        (user.kind, item.kind.partition("[")[0] if is_list else item.kind),
+        path,
+        scan.is_text,
+        scan.delimiter,
+        scan.header,
     )
+
+
+def _scan_text(path: str, user_column: str, item_column: str) -> Scan:
+    headers = {one: header_of(path, one) for one in DELIMITERS}
+    fitting = [one for one, names in headers.items() if user_column in names]
+    delimiter = fitting[0] if fitting else max(headers, key=lambda one: len(headers[one]))
+    find_item_column(path, headers[delimiter], user_column, item_column)
+    return scan_delimited(path, headers[delimiter], delimiter, null_words=NULL_WORDS)
+
+
+def _scan_json(
+    database: duckdb.DuckDBPyConnection, path: str, user_column: str, item_column: str
+) -> Scan:
+    """As text, so that no string is taken for a date, and 7 and "7" in one column agree."""
+    names = (user_column, item_column, f"{item_column}s")
+    scan = scan_json_lines(path, dict.fromkeys(names, "JSON"))
+    with _naming(database, scan):
+        found = database.execute(f"SELECT count(c0), count(c1), count(c2) FROM {scan.sql}")
+        present = [name for name, n in zip(names, found.fetchall()[0], strict=True) if n]
+    place = names.index(find_item_column(path, present, user_column, item_column))
+    listed = (
+        f"CASE json_type(c{place}) WHEN 'ARRAY' THEN c{place} ->> '$[*]'"
+        f" ELSE [c{place} ->> '$'] END"
+    )
+    sql = f"(SELECT c0 ->> '$' AS c0, {_each(listed)} AS c1 FROM {scan.sql})"
+    return Scan(sql, names[:2], ("VARCHAR", "VARCHAR"), path, is_text=True)
+
+
+def _each(items: str) -> str:
+    """One row an item; unnesting alone would drop an empty list, and with it its user."""
+    return f"unnest(CASE WHEN len({items}) > 0 THEN {items} ELSE [NULL] END)"
+
+
+def _select(scan: Scan) -> list[tuple[str, str]]:
+    """SQL of the two ids, each with its type."""
+    return [
+        id_sql(Column(f"c{place}", scan.kinds[place]), scan.path, scan.names[place])
+        for place in range(2)
+    ]
+
+
+@contextmanager
+def _naming(database: duckdb.DuckDBPyConnection, scan: Scan) -> Iterator[None]:
+    """What cannot be read is blamed on its file and, in text, on its line."""
+    if scan.delimiter:
+        with noting_lines(database, scan.path, scan.delimiter, '"'):
+            yield
+    elif scan.is_text:
+        try:
+            yield
+        except duckdb.Error as error:
+            raise refusal(scan.path, scan.names[:1], str(error)) from error
+    else:
+        with readable(scan.path):
+            yield
 
 
 def find_item_column(
@@ -163,19 +251,3 @@ def find_item_column(
             path,
         )
     return found[0]
-
-
-def _grouped(path: Path, table: pa.Table) -> Histories:
-    users, items = (column.combine_chunks() for column in table.columns)
-    if is_text(path.name):
-        users, items = _integers_if_all(users), _integers_if_all(items)
-    try:
-        return Histories.from_pairs(users, items)
-    except DataError as error:
-        raise SourceError(str(error), path) from error
-
-
-def _integers_if_all(text: pa.Array) -> pa.Array:
-    """Casts to int64 when that loses nothing: "007" and "7.0" stay text."""
-    whole = pc.match_substring_regex(text, f"^({WHOLE_NUMBER})$")
-    return text.cast(pa.int64()) if pc.all(whole, min_count=0).as_py() else text

@@ -112,7 +112,7 @@ class Recommender:
             DataError: if the histories break their rules.
             NumericalError: if the model's scores are not finite.
         """
-        held = Histories.of(histories)
+        held = Histories.of(histories, self.model.items)
         blocks = list(self.blocks(held, progress))
         tables = [block.table for block in blocks] or [self.schema(held.users).empty_table()]
         return Recommendations(

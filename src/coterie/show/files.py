@@ -27,7 +27,7 @@ def file_kind(path: Path) -> tuple[str, Facts] | None:
     Raises:
         ArtifactError: if it is damaged.
     """
-    suffix = Path(path.name.removesuffix(".gz")).suffix
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     if suffix in _READERS:
         return _table(path, _READERS[suffix])
     known = _KNOWN.get(suffix)
@@ -37,11 +37,12 @@ def file_kind(path: Path) -> tuple[str, Facts] | None:
 def _table(path: Path, reader: str) -> tuple[str, Facts]:
     import duckdb  # noqa: PLC0415 - other files need none
 
-    from coterie.data.delimited import literal  # noqa: PLC0415
+    from coterie.data.scan import exactly  # noqa: PLC0415
 
     with duckdb.connect() as database:
         try:
-            database.execute(f"CREATE VIEW it AS SELECT * FROM {reader}({literal(str(path))})")
+            scan = f"{reader}({exactly(str(path))}, hive_partitioning = false)"
+            database.execute(f"CREATE VIEW it AS SELECT * FROM {scan}")
             columns = [name for name, *_ in database.execute("DESCRIBE it").fetchall()]
             kind, facts = _rows_of(database, columns)
         except duckdb.Error as error:

@@ -23,11 +23,13 @@ from safetensors import SafetensorError, safe_open
 
 from coterie.data.dataset import SCHEMA as DATASET_SCHEMA
 from coterie.data.ids import IdMap
-from coterie.data.source import fingerprint, is_url
-from coterie.errors import ArtifactError, CoterieError, DataError, SourceError
+from coterie.data.parts import files_of
+from coterie.data.scan import is_parquet
+from coterie.data.source import exists, fingerprint, is_url
+from coterie.errors import ArtifactError, DataError, SourceError
 from coterie.files import read_manifest
 from coterie.ranking.histories import Histories
-from coterie.ranking.history_files import ending_of, find_item_column, readable
+from coterie.ranking.history_files import check_ending, find_item_column, readable
 from coterie.stream.history_pairs import LISTS, repeated_user, write_lists
 from coterie.stream.storage import Folder
 
@@ -309,7 +311,7 @@ def stream_histories(
         return DatasetRows.of(path)
     paths = _files(path)
     prints = [_fingerprint(file) for file in paths]
-    if ending_of(paths[0]) == ".parquet":
+    if is_parquet(paths[0]):
         with _parquet(paths[0]) as file:
             schema = file.schema_arrow
         column = find_item_column(paths[0], schema.names, user_column, item_column)
@@ -326,45 +328,11 @@ open_histories = stream_histories  # the older name
 
 
 def _files(path: str) -> tuple[str, ...]:
-    """The file itself, or a folder's in order of their names; hidden ones and those of other kinds
-    are passed over.
-    """
-    try:
-        filesystem, inside = fsspec.core.url_to_fs(
-            path if is_url(path) else str(Path(path).resolve())
-        )
-        if not filesystem.exists(inside):
-            raise SourceError("histories must exist here, none were found; check the path.", path)
-        if filesystem.isfile(inside):
-            ending_of(path)
-            return (_named(filesystem, inside),)
-        found = sorted(
-            one for one in filesystem.find(inside) if _is_visible(PurePosixPath(one[len(inside) :]))
-        )
-    except CoterieError:
-        raise
-    except Exception as error:
-        # Each store's client raises kinds of its own, as when there are no credentials.
-        raise SourceError(
-            f"must be a local path or a URL that fsspec can open ({error}).", path
-        ) from error
-    endings = {PurePosixPath(one.removesuffix(".gz")).suffix for one in found}
-    if len(endings) != 1:
-        raise SourceError(
-            f"a folder must hold files of one ending, found {sorted(endings)}; convert or move"
-            " them.",
-            path,
-        )
-    ending_of(found[0])
-    return tuple(_named(filesystem, one) for one in found)
-
-
-def _named(filesystem: Any, inside: str) -> str:
-    return str(inside if "file" in filesystem.protocol else filesystem.unstrip_protocol(inside))
-
-
-def _is_visible(path: PurePosixPath) -> bool:
-    return not any(part.startswith((".", "_")) for part in path.parts)
+    if not exists(path):
+        raise SourceError("histories must exist here, none were found; check the path.", path)
+    files = files_of(path if is_url(path) else str(Path(path).resolve()))
+    check_ending(files[0])
+    return tuple(files)
 
 
 def _fingerprint(path: str) -> str:

@@ -5,15 +5,15 @@ Memory holds one shard's histories and one block's scores, whatever the number o
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Unpack
+from typing import Any, Protocol, Unpack, cast
 
 import torch
 
 import coterie
-from coterie.data.ids import Id
+from coterie.data.ids import Id, IdMap
 from coterie.errors import ArtifactError, CannotWriteError, ConflictError
 from coterie.ranking.engine import WrittenRecommendations
 from coterie.ranking.histories import Histories, UserItems
@@ -152,7 +152,11 @@ def recommend_to_folder(
     """
     engine = LocalEngine() if engine is None else engine
     given_options = RankingOptions.of(options, **fields)
-    folder, given, identity = Folder(str(path)), _given(histories), ModelIdentity.of(model)
+    folder, given, identity = (
+        Folder(str(path)),
+        _given(histories, model.items),
+        ModelIdentity.of(model),
+    )
     begun = _begun(folder)
     request = StreamRequest(
         identity.fingerprint,
@@ -172,12 +176,14 @@ def recommend_to_folder(
     return _summary(folder)
 
 
-def _given(histories: GivenHistories | Histories | UserItems | str | Path) -> GivenHistories:
+def _given(
+    histories: GivenHistories | Histories | UserItems | str | Path, items: IdMap
+) -> GivenHistories:
     if isinstance(histories, str | Path):
         return open_histories(histories)
-    if isinstance(histories, Histories | Mapping):
-        return HeldHistories(Histories.of(histories))
-    return histories
+    if hasattr(histories, "source"):
+        return cast(GivenHistories, histories)
+    return HeldHistories(Histories.of(histories, items))
 
 
 def _begun(folder: Folder) -> dict[str, Any] | None:

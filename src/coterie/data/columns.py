@@ -1,0 +1,256 @@
+"""What the values of a column mean: SQL from any type to ids, ratings and seconds, and the rules
+that every row must keep to.
+
+DuckDB casts generously (``1.5`` to the integer 2, ``0x1`` to 1, a day as 20200928 to a second of
+1970), so each cast here goes by a rule of its own.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import duckdb
+
+from coterie.data.log import InteractionLog
+from coterie.data.scan import Column, literal
+from coterie.data.table_options import NULL_WORDS, IdType, TimeUnit
+from coterie.errors import ConfigError, SourceError
+
+LAST_SECOND = 9_999_999_999
+"""The year 2286: a larger time stamp is in milliseconds, or no time stamp."""
+
+FIRST_SECOND = 100_000_000
+"""March 1973: a smaller number is a day written as 20200928, a year or a rating."""
+
+WHOLE_NUMBER = "0|-?[1-9][0-9]{0,17}"
+"""What a text id must look like to be read as an integer without loss: eighteen digits at most, as
+`IdMap.index_of` looks up in text."""
+
+_WHOLE_FLOAT = rf"({WHOLE_NUMBER})(\.0+)?"
+"""Integers as pandas writes a column that has a missing value."""
+
+_WHOLE_KINDS = (
+    "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
+    "HUGEINT", "UHUGEINT",
+)  # fmt: skip
+_FLOAT_KINDS = ("DOUBLE", "FLOAT")
+_TEXT_KINDS = ("VARCHAR", "UUID", "ENUM")
+_DATE_KINDS = ("DATE", "TIMESTAMP")
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_LARGEST_EXACT_FLOAT = 2**53
+_NAMED = "(user_id IS NOT NULL OR item_id IS NOT NULL)"
+
+
+def is_text_kind(kind: str) -> bool:
+    """Whether ids of a column of DuckDB's type ``kind`` are text."""
+    return kind.startswith(_TEXT_KINDS)
+
+
+def id_sql(
+    column: Column, path: str, name: str, null_words: Sequence[str] = NULL_WORDS
+) -> tuple[str, str]:
+    """SQL for ids, and the type of the log's column: ``BIGINT`` or ``VARCHAR``.
+
+    Whole numbers of any type are integers; UUIDs and enumerations are text; blank text, NaN and the
+    null words are missing.
+
+    Raises:
+        SourceError: if the type cannot be an id.
+    """
+    sql, kind = column.sql, column.kind
+    if is_text_kind(kind):
+        words = ", ".join(map(literal, null_words)) or "NULL"
+        text = sql if kind == "VARCHAR" else f"CAST({sql} AS VARCHAR)"
+        missing = f"{text} IN ({words}) OR trim({text}) = ''"
+        return f"CASE WHEN {missing} THEN NULL ELSE {text} END", "VARCHAR"
+    if kind in _WHOLE_KINDS:
+        return f"CAST({sql} AS BIGINT)", "BIGINT"
+    if kind in _FLOAT_KINDS or kind.startswith("DECIMAL"):
+        number = f"CAST({sql} AS DOUBLE)"
+        whole = f"{sql} = trunc({sql})"
+        if kind in _FLOAT_KINDS:
+            whole += f" AND abs({sql}) <= {_LARGEST_EXACT_FLOAT}"
+        refusal = f"error('ids must be whole numbers or text, found ' || {sql})"
+        return (
+            f"CASE WHEN {sql} IS NULL OR isnan({number}) THEN NULL WHEN {whole} THEN"
+            f" CAST({sql} AS BIGINT) ELSE {refusal} END",
+            "BIGINT",
+        )
+    raise SourceError(
+        f"ids must be whole numbers or text, found {kind} in column {name!r}; cast the column.",
+        path,
+    )
+
+
+def rating_sql(column: Column, path: str, name: str, values: Mapping[str, float]) -> str:
+    """SQL for ratings or counts; NULL where there is no number.
+
+    Args:
+        column: Numbers, truth values, or text of either.
+        path: For errors.
+        name: Of the column.
+        values: What words of the column mean, as in ``{"view": 1, "buy": 3}``.
+
+    Raises:
+        SourceError: if the type is no number.
+    """
+    sql, kind = column.sql, column.kind
+    if kind == "VARCHAR" or kind.startswith("ENUM"):
+        text = f"CAST({sql} AS VARCHAR)"
+        cases = " ".join(
+            f"WHEN {literal(word)} THEN {float(value)!r}" for word, value in values.items()
+        )
+        number = (
+            f"coalesce(TRY_CAST({text} AS DOUBLE), CASE lower({text}) WHEN 'true' THEN 1.0 WHEN"
+            " 'false' THEN 0.0 END)"
+        )
+        return f"CASE {text} {cases} ELSE {number} END" if cases else number
+    if kind in (*_WHOLE_KINDS, *_FLOAT_KINDS, "BOOLEAN") or kind.startswith("DECIMAL"):
+        return f"CAST({sql} AS DOUBLE)"
+    raise SourceError(f"ratings must be numbers, found {kind} in column {name!r}; cast it.", path)
+
+
+def seconds_sql(column: Column, path: str, name: str, unit: TimeUnit = "auto") -> str:
+    """SQL for seconds since 1970, rounded down; NULL where there is no time.
+
+    With the unit ``auto`` a number's size tells seconds from milli-, micro- and nanoseconds, which
+    do not overlap between 1973 and 2286; eight digits are a day. Text may hold an ISO date or time,
+    UTC unless it says otherwise.
+
+    Raises:
+        SourceError: if the type holds no time.
+    """
+    sql, kind = column.sql, column.kind
+    if kind.startswith(_DATE_KINDS):
+        return f"CAST(floor(epoch({sql})) AS BIGINT)"
+    if kind == "VARCHAR":
+        of_text = f"CAST(floor(epoch(TRY_CAST({sql} AS TIMESTAMPTZ))) AS BIGINT)"
+        return f"coalesce({_of_number(f'TRY_CAST({sql} AS BIGINT)', unit)}, {of_text})"
+    if kind in (*_WHOLE_KINDS, *_FLOAT_KINDS) or kind.startswith("DECIMAL"):
+        return _of_number(f"TRY_CAST({sql} AS BIGINT)", unit)
+    raise SourceError(
+        f"times must be numbers, dates, times of a date, or text of them, found {kind} in column"
+        f" {name!r}; cast it.",
+        path,
+    )
+
+
+def _of_number(number: str, unit: TimeUnit) -> str:
+    if unit != "auto":
+        return f"{number} // {_PER_SECOND[unit]}" if unit != "s" else number
+    day = f"epoch(try_strptime(CAST({number} AS VARCHAR), '%Y%m%d'))"
+    scaled = " ".join(
+        f"WHEN {number} <= {LAST_SECOND * scale} THEN {number} // {scale}"
+        for scale in _PER_SECOND.values()
+    )
+    # Below the first second: the day, or as it is, for the rule of bounds to refuse.
+    return (
+        f"CASE WHEN {number} < {FIRST_SECOND} THEN coalesce(CAST({day} AS BIGINT), {number})"
+        f" {scaled} END"
+    )
+
+
+def row_rules(
+    bounds: tuple[float, float],
+    rating: str | None,
+    timestamp: str | None,
+    *,
+    ids: bool,
+    unit: TimeUnit = "s",
+) -> list[tuple[str, str]]:
+    """What must hold in every row of the log: pairs of an SQL condition that breaks the rule, and
+    the rule in words. Rows without user and item are of no interest.
+    """
+    low, high = bounds
+    rules = []
+    if ids:
+        rules += [
+            ("user_id IS NULL", "the user id must be present and an integer"),
+            ("item_id IS NULL", "the item id must be present and an integer"),
+        ]
+    if rating:
+        # NaN is greater than every number to DuckDB, so BETWEEN refuses it too.
+        broken = f"{_NAMED} AND coalesce(NOT (rating BETWEEN {low!r} AND {high!r}), true)"
+        rules.append((broken, f"{rating!r} must be a number from {low:g} to {high:g}"))
+    if timestamp:
+        first = FIRST_SECOND if unit == "auto" else 0
+        broken = f"{_NAMED} AND coalesce(NOT (timestamp BETWEEN {first} AND {LAST_SECOND}), true)"
+        words = (
+            f"{timestamp!r} must be seconds since 1970 (up to {LAST_SECOND}) or an ISO date or time"
+            if unit == "s"
+            else f"{timestamp!r} must be a time between 1973 and 2286: seconds, milli-, micro- or"
+            " nanoseconds since 1970, a day as 20200928, or an ISO date or time; a unit that is"
+            " named (s, ms, …) is taken at its word"
+        )
+        rules.append((broken, words))
+    return rules
+
+
+def first_fault(
+    log: InteractionLog, rules: Sequence[tuple[str, str]], begin: int = 0
+) -> tuple[int, str] | None:
+    """The 0-based row, from ``begin`` on, of the first broken rule, and the rule in words; None if
+    all hold.
+    """
+    if not rules:
+        return None
+    firsts = log.one(
+        "SELECT "
+        + ", ".join(f"min(rowid) FILTER ({broken})" for broken, _ in rules)
+        + f" FROM log WHERE rowid >= {begin}"
+    )
+    faults = [
+        (row, words) for row, (_, words) in zip(firsts, rules, strict=True) if row is not None
+    ]
+    return min(faults) if faults else None
+
+
+def settle_ids(
+    database: duckdb.DuckDBPyConnection, table: str, column: str, wanted: IdType, *, is_text: bool
+) -> None:
+    """Gives a column of ids its type: text becomes integers if every id is written as one is
+    (``007`` is not) or is a whole float (``7.0``), or if that is asked for.
+
+    Args:
+        database: With the table, read whole; its ids have no null words any more.
+        table: Its name.
+        column: ``user_id`` or ``item_id``.
+        wanted: ``auto`` is the rule above.
+        is_text: Whether the format kept no types, so that ids are what they look like.
+
+    Raises:
+        ConfigError: if integers are asked for and an id is none.
+    """
+    kind = _one(database, f"SELECT any_value(typeof({column})) FROM {table}") or "VARCHAR"
+    change = f"ALTER TABLE {table} ALTER {column} TYPE"
+    if wanted == "text" and kind != "VARCHAR":
+        database.execute(f"{change} VARCHAR")
+    if kind != "VARCHAR" or wanted == "text" or not (is_text or wanted == "integer"):
+        return
+    plain = (
+        f"CAST(TRY_CAST({column} AS BIGINT) AS VARCHAR) = {column} AND"
+        f" length(ltrim({column}, '-')) <= 18"
+    )
+    whole = f"regexp_full_match({column}, {literal(_WHOLE_FLOAT)})"
+    if _all(database, table, column, plain):
+        # Tried, as the deleted rows that the table still holds are converted as well.
+        database.execute(f"{change} BIGINT USING TRY_CAST({column} AS BIGINT)")
+    elif _all(database, table, column, whole):
+        database.execute(
+            f"{change} BIGINT USING TRY_CAST(string_split({column}, '.')[1] AS BIGINT)"
+        )
+    elif wanted == "integer":
+        other = _one(database, f"SELECT {column} FROM {table} WHERE NOT {whole} LIMIT 1")
+        raise ConfigError(
+            f"{column} must be whole numbers of up to 18 digits, as asked for, found {other!r};"
+            " read them as text."
+        )
+
+
+def _all(database: duckdb.DuckDBPyConnection, table: str, column: str, condition: str) -> bool:
+    """Whether the condition holds for every id that is there."""
+    held = f"bool_and(coalesce({condition}, false)) FILTER ({column} IS NOT NULL)"
+    return bool(_one(database, f"SELECT coalesce({held}, true) FROM {table}"))
+
+
+def _one(database: duckdb.DuckDBPyConnection, query: str) -> Any:
+    return database.execute(query).fetchall()[0][0]

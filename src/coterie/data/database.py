@@ -1,0 +1,112 @@
+"""Interactions out of a database, by a query: SQLite, and PostgreSQL through an extra.
+
+Every value is fetched as text, as from a CSV file: the two agree on little else.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from coterie.data.log import InteractionLog
+from coterie.data.scan import identifier
+from coterie.data.table import load_scans, scan_arrow
+from coterie.data.table_options import TableOptions
+from coterie.errors import ConfigError, SourceError, UnavailableError
+from coterie.extras import require
+
+_SQLITE = "sqlite:///"
+_POSTGRES = ("postgresql://", "postgres://")
+_ROWS_AT_ONCE = 1 << 16
+
+
+def is_database(paths: Sequence[str]) -> bool:
+    """Whether a source is the URL of a database."""
+    return len(paths) == 1 and paths[0].startswith((_SQLITE, *_POSTGRES))
+
+
+def read_query(log: InteractionLog, url: str, options: TableOptions) -> None:
+    """Reads interactions from the answer to a query.
+
+    Args:
+        log: Where to.
+        url: ``sqlite:///file.db`` (``sqlite:////`` from the root on) or
+            ``postgresql://user@host/name``.
+        options: With the query and the columns of its answer.
+
+    Raises:
+        ConfigError: if there is no query.
+        SourceError: if the database refuses the query, or at the first row with a bad value.
+        UnavailableError: if the database cannot be reached.
+    """
+    if options.query is None:
+        raise ConfigError(
+            f"a database needs a query, found none for {url.rsplit('@', maxsplit=1)[-1]}; say one."
+        )
+    log.note_source("query", options.query)
+    fields = ", ".join(f"CAST({identifier(name)} AS TEXT)" for name in options.wanted)
+    query = f"SELECT {fields} FROM ({options.query.rstrip().rstrip(';')}) AS given"
+    schema = pa.schema([(name, pa.string()) for name in dict.fromkeys(options.wanted)])
+    with _answer(url, query) as cursor:
+        stream = pa.RecordBatchReader.from_batches(schema, _batches(cursor, schema))
+        scan = replace(scan_arrow(log.connection, stream), is_text=True, path="query")
+        load_scans(log, [scan], options)
+
+
+def _batches(cursor: Any, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+        columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
+        yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+@contextmanager
+def _answer(url: str, query: str) -> Iterator[Any]:
+    """A cursor over the answer, on a connection that cannot write."""
+    answer = _sqlite_answer if url.startswith(_SQLITE) else _postgres_answer
+    with answer(url, query) as cursor:
+        yield cursor
+
+
+@contextmanager
+def _sqlite_answer(url: str, query: str) -> Iterator[sqlite3.Cursor]:
+    path = Path(url.removeprefix(_SQLITE))
+    if not path.is_file():
+        raise SourceError("the database must exist here, none was found; check the path.", path)
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            yield database.execute(query)
+    except sqlite3.Error as error:
+        raise _refused(error, path.name) from error
+
+
+@contextmanager
+def _postgres_answer(url: str, query: str) -> Iterator[Any]:
+    psycopg = require("psycopg", "postgres", "a query to PostgreSQL")
+    name = url.rsplit("@", 1)[-1]
+    try:
+        connection = psycopg.connect(url, options="-c timezone=UTC -c datestyle=ISO")
+    except psycopg.OperationalError as error:
+        raise UnavailableError(
+            f"{name}: the database cannot be reached ({' '.join(str(error).split())}); check the"
+            " address, the credentials and the network."
+        ) from error
+    with closing(connection):
+        connection.read_only = True
+        try:
+            # Named, it stays on the server, which then sends some rows at a time.
+            with connection.cursor(name="coterie") as cursor:
+                yield cursor.execute(query)
+        except psycopg.Error as error:
+            raise _refused(error, name) from error
+
+
+def _refused(error: Exception, name: str) -> SourceError:
+    return SourceError(
+        f"the query must be one SELECT that gives the columns that are named, found:"
+        f" {str(error).splitlines()[0]}; correct it.",
+        name,
+    )

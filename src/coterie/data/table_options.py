@@ -1,0 +1,133 @@
+"""How a table is written and what its columns mean, as far as it does not say so itself."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
+
+from coterie.errors import ConfigError
+
+IdType: TypeAlias = Literal["auto", "integer", "text"]
+TimeUnit: TypeAlias = Literal["auto", "s", "ms", "us", "ns"]
+
+NULL_WORDS = ("", "NULL", "null", "None", "NaN", "nan", "<NA>", r"\N")
+"""Texts that mean a missing value: those that SQL, pandas and MySQL write."""
+
+
+class TableFields(TypedDict, total=False):
+    """The fields of `TableOptions`, for functions that take them by name."""
+
+    user_column: str | None
+    item_column: str | None
+    rating_column: str | None
+    timestamp_column: str | None
+    columns: Sequence[str] | None
+    delimiter: str | None
+    encoding: str
+    null_words: Sequence[str]
+    rating_values: Mapping[str, float]
+    negative_ratings: bool
+    timestamp_unit: TimeUnit
+    user_id_type: IdType
+    item_id_type: IdType
+    pattern: bool
+    partitions: bool
+    query: str | None
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """How a table is written and what its columns mean.
+
+    Args:
+        user_column: Column of user ids; ``user_id`` if None.
+        item_column: Column of item ids; ``item_id`` if None.
+        rating_column: Column of ratings or counts, numbers or truth values, if there is one.
+        timestamp_column: Column of times, if there is one.
+        columns: Names of all columns in order, of delimited text without a header.
+        delimiter: Between fields of delimited text, one or two characters; if None comma, tab,
+            semicolon, bar or two colons, whichever gives the columns that are named.
+        encoding: Of text, as Python names encodings.
+        null_words: Texts that stand for a missing id.
+        rating_values: What words in the rating column mean, as in ``{"view": 1, "buy": 3}``.
+        negative_ratings: Whether numbers below 0 are ratings; else they are an error, as a mark of
+            something else.
+        timestamp_unit: Of times that are numbers: ``s``, ``ms``, ``us`` or ``ns`` since 1970;
+            ``auto`` tells it by their size (see `coterie.data.columns.seconds_sql`).
+        user_id_type: ``integer``, ``text``, or ``auto``: integers in formats that keep types if the
+            column is numeric, in text if every id is written as a whole number.
+        item_id_type: Likewise.
+        pattern: Whether stars, question marks and brackets in a path stand for other signs.
+        partitions: Whether ``key=value`` in the path of a file is a column.
+        query: SQL that gives the rows, where the path is the URL of a database.
+
+    Raises:
+        ConfigError: if a value cannot be honoured.
+
+    Example:
+        >>> TableOptions(user_column="who").wanted
+        ['who', 'item_id']
+    """
+
+    user_column: str | None = None
+    item_column: str | None = None
+    rating_column: str | None = None
+    timestamp_column: str | None = None
+    columns: Sequence[str] | None = None
+    delimiter: str | None = None
+    encoding: str = "utf-8"
+    null_words: Sequence[str] = NULL_WORDS
+    rating_values: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    negative_ratings: bool = False
+    timestamp_unit: TimeUnit = "auto"
+    user_id_type: IdType = "auto"
+    item_id_type: IdType = "auto"
+    pattern: bool = False
+    partitions: bool = False
+    query: str | None = None
+
+    def __post_init__(self) -> None:
+        if "" in (self.user_column, self.item_column, self.rating_column, self.timestamp_column):
+            raise ConfigError(
+                "a column must have a name, found an empty one; leave that option out."
+            )
+        if self.delimiter is not None and not 1 <= len(self.delimiter) <= 2:
+            raise ConfigError(
+                f"delimiter must be one or two characters, found {self.delimiter!r}; as in '::'."
+            )
+        for name, kind in (
+            ("timestamp_unit", TimeUnit), ("user_id_type", IdType), ("item_id_type", IdType),
+        ):  # fmt: skip
+            if getattr(self, name) not in get_args(kind):
+                raise ConfigError(
+                    f"{name} must be one of {', '.join(get_args(kind))}, found"
+                    f" {getattr(self, name)!r}; choose one of them."
+                )
+
+    @property
+    def user(self) -> str:
+        """Column of user ids."""
+        return self.user_column or "user_id"
+
+    @property
+    def item(self) -> str:
+        """Column of item ids."""
+        return self.item_column or "item_id"
+
+    @property
+    def wanted(self) -> list[str]:
+        """The columns that are read."""
+        named = (self.user, self.item, self.rating_column, self.timestamp_column)
+        return [name for name in named if name]
+
+    def stated(self) -> dict[str, Any]:
+        """What differs from the defaults, by name: what makes a source a table."""
+        names = [one.name for one in fields(self) if one.name != "negative_ratings"]
+        return {
+            name: getattr(self, name)
+            for name in names
+            if getattr(self, name) != getattr(_DEFAULT, name)
+        }
+
+
+_DEFAULT = TableOptions()
