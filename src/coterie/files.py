@@ -11,6 +11,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -21,12 +22,41 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from coterie.errors import ArtifactError, CannotWriteError, ConflictError, CoterieError
+from coterie.errors import (
+    ArtifactError,
+    CannotWriteError,
+    ConfigError,
+    ConflictError,
+    CoterieError,
+)
 
 _NO_ROOM = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)))
 
+# Two letters at least: a drive has one.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
 # Longer than a live process takes between two renames.
 _PAUSE_SECONDS = 0.2
+
+
+def local(path: str | Path) -> Path:
+    """The path, which must be one of this machine: ``Path`` takes a URL for a folder's name.
+
+    Raises:
+        ConfigError: if it is a URL.
+
+    Example:
+        >>> local("s3://bucket/run")
+        Traceback (most recent call last):
+        ...
+        coterie.errors.ConfigError: s3:/bucket/run: must be a local path here, found a URL; ...
+    """
+    path = Path(path)
+    if _URL.match(str(path)):
+        raise ConfigError(
+            f"{path}: must be a local path here, found a URL; keep it here and copy it there."
+        )
+    return path
 
 
 @contextmanager
@@ -48,7 +78,7 @@ def publish_file(path: str | Path, aside_folder: str | Path | None = None) -> It
         ...     (Path(folder) / "a.txt").read_text()
         'whole'
     """
-    path = Path(path)
+    path = local(path)
     aside_folder = path.parent if aside_folder is None else Path(aside_folder)
     # The suffix stays last: writers choose a format or a compression by it. Random, as machines may
     # share a disk.
@@ -86,7 +116,7 @@ def publish_folder(path: str | Path, kind: str = "manifest.json") -> Iterator[Pa
         ConflictError: if ``path`` is a file, or a folder that holds something else.
         CannotWriteError: if there are no rights or there is no room.
     """
-    path = Path(path).resolve()
+    path = local(path).resolve()
     recover(path)
     check_replaceable(path, kind)
     with writing_to(path):
@@ -175,7 +205,7 @@ def point(link: str | Path, folder: str | Path) -> None:
         ...     (Path(folder) / "live").resolve().name
         '2'
     """
-    link = Path(link)
+    link = local(link)
     aside = link.with_name(f".{link.name}.{secrets.token_hex(4)}.part")
     with writing_to(link):
         aside.symlink_to(os.path.relpath(folder, link.parent), target_is_directory=True)
@@ -204,11 +234,12 @@ def check_writable(path: Path, *, folder: bool) -> None:
         folder: Whether files are written into ``path``, or ``path`` is a file that is replaced.
 
     Raises:
+        ConfigError: if it is a URL.
         ConflictError: if a file is where the folder should be, or the other way round.
         CannotWriteError: if there are no rights, the disk is full, or a file stands where a folder
             above should be.
     """
-    _check_kind(path, folder=folder)
+    _check_kind(local(path), folder=folder)
     _try_writing(path if folder else path.parent, path)
 
 
@@ -306,7 +337,7 @@ def read_manifest(
         ArtifactError: if the manifest is missing or unreadable, names another schema, or a listed
             file is missing or differs from its checksum.
     """
-    path = folder / name
+    path = local(folder) / name
     if not path.is_file():
         recover(folder)
     if not path.is_file():

@@ -7,9 +7,8 @@ import re
 from pathlib import Path
 
 from coterie.errors import ConfigError, NotFoundError
-from coterie.files import check_writable
+from coterie.files import check_writable, local
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _ENDING = re.compile(r"[^/.]\.[A-Za-z]{2,7}(\.gz)?$")
 
 
@@ -26,10 +25,6 @@ def result_folder(path: Path | None) -> Path | None:
 def _result(path: Path | None, *, folder: bool) -> Path | None:
     if path is None:
         return None
-    if _URL.match(str(path)):
-        raise ConfigError(
-            f"{path}: this result must go to a local path, found a URL; write it here and copy it."
-        )
     check_writable(path, folder=folder)
     return path
 
@@ -48,7 +43,7 @@ def result_table_or_folder(path: str) -> str:
             "--out must be a file ending in .parquet, .csv or .jsonl, or a folder or URL, found"
             f" {path!r}; end it with one of those, or with / to mean a folder."
         )
-    elif not _URL.match(path):
+    elif "://" not in path:
         result_folder(Path(path))
     return path
 
@@ -59,6 +54,6 @@ def existing(path: Path | None) -> Path | None:
     Raises:
         NotFoundError: if it is not.
     """
-    if path is not None and not path.exists():
+    if path is not None and not local(path).exists():
         raise NotFoundError(f"{path}: must be there, nothing was found; check the path.")
     return path

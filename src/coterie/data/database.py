@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from coterie.data.log import InteractionLog
-from coterie.data.scan import identifier
+from coterie.data.scan import Scan, identifier
 from coterie.data.table import load_scans, scan_arrow
 from coterie.data.table_options import TableOptions
 from coterie.errors import ConfigError, SourceError, UnavailableError
@@ -48,10 +48,13 @@ def read_query(log: InteractionLog, url: str, options: TableOptions) -> None:
             f"a database needs a query, found none for {url.rsplit('@', maxsplit=1)[-1]}; say one."
         )
     log.note_source("query", options.query)
+    given = f"({options.query.rstrip().rstrip(';')}) AS given"
+    with _answer(url, f"SELECT * FROM {given} LIMIT 0") as cursor:
+        # SQLite takes the name of a column that is not there for a text.
+        Scan("", [one[0] for one in cursor.description], (), "query", False).need(options.wanted)
     fields = ", ".join(f"CAST({identifier(name)} AS TEXT)" for name in options.wanted)
-    query = f"SELECT {fields} FROM ({options.query.rstrip().rstrip(';')}) AS given"
-    schema = pa.schema([(name, pa.string()) for name in dict.fromkeys(options.wanted)])
-    with _answer(url, query) as cursor:
+    schema = pa.schema([(name, pa.string()) for name in options.wanted])
+    with _answer(url, f"SELECT {fields} FROM {given}") as cursor:
         stream = pa.RecordBatchReader.from_batches(schema, _batches(cursor, schema))
         scan = replace(scan_arrow(log.connection, stream), is_text=True, path="query")
         load_scans(log, [scan], options)
@@ -77,7 +80,9 @@ def _sqlite_answer(url: str, query: str) -> Iterator[sqlite3.Cursor]:
     if not path.is_file():
         raise SourceError("the database must exist here, none was found; check the path.", path)
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        # DuckDB asks for the rows from a thread of its own.
+        with closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as database:
             yield database.execute(query)
     except sqlite3.Error as error:
         raise _refused(error, path.name) from error

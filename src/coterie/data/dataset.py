@@ -22,7 +22,7 @@ from scipy.sparse import csr_array
 from coterie.data.ids import IdMap
 from coterie.data.split import Cases, Part, Split, cases_of, check_split, select
 from coterie.errors import ArtifactError, DataError
-from coterie.files import publish_folder, read_manifest, write_manifest
+from coterie.files import local, publish_folder, read_manifest, write_manifest
 
 SCHEMA = "coterie.dataset/1"
 
@@ -264,7 +264,7 @@ class Dataset:
             ArtifactError: if the folder is no data set, is damaged, or has another schema version.
         """
         # A link is followed once, so that all files are of one version.
-        folder = Path(folder).resolve()
+        folder = local(folder).resolve()
         manifest = read_manifest(folder, SCHEMA)
         try:
             arrays = load_file(folder / "interactions.safetensors")

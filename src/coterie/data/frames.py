@@ -88,7 +88,7 @@ def pairs_table(pairs: Iterable[Sequence[Any]]) -> pa.Table:
         >>> pairs_table([("ann", 7, 4.5), ("bob", 8, 3)]).to_pydict()
         {'user_id': ['ann', 'bob'], 'item_id': [7, 8], 'rating': [4.5, 3.0]}
     """
-    rows = list(pairs)
+    rows = list(pairs) if isinstance(pairs, Iterable) else [pairs]
     lengths = {len(row) if isinstance(row, tuple | list) else 0 for row in rows}
     if not rows or len(lengths) != 1 or not lengths <= {2, 3, 4}:
         found = repr(next((row for row in rows if not isinstance(row, tuple | list)), rows[:1]))

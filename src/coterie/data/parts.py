@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 import fsspec
 
+from coterie.data.scan import has_no_words
 from coterie.data.source import (
     BLOCK,
     check_member_name,
@@ -137,11 +138,14 @@ def scannable(source: str, scratch: Path, encoding: str = "utf-8") -> Part:
         ConfigError: if Python does not know the encoding.
         SourceError: if the file is not written in it.
     """
-    as_it_is = compression_of(source) in _SCANNED_COMPRESSIONS
-    if _is_utf8(encoding) and as_it_is:
+    as_it_is = _is_utf8(encoding) and compression_of(source) in _SCANNED_COMPRESSIONS
+    if as_it_is and not has_no_words(source):
         return Part(source, source)
-    name = PurePosixPath(plain_name(source)).name
-    copy = scratch / f"{len(list(scratch.iterdir()))}-{name}"
+    name = source if as_it_is else plain_name(source)
+    copy = scratch / f"{len(list(scratch.iterdir()))}{''.join(PurePosixPath(name).suffixes[-2:])}"
+    if as_it_is:
+        copy.symlink_to(Path(source).absolute())
+        return Part(str(copy), source)
     with open_bytes(source) as file, copy.open("wb") as target:
         if _is_utf8(encoding):
             shutil.copyfileobj(file, target, BLOCK)

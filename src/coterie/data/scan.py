@@ -134,9 +134,23 @@ def literal(text: str) -> str:
 def exactly(path: str) -> str:
     """An SQL literal that names this file and no other: brackets, stars and question marks in its
     name are no pattern.
+
+    Raises:
+        SourceError: if there is a backslash beside them, for which DuckDB has no words.
     """
+    if not is_url(path) and has_no_words(path):
+        raise SourceError(
+            "a path must not hold a backslash beside brackets, stars or question marks, found both;"
+            " rename it.",
+            path,
+        )
     plain = path if is_url(path) else str(Path(path).absolute())
     return literal("".join(f"[{sign}]" if sign in "[*?" else sign for sign in plain))
+
+
+def has_no_words(path: str) -> bool:
+    """Whether DuckDB cannot be told to read this file and no other."""
+    return "\\" in path and any(sign in path for sign in "[*?")
 
 
 def scan_delimited(

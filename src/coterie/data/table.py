@@ -64,8 +64,9 @@ def read_table(log: InteractionLog, paths: Sequence[str], options: TableOptions)
 
 def read_arrow(log: InteractionLog, table: Any, options: TableOptions) -> None:
     """Reads interactions from named columns of an object with the Arrow PyCapsule interface."""
-    log.create("BIGINT", "BIGINT")
-    load_scans(log, [scan_arrow(log.connection, table)], options)
+    scan = scan_arrow(log.connection, table)
+    scan.need(options.wanted)
+    load_scans(log, [scan], options)
 
 
 def scan_arrow(database: duckdb.DuckDBPyConnection, table: Any) -> Scan:

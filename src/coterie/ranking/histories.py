@@ -211,7 +211,9 @@ def _plain(ids: pa.ChunkedArray) -> pa.Array:
     """
     whole = ids.combine_chunks()
     if pa.types.is_dictionary(whole.type):
-        whole = whole.dictionary_decode()
+        # Decoded first: Arrow cannot take from every kind of text.
+        plain = _plain(pa.chunked_array([whole.dictionary]))
+        whole = pa.DictionaryArray.from_arrays(whole.indices, plain).dictionary_decode()
     return whole.cast(pa.string()) if is_text(whole.type) else whole_ids(whole)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from coterie.config import RunConfig
 from coterie.errors import ArtifactError, ConfigError
-from coterie.files import read_manifest, recover
+from coterie.files import local, read_manifest, recover
 
 SCHEMA = "coterie.model/1"
 
@@ -32,7 +32,7 @@ def model_folder(folder: str | Path) -> Path:
 
     A link is followed once, so that all files read below are of one version.
     """
-    folder = Path(folder)
+    folder = local(folder)
     recover(folder / "model")
     return (folder / "model" if (folder / "model").is_dir() else folder).resolve()
 

@@ -33,7 +33,7 @@ import coterie
 from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
 from coterie.errors import ArtifactError, ConfigError, ConflictError, CoterieError
-from coterie.files import publish_file, write_json, writing_to
+from coterie.files import local, publish_file, write_json, writing_to
 from coterie.locks import try_lock
 from coterie.running.execution import Execution
 from coterie.running.world import ALONE, World
@@ -71,7 +71,7 @@ class RunFolder:
         resume: bool,
     ) -> None:
         world = execution.world
-        self.path, self._world = Path(path), world
+        self.path, self._world = local(path), world
         self.config_file, self.history_file = self.path / "config.json", self.path / "history.jsonl"
         self.checkpoint, self.model = self.path / "checkpoint.safetensors", self.path / "model"
         self._lock = _lock(self.path / "run.lock", world)

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from coterie.config import RunConfig
 from coterie.errors import ArtifactError, ConfigError, NotFoundError
-from coterie.files import read_manifest
+from coterie.files import local, read_manifest
 from coterie.training.artifact import SCHEMA
 
 
@@ -97,7 +97,7 @@ def read_run(folder: str | Path) -> RunRecord:
         NotFoundError: if there is no such folder.
         ArtifactError: if it is no run folder, or a file is damaged.
     """
-    folder = Path(folder)
+    folder = local(folder)
     if not folder.is_dir():
         raise NotFoundError(f"{folder}: must be a run folder, from train, none was found there.")
     wanted, environment = (

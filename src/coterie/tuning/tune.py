@@ -9,6 +9,7 @@ from coterie.data.dataset import Dataset
 from coterie.data.split import Part
 from coterie.errors import ConfigError
 from coterie.evaluation.metrics import Metric
+from coterie.files import local
 from coterie.running.execution import Execution
 from coterie.running.progress import Progress, silent
 from coterie.tuning.processes import share
@@ -92,7 +93,7 @@ def tune(
             f"trials and jobs must be at least 1, found {n_trials} and {jobs}; choose larger ones."
         )
     effort = Effort(n_trials, Execution.of(device).resolved(), keep, command)
-    study = StudyFolder(Path(out), terms)
+    study = StudyFolder(local(out), terms)
     if jobs > 1:
         share(study, dataset.folder, effort, jobs, progress)
     else:
