@@ -32,7 +32,10 @@ from coterie.data.rules import (
 )
 from coterie.data.split import Part
 from coterie.errors import ConfigError, DataError, SourceError
+from coterie.evaluation.evaluate import evaluate
+from coterie.models.multvae import MultVAEConfig
 from coterie.running.progress import Update
+from coterie.training.trainer import train
 
 REAL = Path(os.environ.get("COTERIE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 ALL = PrepareRules(min_user_items=0, split=StrongGeneralisation(1))
@@ -315,6 +318,187 @@ def test_titles_follow_their_items() -> None:
         assert data.provenance["counts"]["items_without_title"] == 1
         log.titles = None
         assert prepare(log, ALL).titles is None
+
+
+# The bytes of before
+
+ONCE = list({(user, item): (user, item, *rest) for user, item, *rest in random_rows(7)}.values())
+PARTED = [(user, item, None, None, 2 * ((user + item) % 5 == 0)) for user, item, *_ in ONCE]
+
+
+@pytest.mark.parametrize(
+    ("rows", "rules", "fingerprint"),
+    [
+        (ONCE, PrepareRules(2.0, 4, 3, StrongGeneralisation(9, 0.3, 5)), "0fa9f4ab2b0fb55f"),
+        (ONCE, PrepareRules(), "03405a654179c369"),
+        ([row[:3] for row in random_rows(7)], PrepareRules(split=StrongGeneralisation(6)),
+         "eea3725fae68e00f"),
+        (PARTED, PrepareRules(min_item_users=2, split=GivenSplit(0.25, 4)), "4cbf8d7cbd7aa5ca"),
+        (PARTED, PrepareRules(), "d1b44923743d4777"),
+    ],
+)  # fmt: skip
+def test_the_published_protocols_give_the_bytes_that_they_gave(
+    rows: list[Row], rules: PrepareRules, fingerprint: str
+) -> None:
+    """Fingerprints of version 0.2.0.dev before splits were values of their own."""
+    assert made(rows, rules).fingerprint.startswith(fingerprint)
+
+
+def test_ml_latest_small_gives_the_bytes_that_it_gave() -> None:
+    with read_log(real("ml-latest-small")) as log:
+        data = prepare(log, PrepareRules(min_rating=4, split=StrongGeneralisation(50)))
+    assert data.fingerprint.startswith("b60d72c4961664e4")
+
+
+# Nobody held out
+
+
+def test_with_nobody_held_out_everybody_trains() -> None:
+    data = made(random_rows(3), PrepareRules(split=StrongGeneralisation(0)))
+    assert data.train.sum() == len(data.interactions.indices)
+    assert data.train.shape[0] == data.n_users
+    assert not any(len(data.cases(part).user_index) for part in (Part.VALIDATION, Part.TEST))
+    assert data.provenance["rules"]["held_out_users"] == 0
+    model = train(data, MultVAEConfig(hidden_dims=(8,), latent_dim=4), epochs=2)
+    assert model.n_items == data.n_items
+    with pytest.raises(DataError, match="at least one case, found none"):
+        evaluate(model, data, "test")
+
+
+# Repeated rows
+
+
+def of_pair(*events: tuple[float, int | None], **rules: Any) -> tuple[int, ...] | None:
+    """First time, latest time and count of the pair of user 0 and item 0 with these (value, time)
+    rows, beside pairs that are kept anyhow; None where the pair goes.
+    """
+    base = [(user, item, 9.0, 50) for user in range(3) for item in range(3)][1:]
+    asked = PrepareRules(min_user_items=0, split=StrongGeneralisation(0), **rules)
+    data = made([*base, *((0, 0, *event) for event in events)], asked)
+    if (0, 0) not in kept(data):
+        return None
+    x = data.interactions
+    assert x.timestamps is not None
+    first = x.timestamps if x.first_timestamps is None else x.first_timestamps
+    return int(first[0]), int(x.timestamps[0]), 1 if x.counts is None else int(x.counts[0])
+
+
+LIKED_THEN_NOT, NOT_THEN_LIKED = ((5.0, 10), (2.0, 20)), ((5.0, 20), (2.0, 10))
+
+
+def test_any_row_of_enough_keeps_a_pair() -> None:
+    assert of_pair(*LIKED_THEN_NOT, min_rating=4) == (10, 10, 1)
+    assert of_pair(*NOT_THEN_LIKED, min_rating=4) == (20, 20, 1)
+    assert of_pair(*LIKED_THEN_NOT) == (10, 20, 2)
+
+
+def test_the_latest_row_decides_and_of_two_the_later_in_the_file() -> None:
+    latest: dict[str, Any] = {"min_rating": 4, "merge": "latest"}
+    assert of_pair(*LIKED_THEN_NOT, **latest) is None
+    assert of_pair(*NOT_THEN_LIKED, **latest) == (10, 20, 2)
+    assert of_pair((5.0, 10), (2.0, 10), **latest) is None
+    assert of_pair((2.0, 10), (5.0, 10), **latest) == (10, 10, 2)
+
+
+def test_sums_are_held_against_the_least_and_are_the_count() -> None:
+    assert of_pair((2.0, 10), (3.0, 30), merge="sum", min_rating=5) == (10, 30, 5)
+    assert of_pair((2.0, 10), (2.0, 30), merge="sum", min_rating=5) is None
+    with pytest.raises(ConfigError, match="whole counts, found 1 rows"):
+        of_pair((2.5, 10), merge="sum")
+
+
+def test_an_unlike_takes_back_what_came_before() -> None:
+    unlike: dict[str, Any] = {"negative_values": (0.0,)}
+    assert of_pair((1.0, 10), (0.0, 20), **unlike) is None
+    assert of_pair((1.0, 10), (0.0, 20), (1.0, 30), **unlike) == (30, 30, 1)
+    assert of_pair((0.0, 10), (1.0, 10), **unlike) == (10, 10, 1)
+    assert of_pair((1.0, 10), (0.0, 10), **unlike) is None
+    assert of_pair((9.0, 10), (0.0, 20), (1.0, 30), min_rating=3, **unlike) is None
+    assert of_pair((9.0, 10), (0.0, 5), (1.0, 3), min_rating=3, merge="any", **unlike)
+    assert of_pair((2.0, 10), (0.0, 20), (4.0, 30), merge="sum", min_rating=5, **unlike) is None
+
+
+def test_without_times_the_order_of_the_file_is_the_order() -> None:
+    rows = [(user, item, 1.0) for user in range(3) for item in range(3)]
+    asked = PrepareRules(min_user_items=0, split=StrongGeneralisation(0), negative_values=(-1.0,))
+    assert (0, 0) not in kept(made([*rows, (0, 0, -1.0)], asked))
+    assert (0, 0) in kept(made([(0, 0, -1.0), *rows], asked))
+
+
+def test_every_way_of_merging_counts_its_losses() -> None:
+    split = StrongGeneralisation(5)
+    for merge in ("any", "latest", "sum"):
+        for negative in ((), (1.0,)):
+            rows = [(u, i, float(int(r)), t) for u, i, r, t in random_rows(9)]
+            asked = PrepareRules(3.0, 5, 3, split, merge, negative)
+            data = made(rows, asked)
+            counts = data.provenance["counts"]
+            lost = ("rows_below", "rows_of", "rows_taken", "repeated", "interactions_")
+            n_lost = sum(n for name, n in counts.items() if name.startswith(lost))
+            assert counts["rows_read"] == counts["interactions"] + n_lost
+            stated = data.provenance["rules"]
+            assert stated.get("merge", "any") == merge
+            assert stated.get("negative_values", []) == list(negative)
+    assert PrepareRules(negative_values=(1.0,)).resolve(given_split=False).merge == "latest"
+
+
+def test_a_value_of_zero_is_no_interaction_unless_zero_is_stated() -> None:
+    rows = [(user, item, 1.0) for user in range(4) for item in range(3)] + [(0, 9, 0.0)]
+    everybody = StrongGeneralisation(0)
+    without = made(rows, PrepareRules(min_user_items=0, split=everybody))
+    assert (0, 9) not in kept(without)
+    assert without.provenance["counts"]["rows_of_value_zero"] == 1
+    assert without.provenance["counts"]["rows_below_min_rating"] == 0
+    assert (0, 9) in kept(made(rows, PrepareRules(0, 0, split=everybody)))
+
+
+@pytest.mark.parametrize("bad", [{"merge": "latest"}, {"merge": "sum"}, {"negative_values": (1,)}])
+def test_values_are_not_asked_of_a_log_without_ratings(bad: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="needs a log with ratings"):
+        made([(1, 2), (2, 2)], PrepareRules(**bad))
+
+
+# Each user's last items
+
+
+def test_last_items_are_the_test_and_those_before_the_validation() -> None:
+    rows = [(user, item, 5.0, draw) for user, item, _, draw in ONCE]
+    data = made(rows, PrepareRules(min_user_items=3, split=LeaveLastOut(2)))
+    by_user: dict[Any, list[tuple[int, int, Any]]] = {}
+    for place, (user, item, _, time) in enumerate(rows):
+        by_user.setdefault(user, []).append((time, place, item))
+    known = {i for (_, i), part in parts(data).items() if part == Part.TRAIN}
+    expected = {}
+    for user, of_user in by_user.items():
+        items = [item for *_, item in sorted(of_user)]
+        cut = len(items) - 4 if len(items) > 4 else len(items)
+        last = len(items) - 2
+        for place, item in enumerate(items if len(items) >= 3 else []):
+            expected[user, item] = 0 if place < cut else 1 if place < last else 2
+    assert parts(data) == {pair: part for pair, part in expected.items() if pair[1] in known}
+    assert not data.split.user_part.any()
+    assert data.provenance["rules"] == {
+        "min_rating": None, "min_user_items": 3, "min_item_users": 0, "split": "last", "last_n": 2,
+    }  # fmt: skip
+
+
+def test_last_items_of_one_time_are_in_the_order_of_the_file() -> None:
+    rows = [(user, item, None, 7) for user in range(3) for item in (4, 2, 0, 1, 3)]
+    others = [(8, item, None, 7) for item in (3, 4, 1, 0, 2)]
+    data = made([*rows, *others, (0, 4, None, 7)], PrepareRules(split=LeaveLastOut()))
+    found = parts(data)
+    assert [found[1, item] for item in range(5)] == [0, 1, 0, 2, 0]
+    assert [found[0, item] for item in range(5)] == [0, 0, 0, 1, 2]
+
+
+def test_what_only_last_items_know_is_dropped_and_counted() -> None:
+    rows = [(user, item, None, item) for user in range(4) for item in range(5)]
+    data = made([*rows, (0, 9, None, 99)], PrepareRules(split=LeaveLastOut()))
+    counts = data.provenance["counts"]
+    assert counts["interactions_of_items_unseen_in_training"] == 1 + 4
+    assert counts["items_unseen_in_training"] == 2
+    with pytest.raises(ConfigError, match="split last needs a log with times"):
+        made([(1, 2), (2, 2)], PrepareRules(split=LeaveLastOut()))
 
 
 # Given split

@@ -204,7 +204,8 @@ class Dataset:
         """``[n_train_interactions]`` int64, how often each interaction of `train` was seen, in its
         order; None if each was once.
         """
-        return self._of_training(self.interactions.counts)
+        counts = self._of_training(self.interactions.counts)
+        return None if counts is None or (counts == 1).all() else counts
 
     def _of_training(self, column: np.ndarray | None) -> np.ndarray | None:
         if column is None:
