@@ -1,5 +1,6 @@
 """The split by time against a slow re-telling, and that nothing leaks from after a cut."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 from datetime import date, timedelta
@@ -384,3 +385,24 @@ def test_ml_latest_small_is_cut_where_it_says() -> None:
     assert data.train_timestamps.max() < on(cut)
     assert counts["test_cases"] > 10
     assert counts["test_new_user_cases"] > 10
+
+
+def test_the_command_line_reports_new_users_apart(
+    tmp_path: Path, run_coterie: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["userId,movieId,rating,timestamp", *(f"{u},{i},4,{on(1)}" for u, i, *_ in BASE)]
+    lines += [f"5,{item},4,{on(time)}" for item, time in ((0, 2), (1, 32), (2, 32))]
+    lines += [f"{user},0,4,{on(33)}" for user in (6, 7)]
+    (tmp_path / "ratings.csv").write_text("\n".join(lines) + "\n")
+    data, run, result = (tmp_path / name for name in ("data", "run", "result.json"))
+    split = ["--split", "time", "--test-from", T.isoformat(), "--validation-days", "0"]
+    assert run_coterie("prepare", tmp_path / "ratings.csv", *split, "--out", data) == 0
+    assert run_coterie("train", data, "--model", "popularity", "--out", run) == 0
+    assert run_coterie("evaluate", run, "--metric", "recall@1", "--json", result) == 0
+    assert "users with nothing known before, answered by popularity" in capsys.readouterr().out
+    found = json.loads(result.read_text())
+    assert (found["users"], found["new_users"]["users"]) == (1, 2)
+    # All six items are of four users; of equals the first is ranked first, and nothing is masked.
+    assert found["new_users"]["metrics"]["recall@1"]["mean"] == 1.0
+    assert found["metrics"]["recall@1"]["mean"] == 1.0
+    assert json.loads((data / "manifest.json").read_text())["rules"]["test_from"] == "1970-01-31"
