@@ -16,6 +16,7 @@ from coterie.data.rules import PrepareRules, TimeSplit
 from coterie.data.split import BEFORE_HISTORY, TEST_INPUT, Part, folded_in
 
 DAY_SECONDS = 86_400
+_EVER = -(2**62)
 _UNUSED = 255
 
 
@@ -58,7 +59,7 @@ class Windows:
             [2, 9]
         """
         day, gap = DAY_SECONDS, split.gap_days * DAY_SECONDS
-        test_start = (split.test_from or date.min).toordinal() - date(1970, 1, 1).toordinal()
+        test_start = (cast(date, split.test_from) - date(1970, 1, 1)).days
         input_stop = test_start * day - gap
         validation_start = input_stop - split.validation_days * day
         train_stop = validation_start - (gap if split.validation_days else 0)
@@ -71,8 +72,7 @@ class Windows:
 
 
 def _input(stop: int, history_days: int | None) -> Window:
-    start = np.iinfo(np.int64).min if history_days is None else stop - history_days * DAY_SECONDS
-    return Window(int(start), stop)
+    return Window(_EVER if history_days is None else stop - history_days * DAY_SECONDS, stop)
 
 
 def last_days(last_timestamp: int, n_days: int) -> date:

@@ -129,6 +129,7 @@ class TimeSplit:
     def __post_init__(self) -> None:
         _check_least(self, 1, "test_days", "history_days")
         _check_least(self, 0, "validation_days", "gap_days")
+        _check_century(self, "test_days", "history_days", "validation_days", "gap_days")
         _check_choice(self, "new_users", NewUsers)
         _check_choice(self, "new_items", NewItems)
         if self.history_days is not None and self.history_days < self.validation_days:
@@ -264,7 +265,9 @@ def split_rules(name: str | None, options: Mapping[str, Any]) -> SplitRules | Sp
         GivenSplit(validation_share=0.2, seed=98765)
     """
     if name is not None and name not in _KINDS:
-        raise ConfigError(f"the split must be one of {', '.join(_KINDS)}, found {name!r}.")
+        raise ConfigError(
+            f"the split must be one of {', '.join(_KINDS)}, found {name!r}; choose one."
+        )
     stated = {option: value for option, value in options.items() if value is not None}
     kinds = (_KINDS[name],) if name is not None else (SplitByLog, *_KINDS.values())
     for kind in kinds:
@@ -284,6 +287,18 @@ def _check_least(rules: object, least: int, *names: str) -> None:
             raise ConfigError(f"{name} must be at least {least}, found {value}; raise it.")
 
 
+def _check_century(rules: object, *names: str) -> None:
+    for name in names:
+        value = getattr(rules, name)
+        if value is not None and value > _CENTURY_DAYS:
+            raise ConfigError(
+                f"{name} must be at most {_CENTURY_DAYS}, a century, found {value}; lower it."
+            )
+
+
+_CENTURY_DAYS = 36_525
+
+
 def _check_share(rules: object, name: str) -> None:
     share = getattr(rules, name)
     if not 0 <= share < 1:
@@ -295,7 +310,8 @@ def _check_share(rules: object, name: str) -> None:
 def _check_choice(rules: object, name: str, choices: Any) -> None:
     if getattr(rules, name) not in get_args(choices):
         known = ", ".join(get_args(choices))
-        raise ConfigError(f"{name} must be one of {known}, found {getattr(rules, name)!r}.")
+        found = getattr(rules, name)
+        raise ConfigError(f"{name} must be one of {known}, found {found!r}; choose one.")
 
 
 def _check_seed(seed: int) -> None:
