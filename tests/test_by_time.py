@@ -19,7 +19,7 @@ from coterie.data.read import read_log
 from coterie.data.rules import PrepareRules, TimeSplit
 from coterie.data.split import BEFORE_HISTORY, TEST_INPUT, Cases, Part
 from coterie.errors import ConfigError, DataError
-from test_prepare import Row, log_of, made, parts, real
+from test_prepare import Row, kept, log_of, made, parts, real
 
 EPOCH = date(1970, 1, 1)
 T = EPOCH + timedelta(days=30)
@@ -406,3 +406,21 @@ def test_the_command_line_reports_new_users_apart(
     assert found["new_users"]["metrics"]["recall@1"]["mean"] == 1.0
     assert found["metrics"]["recall@1"]["mean"] == 1.0
     assert json.loads((data / "manifest.json").read_text())["rules"]["test_from"] == "1970-01-31"
+
+
+def test_the_command_line_takes_the_rules_of_merging(
+    tmp_path: Path, run_coterie: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [(u, i, 4, on(1)) for u, i, *_ in BASE] + [(0, 0, 1, on(2)), (1, 1, 2, on(2))]
+    lines = ["userId,movieId,rating,timestamp", *(",".join(map(str, row)) for row in rows)]
+    source, data = tmp_path / "ratings.csv", tmp_path / "data"
+    source.write_text("\n".join(lines) + "\n")
+    asked = ["prepare", source, "--held-out-users", "0", "--out", data]
+    assert run_coterie(*asked, "--negative-value", "1,2", "--min-user-items", "0") == 0
+    assert kept(Dataset.load(data)) == {(u, i) for u, i, *_ in BASE} - {(0, 0), (1, 1)}
+    stated = json.loads((data / "manifest.json").read_text())["rules"]
+    assert (stated["merge"], stated["negative_values"]) == ("latest", [1.0, 2.0])
+    for wrong in (["--negative-value", "x"], ["--merge", "first"], ["--split", "random"],
+                  ["--last-n", "1"], ["--split", "given"]):  # fmt: skip
+        assert run_coterie(*asked, *wrong) == 2
+    assert capsys.readouterr().err.count("error: ") == 5

@@ -589,7 +589,8 @@ def test_rules_refuse_values_out_of_range(bad: dict[str, Any]) -> None:
         ("strong", {"held_out_users": -1}), ("strong", {"seed": -1}), ("strong", {"seed": 2**32}),
         ("given", {"validation_share": float("nan")}), ("given", {"seed": -1}),
         (None, {"seed": -1}), ("last", {"last_n": 0}), ("time", {"test_days": 0}),
-        ("time", {"validation_days": -1}), ("time", {"gap_days": -1}), ("time", {"test_days": 10**9}), ("time", {"new_users": "x"}),
+        ("time", {"validation_days": -1}), ("time", {"gap_days": -1}), ("time", {"new_users": "x"}),
+        ("time", {"test_days": 10**9}),
         ("time", {"history_days": 0}), ("time", {"history_days": 6}), ("time", {"new_items": "x"}),
     ],
 )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Annotated, cast
 import typer
 
 from coterie.cli.console import drawn, say, say_written, write_result
-from coterie.cli.options import JsonFile
+from coterie.cli.options import MORE, JsonFile, numbers
 from coterie.cli.places import result_folder
 from coterie.running.progress import Update
 from coterie.show.contents import shown
@@ -74,8 +74,11 @@ def prepare(
         ),
     ] = None,
     negative_value: Annotated[
-        list[float] | None,
-        typer.Option(help="A rating that says unlike, and takes back what came before."),
+        list[str] | None,
+        typer.Option(
+            metavar="V,…",
+            help=f"A rating that says unlike, and takes back what came before; {MORE}.",
+        ),
     ] = None,
     split: Annotated[
         str | None,
@@ -165,7 +168,7 @@ def prepare(
         min_item_users=min_item_users,
         split=split_rules(split, options),
         merge=cast("Merge | None", merge),
-        negative_values=tuple(negative_value or ()),
+        negative_values=numbers(negative_value),
     )
     columns = {
         "user_column": user_column,

@@ -95,7 +95,9 @@ class Divided:
 
 def joined(pieces: Sequence[Pairs]) -> Pairs:
     """Numbered pairs of several stretches, each pair in one of them, as one in order."""
-    filled = [_filled(piece) for piece in pieces]
+    are_counted = any(piece.count is not None for piece in pieces)
+    have_first = any(piece.first_timestamp is not None for piece in pieces)
+    filled = [_filled(piece, are_counted, have_first) for piece in pieces]
     columns = (
         None if first is None else np.concatenate([first, *others])
         for first, *others in zip(*(vars(piece).values() for piece in filled), strict=True)
@@ -104,11 +106,13 @@ def joined(pieces: Sequence[Pairs]) -> Pairs:
     return together.take(np.argsort(together.number, kind="stable"))  # type: ignore[arg-type]
 
 
-def _filled(pairs: Pairs) -> Pairs:
-    """With the numbers that None stands for."""
-    count = np.ones(len(pairs), dtype=np.int64) if pairs.count is None else pairs.count
-    first = pairs.timestamp if pairs.first_timestamp is None else pairs.first_timestamp
-    return replace(pairs, count=count, first_timestamp=first)
+def _filled(pairs: Pairs, are_counted: bool, have_first: bool) -> Pairs:
+    """With what None stands for, where others have numbers."""
+    if are_counted and pairs.count is None:
+        pairs = replace(pairs, count=np.ones(len(pairs), dtype=np.int64))
+    if have_first and pairs.first_timestamp is None:
+        pairs = replace(pairs, first_timestamp=pairs.timestamp)
+    return pairs
 
 
 def merged(rows: Pairs, rules: PrepareRules) -> Pairs:
