@@ -16,7 +16,7 @@ from scipy.sparse import csr_array, vstack
 from coterie.config import RunConfig
 from coterie.data.prepare import prepare
 from coterie.data.read import read_log
-from coterie.data.rules import PrepareRules
+from coterie.data.rules import PrepareRules, StrongGeneralisation
 from coterie.data.split import Cases, Part
 from coterie.evaluation.evaluate import evaluate
 from coterie.training.trainer import train
@@ -55,7 +55,8 @@ def main() -> None:
     by_hand = []
     with read_log(args.pairs, "table", rating_column="liked") as log:
         for seed in range(1, 9):
-            data = prepare(log, PrepareRules(min_rating=1, held_out_users=600, seed=seed))
+            fifth = StrongGeneralisation(600, seed=seed)
+            data = prepare(log, PrepareRules(min_rating=1, split=fifth))
             model = train(data, RunConfig.of({"model": {"name": "ease", "l2": L2}}))
             b, validation, test = (
                 weights(data.train),
@@ -77,7 +78,7 @@ def main() -> None:
                 )
                 quarter = prepare(
                     log,
-                    PrepareRules(min_rating=1, held_out_users=600, seed=seed, held_out_share=0.25),
+                    PrepareRules(min_rating=1, split=StrongGeneralisation(600, 0.25, seed)),
                 )
                 print(
                     "split 1 test, a quarter hidden:"

@@ -47,6 +47,7 @@ class Size:
     csv_bytes: int
     generate: Step
     prepare: Step
+    by_time: Step
 
 
 def service(millions: float, seed: int) -> SimulatedService:
@@ -90,38 +91,17 @@ def measure(millions: float, folder: Path, options: argparse.Namespace) -> Size:
         "--seed",
         str(options.seed),
     ]
-    rules = [
-        "--format",
-        "movielens",
-        "--min-rating",
-        "4",
-        "--min-user-items",
-        "5",
-        "--held-out-users",
-        str(options.held_out_users),
-    ]
-    generate = run(this)
-    prepare = run(
-        [
-            sys.executable,
-            "-m",
-            "coterie.cli",
-            "prepare",
-            str(source),
-            *rules,
-            "--seed",
-            "98765",
-            "--out",
-            str(made),
-        ]
-    )
+    prepare = [sys.executable, "-m", "coterie.cli", "prepare", str(source), "--format", "movielens"]
+    rules = ["--min-rating", "4", "--min-user-items", "5", "--out", str(made)]
+    strong = ["--held-out-users", str(options.held_out_users), "--seed", "98765"]
+    by_time = ["--split", "time", "--test-days", "7", "--validation-days", "7"]
+    steps = [run(this), run([*prepare, *rules, *strong]), run([*prepare, *rules, *by_time])]
     ratings = source / "ratings.csv"
     return Size(
         service(millions, options.seed).n_users,
         count_rows(ratings),
         ratings.stat().st_size,
-        generate,
-        prepare,
+        *steps,
     )
 
 
@@ -149,14 +129,15 @@ def exponents(sizes: list[Size]) -> dict[str, float]:
 def show(sizes: list[Size]) -> None:
     print(
         f"{'users':>9} {'rows':>12} {'CSV MiB':>8} {'made in s':>10} {'peak MiB':>9}"
-        f" {'prepared in s':>14} {'peak MiB':>9}"
+        f" {'prepared in s':>14} {'peak MiB':>9} {'by time in s':>13} {'peak MiB':>9}"
     )
     for size in sizes:
-        made, prepared = size.generate, size.prepare
+        made, prepared, by_time = size.generate, size.prepare, size.by_time
         print(
             f"{size.n_users:>9,} {size.n_rows:>12,} {size.csv_bytes / MIB:>8.0f}"
             f" {made.seconds:>10.1f} {made.peak_bytes / MIB:>9.0f} {prepared.seconds:>14.1f}"
-            f" {prepared.peak_bytes / MIB:>9.0f}"
+            f" {prepared.peak_bytes / MIB:>9.0f} {by_time.seconds:>13.1f}"
+            f" {by_time.peak_bytes / MIB:>9.0f}"
         )
 
 

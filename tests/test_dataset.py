@@ -25,7 +25,15 @@ USERS, ITEMS = IdMap.of(["ann", "bob", "eve"]), IdMap.of([10, 20, 30])
 
 def interactions(**changes: Any) -> Interactions:
     return replace(
-        Interactions(USERS, ITEMS, INDPTR, INDICES, np.arange(5, dtype=np.int64), np.arange(1, 6)),
+        Interactions(
+            USERS,
+            ITEMS,
+            INDPTR,
+            INDICES,
+            np.arange(5, dtype=np.int64),
+            np.arange(1, 6),
+            np.arange(5, dtype=np.int64) - 1,
+        ),
         **changes,
     )
 
@@ -51,6 +59,9 @@ def dataset() -> Dataset:
         ({"timestamps": np.arange(4)}, "timestamps"),
         ({"counts": np.arange(6)}, "counts must have one entry"),
         ({"counts": np.arange(5)}, "counts must be at least 1"),
+        ({"first_timestamps": np.arange(4)}, "first_timestamps must have one entry"),
+        ({"first_timestamps": np.arange(5) + 1}, "no later than timestamps"),
+        ({"first_timestamps": np.arange(5), "timestamps": None}, "no later than timestamps"),
     ],
 )
 def test_interactions_refuse_what_is_no_csr(changes: dict[str, Any], words: str) -> None:
@@ -90,7 +101,9 @@ def test_data_set_comes_back_from_its_folder(tmp_path: Path, with_extras: bool) 
         dataset()
         if with_extras
         else replace(
-            dataset(), titles=None, interactions=interactions(timestamps=None, counts=None)
+            dataset(),
+            titles=None,
+            interactions=interactions(timestamps=None, counts=None, first_timestamps=None),
         )
     )
     data.save(tmp_path / "a")
@@ -100,7 +113,8 @@ def test_data_set_comes_back_from_its_folder(tmp_path: Path, with_extras: bool) 
     assert back.fingerprint == data.fingerprint
     np.testing.assert_array_equal(back.interactions.indices, INDICES)
     np.testing.assert_array_equal(back.split.interaction_part, data.split.interaction_part)
-    assert (back.interactions.timestamps is not None) == with_extras
+    for name in ("timestamps", "first_timestamps"):
+        assert (getattr(back.interactions, name) is not None) == with_extras
     assert [
         None if x is None else x.tolist() for x in (back.interactions.counts, back.train_counts)
     ] == ([[1, 2, 3, 4, 5], [1, 2]] if with_extras else [None, None])
@@ -121,8 +135,9 @@ def test_fingerprint_changes_with_ids_interactions_and_split() -> None:
         replace(data, interactions=interactions(items=IdMap.of(["10", "20", "30"]))),
         replace(data, interactions=interactions(indices=np.array([0, 1, 0, 1, 2], np.int32))),
         replace(data, split=Split(data.split.user_part, np.array([0, 0, 2, 0, 0], np.uint8))),
+        replace(data, interactions=interactions(first_timestamps=None)),
     ]
-    assert len({one.fingerprint for one in (data, *others)}) == 5
+    assert len({one.fingerprint for one in (data, *others)}) == 6
     assert replace(data, titles=None).fingerprint == data.fingerprint
 
 

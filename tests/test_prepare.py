@@ -18,15 +18,27 @@ from hypothesis import strategies as st
 
 from coterie.data.dataset import Dataset
 from coterie.data.log import InteractionLog
-from coterie.data.prepare import Pairs, drop_rare, merge_repeated, prepare
+from coterie.data.pairs import Pairs, drop_rare, merge_repeated
+from coterie.data.prepare import prepare
 from coterie.data.read import read_log
-from coterie.data.rules import PrepareRules
+from coterie.data.rules import (
+    GivenSplit,
+    LeaveLastOut,
+    PrepareRules,
+    SplitByLog,
+    StrongGeneralisation,
+    TimeSplit,
+    split_rules,
+)
 from coterie.data.split import Part
 from coterie.errors import ConfigError, DataError, SourceError
+from coterie.evaluation.evaluate import evaluate
+from coterie.models.multvae import MultVAEConfig
 from coterie.running.progress import Update
+from coterie.training.trainer import train
 
 REAL = Path(os.environ.get("COTERIE_DATA", Path(__file__).parents[2] / "shared" / "data"))
-ALL = PrepareRules(min_user_items=0, held_out_users=1)
+ALL = PrepareRules(min_user_items=0, split=StrongGeneralisation(1))
 
 Row = tuple[Any, ...]
 
@@ -132,7 +144,10 @@ def test_prepare_follows_the_published_procedure(
 ) -> None:
     rows = random_rows(seed)
     rules = PrepareRules(
-        min_rating, min_items, min_users, held_out_users=9, held_out_share=share, seed=seed
+        min_rating,
+        min_items,
+        min_users,
+        split=StrongGeneralisation(9, held_out_share=share, seed=seed),
     )
     data = made(rows, rules)
     group, expected = published_procedure(rows, min_rating, min_items, min_users, 9, share, seed)
@@ -150,7 +165,7 @@ def test_prepare_follows_the_published_procedure(
 def test_prepare_follows_the_published_procedure_on_ml_latest_small() -> None:
     with read_log(real("ml-latest-small")) as log:
         rows = log.connection.execute("SELECT user_id, item_id, rating FROM log").fetchall()
-        data = prepare(log, PrepareRules(min_rating=4, held_out_users=50))
+        data = prepare(log, PrepareRules(min_rating=4, split=StrongGeneralisation(50)))
     group, expected = published_procedure(rows, 4, 5, 0, 50, 0.2, 98765)
     assert parts(data) == expected
     assert Counter(group.values()) == {"train": data.train.shape[0], "validation": 50, "test": 50}
@@ -163,7 +178,7 @@ def test_prepare_follows_the_published_procedure_on_ml_latest_small() -> None:
 
 def test_every_row_is_kept_or_counted_as_dropped() -> None:
     for seed in range(5):
-        data = made(random_rows(seed), PrepareRules(3.0, 5, 6, held_out_users=8))
+        data = made(random_rows(seed), PrepareRules(3.0, 5, 6, split=StrongGeneralisation(8)))
         counts = data.provenance["counts"]
         dropped = [
             name
@@ -185,7 +200,7 @@ def test_threshold_keeps_its_own_value() -> None:
     rows = [
         (user, item, rating) for user in range(5) for item, rating in ((1, 3.5), (2, 4.0), (3, 4.5))
     ]
-    data = made(rows, PrepareRules(min_rating=4.0, min_user_items=0, held_out_users=1))
+    data = made(rows, PrepareRules(min_rating=4.0, min_user_items=0, split=StrongGeneralisation(1)))
     assert {item for _, item in kept(data)} == {2, 3}
     assert data.provenance["counts"]["rows_below_min_rating"] == 5
 
@@ -225,7 +240,10 @@ def test_items_are_dropped_before_users_and_only_once() -> None:
     # Item 9 has one user; without it user 4 has one item left, and goes; then item 8 has only two
     # users, and stays.
     rows = [(user, item) for user in range(4) for item in (1, 2)] + [(0, 8), (1, 8), (4, 8), (4, 9)]
-    data = made(rows, PrepareRules(min_user_items=2, min_item_users=3, held_out_users=1, seed=3))
+    data = made(
+        rows,
+        PrepareRules(min_user_items=2, min_item_users=3, split=StrongGeneralisation(1, seed=3)),
+    )
     counts = data.provenance["counts"]
     assert (counts["items_below_min_users"], counts["interactions_of_items_below_min_users"]) == (
         1,
@@ -241,16 +259,20 @@ def test_items_are_dropped_before_users_and_only_once() -> None:
 def test_users_with_one_item_are_dropped_by_default_and_can_be_kept() -> None:
     rows = [(user, item) for user in range(8) for item in range(6)] + [(99, 0)]
     assert (
-        made(rows, PrepareRules(held_out_users=1)).provenance["counts"]["users_below_min_items"]
+        made(rows, PrepareRules(split=StrongGeneralisation(1))).provenance["counts"][
+            "users_below_min_items"
+        ]
         == 1
     )
-    assert (99, 0) in kept(made(rows, PrepareRules(min_user_items=1, held_out_users=1)))
+    assert (99, 0) in kept(
+        made(rows, PrepareRules(min_user_items=1, split=StrongGeneralisation(1)))
+    )
 
 
 def test_items_unseen_in_training_are_dropped_and_poor_held_out_users_not_evaluated() -> None:
     # Every user has an item of their own, which nobody else trains on.
     rows = [(user, item) for user in range(20) for item in (*range(4), 100 + user)]
-    data = made(rows, PrepareRules(held_out_users=3))
+    data = made(rows, PrepareRules(split=StrongGeneralisation(3)))
     counts = data.provenance["counts"]
     assert (
         counts["items_unseen_in_training"],
@@ -298,6 +320,187 @@ def test_titles_follow_their_items() -> None:
         assert prepare(log, ALL).titles is None
 
 
+# The bytes of before
+
+ONCE = list({(user, item): (user, item, *rest) for user, item, *rest in random_rows(7)}.values())
+PARTED = [(user, item, None, None, 2 * ((user + item) % 5 == 0)) for user, item, *_ in ONCE]
+
+
+@pytest.mark.parametrize(
+    ("rows", "rules", "fingerprint"),
+    [
+        (ONCE, PrepareRules(2.0, 4, 3, StrongGeneralisation(9, 0.3, 5)), "0fa9f4ab2b0fb55f"),
+        (ONCE, PrepareRules(), "03405a654179c369"),
+        ([row[:3] for row in random_rows(7)], PrepareRules(split=StrongGeneralisation(6)),
+         "eea3725fae68e00f"),
+        (PARTED, PrepareRules(min_item_users=2, split=GivenSplit(0.25, 4)), "4cbf8d7cbd7aa5ca"),
+        (PARTED, PrepareRules(), "d1b44923743d4777"),
+    ],
+)  # fmt: skip
+def test_the_published_protocols_give_the_bytes_that_they_gave(
+    rows: list[Row], rules: PrepareRules, fingerprint: str
+) -> None:
+    """Fingerprints of version 0.2.0.dev before splits were values of their own."""
+    assert made(rows, rules).fingerprint.startswith(fingerprint)
+
+
+def test_ml_latest_small_gives_the_bytes_that_it_gave() -> None:
+    with read_log(real("ml-latest-small")) as log:
+        data = prepare(log, PrepareRules(min_rating=4, split=StrongGeneralisation(50)))
+    assert data.fingerprint.startswith("b60d72c4961664e4")
+
+
+# Nobody held out
+
+
+def test_with_nobody_held_out_everybody_trains() -> None:
+    data = made(random_rows(3), PrepareRules(split=StrongGeneralisation(0)))
+    assert data.train.sum() == len(data.interactions.indices)
+    assert data.train.shape[0] == data.n_users
+    assert not any(len(data.cases(part).user_index) for part in (Part.VALIDATION, Part.TEST))
+    assert data.provenance["rules"]["held_out_users"] == 0
+    model = train(data, MultVAEConfig(hidden_dims=(8,), latent_dim=4), epochs=2)
+    assert model.n_items == data.n_items
+    with pytest.raises(DataError, match="at least one case, found none"):
+        evaluate(model, data, "test")
+
+
+# Repeated rows
+
+
+def of_pair(*events: tuple[float, int | None], **rules: Any) -> tuple[int, ...] | None:
+    """First time, latest time and count of the pair of user 0 and item 0 with these (value, time)
+    rows, beside pairs that are kept anyhow; None where the pair goes.
+    """
+    base = [(user, item, 9.0, 50) for user in range(3) for item in range(3)][1:]
+    asked = PrepareRules(min_user_items=0, split=StrongGeneralisation(0), **rules)
+    data = made([*base, *((0, 0, *event) for event in events)], asked)
+    if (0, 0) not in kept(data):
+        return None
+    x = data.interactions
+    assert x.timestamps is not None
+    first = x.timestamps if x.first_timestamps is None else x.first_timestamps
+    return int(first[0]), int(x.timestamps[0]), 1 if x.counts is None else int(x.counts[0])
+
+
+LIKED_THEN_NOT, NOT_THEN_LIKED = ((5.0, 10), (2.0, 20)), ((5.0, 20), (2.0, 10))
+
+
+def test_any_row_of_enough_keeps_a_pair() -> None:
+    assert of_pair(*LIKED_THEN_NOT, min_rating=4) == (10, 10, 1)
+    assert of_pair(*NOT_THEN_LIKED, min_rating=4) == (20, 20, 1)
+    assert of_pair(*LIKED_THEN_NOT) == (10, 20, 2)
+
+
+def test_the_latest_row_decides_and_of_two_the_later_in_the_file() -> None:
+    latest: dict[str, Any] = {"min_rating": 4, "merge": "latest"}
+    assert of_pair(*LIKED_THEN_NOT, **latest) is None
+    assert of_pair(*NOT_THEN_LIKED, **latest) == (10, 20, 2)
+    assert of_pair((5.0, 10), (2.0, 10), **latest) is None
+    assert of_pair((2.0, 10), (5.0, 10), **latest) == (10, 10, 2)
+
+
+def test_sums_are_held_against_the_least_and_are_the_count() -> None:
+    assert of_pair((2.0, 10), (3.0, 30), merge="sum", min_rating=5) == (10, 30, 5)
+    assert of_pair((2.0, 10), (2.0, 30), merge="sum", min_rating=5) is None
+    with pytest.raises(ConfigError, match="whole counts, found 1 rows"):
+        of_pair((2.5, 10), merge="sum")
+
+
+def test_an_unlike_takes_back_what_came_before() -> None:
+    unlike: dict[str, Any] = {"negative_values": (0.0,)}
+    assert of_pair((1.0, 10), (0.0, 20), **unlike) is None
+    assert of_pair((1.0, 10), (0.0, 20), (1.0, 30), **unlike) == (30, 30, 1)
+    assert of_pair((0.0, 10), (1.0, 10), **unlike) == (10, 10, 1)
+    assert of_pair((1.0, 10), (0.0, 10), **unlike) is None
+    assert of_pair((9.0, 10), (0.0, 20), (1.0, 30), min_rating=3, **unlike) is None
+    assert of_pair((9.0, 10), (0.0, 5), (1.0, 3), min_rating=3, merge="any", **unlike)
+    assert of_pair((2.0, 10), (0.0, 20), (4.0, 30), merge="sum", min_rating=5, **unlike) is None
+
+
+def test_without_times_the_order_of_the_file_is_the_order() -> None:
+    rows = [(user, item, 1.0) for user in range(3) for item in range(3)]
+    asked = PrepareRules(min_user_items=0, split=StrongGeneralisation(0), negative_values=(-1.0,))
+    assert (0, 0) not in kept(made([*rows, (0, 0, -1.0)], asked))
+    assert (0, 0) in kept(made([(0, 0, -1.0), *rows], asked))
+
+
+def test_every_way_of_merging_counts_its_losses() -> None:
+    split = StrongGeneralisation(5)
+    for merge in ("any", "latest", "sum"):
+        for negative in ((), (1.0,)):
+            rows = [(u, i, float(int(r)), t) for u, i, r, t in random_rows(9)]
+            asked = PrepareRules(3.0, 5, 3, split, merge, negative)
+            data = made(rows, asked)
+            counts = data.provenance["counts"]
+            lost = ("rows_below", "rows_of", "rows_taken", "repeated", "interactions_")
+            n_lost = sum(n for name, n in counts.items() if name.startswith(lost))
+            assert counts["rows_read"] == counts["interactions"] + n_lost
+            stated = data.provenance["rules"]
+            assert stated.get("merge", "any") == merge
+            assert stated.get("negative_values", []) == list(negative)
+    assert PrepareRules(negative_values=(1.0,)).resolve(given_split=False).merge == "latest"
+
+
+def test_a_value_of_zero_is_no_interaction_unless_zero_is_stated() -> None:
+    rows = [(user, item, 1.0) for user in range(4) for item in range(3)] + [(0, 9, 0.0)]
+    everybody = StrongGeneralisation(0)
+    without = made(rows, PrepareRules(min_user_items=0, split=everybody))
+    assert (0, 9) not in kept(without)
+    assert without.provenance["counts"]["rows_of_value_zero"] == 1
+    assert without.provenance["counts"]["rows_below_min_rating"] == 0
+    assert (0, 9) in kept(made(rows, PrepareRules(0, 0, split=everybody)))
+
+
+@pytest.mark.parametrize("bad", [{"merge": "latest"}, {"merge": "sum"}, {"negative_values": (1,)}])
+def test_values_are_not_asked_of_a_log_without_ratings(bad: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="needs a log with ratings"):
+        made([(1, 2), (2, 2)], PrepareRules(**bad))
+
+
+# Each user's last items
+
+
+def test_last_items_are_the_test_and_those_before_the_validation() -> None:
+    rows = [(user, item, 5.0, draw) for user, item, _, draw in ONCE]
+    data = made(rows, PrepareRules(min_user_items=3, split=LeaveLastOut(2)))
+    by_user: dict[Any, list[tuple[int, int, Any]]] = {}
+    for place, (user, item, _, time) in enumerate(rows):
+        by_user.setdefault(user, []).append((time, place, item))
+    known = {i for (_, i), part in parts(data).items() if part == Part.TRAIN}
+    expected = {}
+    for user, of_user in by_user.items():
+        items = [item for *_, item in sorted(of_user)]
+        cut = len(items) - 4 if len(items) > 4 else len(items)
+        last = len(items) - 2
+        for place, item in enumerate(items if len(items) >= 3 else []):
+            expected[user, item] = 0 if place < cut else 1 if place < last else 2
+    assert parts(data) == {pair: part for pair, part in expected.items() if pair[1] in known}
+    assert not data.split.user_part.any()
+    assert data.provenance["rules"] == {
+        "min_rating": None, "min_user_items": 3, "min_item_users": 0, "split": "last", "last_n": 2,
+    }  # fmt: skip
+
+
+def test_last_items_of_one_time_are_in_the_order_of_the_file() -> None:
+    rows = [(user, item, None, 7) for user in range(3) for item in (4, 2, 0, 1, 3)]
+    others = [(8, item, None, 7) for item in (3, 4, 1, 0, 2)]
+    data = made([*rows, *others, (0, 4, None, 7)], PrepareRules(split=LeaveLastOut()))
+    found = parts(data)
+    assert [found[1, item] for item in range(5)] == [0, 1, 0, 2, 0]
+    assert [found[0, item] for item in range(5)] == [0, 0, 0, 1, 2]
+
+
+def test_what_only_last_items_know_is_dropped_and_counted() -> None:
+    rows = [(user, item, None, item) for user in range(4) for item in range(5)]
+    data = made([*rows, (0, 9, None, 99)], PrepareRules(split=LeaveLastOut()))
+    counts = data.provenance["counts"]
+    assert counts["interactions_of_items_unseen_in_training"] == 1 + 4
+    assert counts["items_unseen_in_training"] == 2
+    with pytest.raises(ConfigError, match="split last needs a log with times"):
+        made([(1, 2), (2, 2)], PrepareRules(split=LeaveLastOut()))
+
+
 # Given split
 
 GIVEN = [
@@ -310,7 +513,7 @@ GIVEN = [
 
 
 def test_given_split_is_kept() -> None:
-    data = made([*GIVEN, (1, 3, None, None, 0)], PrepareRules(validation_share=0))
+    data = made([*GIVEN, (1, 3, None, None, 0)], PrepareRules(split=GivenSplit(validation_share=0)))
     assert parts(data) == {(0, 1): 0, (0, 2): 0, (0, 3): 2, (1, 1): 0, (1, 2): 2, (1, 3): 0}
     assert not data.split.user_part.any()
 
@@ -318,7 +521,8 @@ def test_given_split_is_kept() -> None:
 def test_given_split_counts_what_cannot_be_used() -> None:
     # Item 3 is in the test alone, user 7 too; (0, 2) is in both files and so trains.
     data = made(
-        [*GIVEN, (7, 1, None, None, 2), (0, 2, None, None, 2)], PrepareRules(validation_share=0)
+        [*GIVEN, (7, 1, None, None, 2), (0, 2, None, None, 2)],
+        PrepareRules(split=GivenSplit(validation_share=0)),
     )
     assert parts(data) == {(0, 1): 0, (0, 2): 0, (1, 1): 0, (1, 2): 2}
     counts = data.provenance["counts"]
@@ -338,7 +542,9 @@ def test_given_split_takes_validation_from_training_but_never_an_items_last() ->
     rows = [(user, item, None, None, 0) for user in range(10) for item in range(20)] + [
         (0, 30 + n, None, None, 0) for n in range(20)
     ]
-    data = made([*rows, (1, 30, None, None, 2)], PrepareRules(validation_share=0.5))
+    data = made(
+        [*rows, (1, 30, None, None, 2)], PrepareRules(split=GivenSplit(validation_share=0.5))
+    )
     found = parts(data)
     for user in range(1, 10):
         assert Counter(found[user, item] for item in range(20)) == {0: 10, 1: 10}
@@ -368,8 +574,7 @@ def test_gowalla_is_prepared_as_given() -> None:
     "bad",
     [
         {"min_rating": float("nan")}, {"min_rating": float("inf")}, {"min_user_items": -1},
-        {"min_item_users": -1}, {"held_out_share": 1.0}, {"held_out_share": -0.1},
-        {"validation_share": float("nan")}, {"seed": -1}, {"seed": 2**32},
+        {"min_item_users": -1}, {"merge": "first"}, {"negative_values": (float("nan"),)},
     ],
 )  # fmt: skip
 def test_rules_refuse_values_out_of_range(bad: dict[str, Any]) -> None:
@@ -377,21 +582,52 @@ def test_rules_refuse_values_out_of_range(bad: dict[str, Any]) -> None:
         PrepareRules(**bad)
 
 
-@pytest.mark.parametrize("bad", [{"held_out_users": 5}, {"held_out_share": 0.2}])
-def test_rules_that_a_given_split_would_ignore_are_refused(bad: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=f"{next(iter(bad))} must be left out"):
-        made(GIVEN, PrepareRules(**bad))
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("strong", {"held_out_share": 1.0}), ("strong", {"held_out_share": -0.1}),
+        ("strong", {"held_out_users": -1}), ("strong", {"seed": -1}), ("strong", {"seed": 2**32}),
+        ("given", {"validation_share": float("nan")}), ("given", {"seed": -1}),
+        (None, {"seed": -1}), ("last", {"last_n": 0}), ("time", {"test_days": 0}),
+        ("time", {"validation_days": -1}), ("time", {"gap_days": -1}), ("time", {"new_users": "x"}),
+        ("time", {"test_days": 10**9}),
+        ("time", {"history_days": 0}), ("time", {"history_days": 6}), ("time", {"new_items": "x"}),
+    ],
+)  # fmt: skip
+def test_splits_refuse_values_out_of_range(name: str | None, bad: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(bad))):
+        split_rules(name, bad)
+
+
+def test_a_split_is_found_by_its_options() -> None:
+    assert split_rules(None, {}) == split_rules(None, {"seed": None}) == SplitByLog()
+    assert split_rules(None, {"seed": 4}) == SplitByLog(4)
+    assert split_rules(None, {"held_out_users": 4}) == StrongGeneralisation(4)
+    assert split_rules(None, {"validation_share": 0.3}) == GivenSplit(0.3)
+    assert split_rules(None, {"test_days": 3}) == TimeSplit(test_days=3)
+    with pytest.raises(ConfigError, match="belong to one split, found seed for last"):
+        split_rules("last", {"seed": 4})
+    with pytest.raises(ConfigError, match="belong to one split"):
+        split_rules(None, {"last_n": 2, "test_days": 4})
+    with pytest.raises(ConfigError, match="must be one of strong, given, last, time"):
+        split_rules("random", {})
+
+
+@pytest.mark.parametrize("split", [StrongGeneralisation(5), LeaveLastOut(), TimeSplit()])
+def test_splits_that_a_given_split_would_ignore_are_refused(split: Any) -> None:
+    with pytest.raises(ConfigError, match=f"brings its split, found {type(split).__name__}"):
+        made(GIVEN, PrepareRules(split=split))
 
 
 def test_rules_that_do_not_fit_the_log_are_refused() -> None:
     rows = [(user, item) for user in range(9) for item in range(6)]
-    with pytest.raises(ConfigError, match="validation_share must be left out"):
-        made(rows, PrepareRules(validation_share=0.1))
+    with pytest.raises(ConfigError, match="brings no split, found GivenSplit"):
+        made(rows, PrepareRules(split=GivenSplit(validation_share=0.1)))
     with pytest.raises(ConfigError, match="min_rating needs"):
         made(rows, PrepareRules(min_rating=4))
-    for held_out in (0, 5, 100):
+    for held_out in (5, 100):
         with pytest.raises(ConfigError, match="leave someone to train on"):
-            made(rows, PrepareRules(held_out_users=held_out))
+            made(rows, PrepareRules(split=StrongGeneralisation(held_out)))
 
 
 def test_nothing_left_is_said_with_the_reasons() -> None:
@@ -415,14 +651,14 @@ def test_same_log_rules_and_seed_give_the_same_bytes(tmp_path: Path) -> None:
         ("b", rows),
         ("shuffled", random.Random(0).sample(rows, len(rows))),
     ):
-        made(order, PrepareRules(held_out_users=5)).save(tmp_path / name)
+        made(order, PrepareRules(split=StrongGeneralisation(5))).save(tmp_path / name)
     files = sorted(file.name for file in (tmp_path / "a").iterdir())
     assert len(files) == 4
     for other in ("b", "shuffled"):
         assert [(tmp_path / other / name).read_bytes() for name in files] == [
             (tmp_path / "a" / name).read_bytes() for name in files
         ]
-    made(rows, PrepareRules(held_out_users=5, seed=1)).save(tmp_path / "c")
+    made(rows, PrepareRules(split=StrongGeneralisation(5, seed=1))).save(tmp_path / "c")
     assert (tmp_path / "c" / "interactions.safetensors").read_bytes() != (
         tmp_path / "a" / "interactions.safetensors"
     ).read_bytes()
@@ -435,7 +671,7 @@ def test_manifest_tells_sources_rules_and_counts(tmp_path: Path) -> None:
         + "".join(f"{u},{i},4.0,1000\n" for u in range(9) for i in range(6))
     )
     with read_log(file) as log:
-        prepare(log, PrepareRules(held_out_users=1)).save(tmp_path / "out")
+        prepare(log, PrepareRules(split=StrongGeneralisation(1))).save(tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["sources"][0]["file"] == "ratings.csv"
     assert manifest["rules"]["held_out_users"] == 1
@@ -454,8 +690,11 @@ def test_a_bad_source_leaves_no_data_set(tmp_path: Path) -> None:
 def test_prepare_tells_its_stages_and_does_not_change_the_log() -> None:
     stages: list[Update] = []
     with log_of(random_rows(2)) as log:
-        first = prepare(log, PrepareRules(held_out_users=5), stages.append)
-        assert prepare(log, PrepareRules(held_out_users=5)).fingerprint == first.fingerprint
+        first = prepare(log, PrepareRules(split=StrongGeneralisation(5)), stages.append)
+        assert (
+            prepare(log, PrepareRules(split=StrongGeneralisation(5))).fingerprint
+            == first.fingerprint
+        )
         assert log.n_rows == 900
     assert len(stages) == len({stage.work for stage in stages}) == 3
 
@@ -473,7 +712,7 @@ PAIRS = st.lists(
 @settings(max_examples=60, deadline=None)
 def test_merge_repeated_agrees_with_a_dict(rows: list[tuple[int, int, int, int]]) -> None:
     user, item, timestamp, part = (np.array(column) for column in zip(*rows, strict=True))
-    merged = merge_repeated(Pairs(user, item, timestamp, part))
+    merged = merge_repeated(Pairs(user, item, timestamp, part).ordered())
     expected: dict[tuple[int, int], tuple[int, int]] = {}
     for u, i, t, p in rows:
         latest, least = expected.get((u, i), (t, p))

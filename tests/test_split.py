@@ -43,7 +43,7 @@ def test_choose_users_takes_the_two_last_stretches_of_the_permutation(
     assert {*np.flatnonzero(parts == Part.VALIDATION)} == set(order[-2 * held_out : -held_out])
 
 
-@pytest.mark.parametrize(("n_users", "held_out"), [(10, 0), (10, -1), (10, 5), (0, 1), (2, 1)])
+@pytest.mark.parametrize(("n_users", "held_out"), [(0, 0), (10, -1), (10, 5), (0, 1), (2, 1)])
 def test_choose_users_must_leave_someone(n_users: int, held_out: int) -> None:
     with pytest.raises(ConfigError, match="leave someone"):
         choose_users(n_users, held_out, 1)

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from coterie.data.dataset import Dataset
     from coterie.data.prepare import prepare
     from coterie.data.read import read_log
-    from coterie.data.rules import PrepareRules
+    from coterie.data.rules import (
+        GivenSplit,
+        LeaveLastOut,
+        PrepareRules,
+        StrongGeneralisation,
+        TimeSplit,
+    )
     from coterie.data.split import Cases, Part
     from coterie.errors import (
         ArtifactError,
@@ -79,7 +85,11 @@ _HOME = {
     "Dataset": "data.dataset",
     "prepare": "data.prepare",
     "read_log": "data.read",
+    "GivenSplit": "data.rules",
+    "LeaveLastOut": "data.rules",
     "PrepareRules": "data.rules",
+    "StrongGeneralisation": "data.rules",
+    "TimeSplit": "data.rules",
     "Cases": "data.split",
     "Part": "data.split",
     "ArtifactError": "errors",
@@ -165,10 +175,12 @@ __all__ = [
     "EaseConfig",
     "EvaluationReport",
     "Execution",
+    "GivenSplit",
     "Histories",
     "IalsConfig",
     "Interrupted",
     "ItemKnnConfig",
+    "LeaveLastOut",
     "LinearPathVAEConfig",
     "MissingPackageError",
     "MultDAEConfig",
@@ -191,6 +203,8 @@ __all__ = [
     "SimulatedService",
     "SlimConfig",
     "SourceError",
+    "StrongGeneralisation",
+    "TimeSplit",
     "TrainedModel",
     "TrainingConfig",
     "TuningResult",

@@ -1,12 +1,13 @@
 """From logs to data sets."""
 
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from coterie.cli.console import drawn, say, say_written, write_result
-from coterie.cli.options import MORE, IdTypes, JsonFile, TimeUnits, listed, value_of
+from coterie.cli.options import MORE, IdTypes, JsonFile, TimeUnits, listed, numbers, value_of
 from coterie.cli.places import result_folder
 from coterie.errors import ConfigError
 from coterie.running.progress import Update
@@ -125,37 +126,112 @@ def prepare(
     min_item_users: Annotated[
         int, typer.Option(min=0, help="First drop items with fewer users (Taste Profile: 200).")
     ] = 0,
+    merge: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "Repeated rows of a user and item: any (default; one that reaches --min-rating is"
+                " enough), latest (default with --negative-value), sum (of counts)."
+            )
+        ),
+    ] = None,
+    negative_value: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="V,…",
+            help=f"A rating that says unlike, and takes back what came before; {MORE}.",
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "strong (held-out users), given (by the log), last (each user's last items), time;"
+                " default: given if the log brings its split, else strong."
+            )
+        ),
+    ] = None,
     held_out_users: Annotated[
         int | None,
-        typer.Option(min=1, help="Validation users, and as many test users (default a tenth)."),
+        typer.Option(
+            min=0, help="Strong: validation users, and as many test users (default a tenth)."
+        ),
     ] = None,
     held_out_share: Annotated[
-        float | None, typer.Option(help="Share of a held-out user's items to hide (default 0.2).")
+        float | None,
+        typer.Option(help="Strong: share of a held-out user's items to hide (default 0.2)."),
     ] = None,
     validation_share: Annotated[
         float | None,
-        typer.Option(help="Given split: share of training items to validate on (default 0.1)."),
+        typer.Option(help="Given: share of training items to validate on (default 0.1)."),
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of the split; 98765 is the published one's.")
-    ] = 98765,
+        int | None,
+        typer.Option(min=0, help="Strong, given: default 98765, the published split's."),
+    ] = None,
+    last_n: Annotated[
+        int | None,
+        typer.Option(min=1, help="Last: items for the test, and for validation (default 1)."),
+    ] = None,
+    test_days: Annotated[
+        int | None, typer.Option(min=1, help="Time: length of the test window (default 7).")
+    ] = None,
+    test_from: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"],
+            help="Time: its first day, UTC (default: it ends with the log's last day).",
+        ),
+    ] = None,
+    validation_days: Annotated[
+        int | None,
+        typer.Option(min=0, help="Time: length of the validation window (default 7; 0: none)."),
+    ] = None,
+    gap_days: Annotated[
+        int | None, typer.Option(min=0, help="Time: days left out before a window (default 0).")
+    ] = None,
+    history_days: Annotated[
+        int | None,
+        typer.Option(min=1, help="Time: only the last days before a window are input, and train."),
+    ] = None,
+    new_users: Annotated[
+        str | None,
+        typer.Option(help="Time: users with nothing known before: report (default) or drop."),
+    ] = None,
+    new_items: Annotated[
+        str | None,
+        typer.Option(help="Time: the ceiling that unknown items set: report (default) or drop."),
+    ] = None,
     memory_limit: Annotated[str, typer.Option(help="DuckDB's; more spills to disk.")] = "3GB",
     json_file: JsonFile = None,
 ) -> None:
     """Turn a log into a data set: read, threshold, merge, filter, split."""
     from coterie.data.prepare import prepare as prepare_log  # noqa: PLC0415
     from coterie.data.read import read_log  # noqa: PLC0415
-    from coterie.data.rules import PrepareRules  # noqa: PLC0415
+    from coterie.data.rules import Merge, PrepareRules, split_rules  # noqa: PLC0415
     from coterie.data.table_options import NULL_WORDS, TableFields  # noqa: PLC0415
 
+    options = {
+        "held_out_users": held_out_users,
+        "held_out_share": held_out_share,
+        "validation_share": validation_share,
+        "seed": seed,
+        "last_n": last_n,
+        "test_days": test_days,
+        "test_from": test_from and test_from.date(),
+        "validation_days": validation_days,
+        "gap_days": gap_days,
+        "history_days": history_days,
+        "new_users": new_users,
+        "new_items": new_items,
+    }
     rules = PrepareRules(
         min_rating=min_rating,
         min_user_items=min_user_items,
         min_item_users=min_item_users,
-        held_out_users=held_out_users,
-        held_out_share=held_out_share,
-        validation_share=validation_share,
-        seed=seed,
+        split=split_rules(split, options),
+        merge=cast("Merge | None", merge),
+        negative_values=numbers(negative_value),
     )
     table: TableFields = {
         "user_column": user_column,
@@ -167,7 +243,7 @@ def prepare(
         "encoding": encoding,
         "null_words": NULL_WORDS if null_word is None else tuple(null_word),
         "rating_values": dict(map(value_of, listed(rating_value))),
-        "negative_ratings": min_rating is not None,
+        "negative_ratings": min_rating is not None or bool(negative_value),
         "timestamp_unit": timestamp_unit.value,
         "user_id_type": user_id_type.value,
         "item_id_type": item_id_type.value,
@@ -183,7 +259,7 @@ def prepare(
         progress(Update("writing the data set"))
         dataset.save(folder)
     counts = dataset.provenance["counts"]
-    for name, count in shown(counts).items():
+    for name, count in shown(counts | dataset.provenance.get("ceiling", {})).items():
         say(f"{name:41} {count:>20}")
     say_written("data set", folder, f"fingerprint {dataset.fingerprint[:16]}")
     write_result(

@@ -1,6 +1,7 @@
 """How good models are, and what is inside them."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import typer
@@ -43,8 +44,10 @@ def evaluate(
     json_file: JsonFile = None,
 ) -> None:
     """Measure a model on held-out users, overall and by their number of interactions."""
-    report = _evaluate(run, split, listed(metric), data, device)
+    report, of_new_users = _evaluate(run, split, listed(metric), data, device)
     say(str(report))
+    if of_new_users is not None:
+        say(f"\nusers with nothing known before, answered by popularity\n{of_new_users}")
     if per_user is not None:
         import pyarrow.parquet as pq  # noqa: PLC0415
 
@@ -52,7 +55,8 @@ def evaluate(
 
         with publish_file(per_user) as aside:
             pq.write_table(report.per_user_table(), aside)
-    write_result(json_file, {"run": str(run), "split": split.value, **report.to_json()})
+    apart = {} if of_new_users is None else {"new_users": of_new_users.to_json()}
+    write_result(json_file, {"run": str(run), "split": split.value, **report.to_json(), **apart})
 
 
 @verbs.command()
@@ -86,7 +90,7 @@ def compare(
     for run in [*sides[0], *sides[1]]:
         existing(run)
     metrics = listed(metric)
-    reports = [[_evaluate(run, split, metrics, data, device) for run in side] for side in sides]
+    reports = [[_evaluate(run, split, metrics, data, device)[0] for run in side] for side in sides]
     comparison = compare_runs(*reports, seed=seed, n_resamples=resamples, confidence=confidence)
     say(str(comparison))
     write_result(
@@ -174,17 +178,33 @@ def analyze(
 
 def _evaluate(
     run: Path, split: SplitPart, metrics: list[str], data: Path | None, device: str
-) -> Any:
+) -> tuple[Any, Any]:
+    """The report, and that of new users where there are any."""
     from coterie.data.split import Part  # noqa: PLC0415
     from coterie.evaluation.evaluate import evaluate as evaluate_model  # noqa: PLC0415
     from coterie.training.runs import load_run  # noqa: PLC0415
 
-    loaded = load_run(run, data, device)
+    loaded, part = load_run(run, data, device), Part[split.name]
+    users, new = loaded.dataset.users, loaded.dataset.new_user_cases(part)
     with drawn() as progress:
-        return evaluate_model(
+        report = evaluate_model(
             loaded.model,
-            loaded.dataset.cases(Part[split.name]),
+            loaded.dataset.cases(part),
             metrics=metrics,
-            user_ids=loaded.dataset.users,
+            user_ids=users,
             progress=progress,
         )
+    if not len(new.user_index):
+        return report, None
+    popular = _popularity(loaded.model)
+    return report, evaluate_model(popular, new, metrics=metrics, user_ids=users)
+
+
+def _popularity(model: Any) -> Any:
+    """What a model answers to those of whom it knows nothing, as a scorer."""
+    import torch  # noqa: PLC0415
+
+    counts = torch.tensor(model.popularity, dtype=torch.float32)
+    return SimpleNamespace(
+        n_items=model.n_items, score=lambda histories: counts.repeat(histories.shape[0], 1)
+    )

@@ -157,6 +157,21 @@ def listed(texts: Iterable[str] | None) -> list[str]:
     return entries
 
 
+def numbers(texts: Iterable[str] | None) -> tuple[float, ...]:
+    """The numbers of an option such as ``--negative-value 0,1``.
+
+    Example:
+        >>> numbers(["0,1.5"])
+        (0.0, 1.5)
+    """
+    try:
+        return tuple(float(entry) for entry in listed(texts))
+    except ValueError as error:
+        raise ConfigError(
+            f"values must be numbers, as in 0,1.5 ({error}); correct them."
+        ) from error
+
+
 def whole_numbers(texts: Iterable[str] | None) -> list[int]:
     """The numbers of an option such as ``--seeds 1,2,3``.
 

@@ -220,30 +220,44 @@ def settle_ids(
     Raises:
         ConfigError: if integers are asked for and an id is none.
     """
-    kind = _one(database, f"SELECT any_value(typeof({column})) FROM {table}") or "VARCHAR"
-    change = f"ALTER TABLE {table} ALTER {column} TYPE"
-    if wanted == "text" and kind != "VARCHAR":
-        database.execute(f"{change} VARCHAR")
-    if kind != "VARCHAR" or wanted == "text" or not (is_text or wanted == "integer"):
-        return
+    kind = str(_one(database, f"SELECT any_value(typeof({column})) FROM {table}") or "VARCHAR")
+    looks = wanted == "integer" or (wanted == "auto" and is_text)
+    change = None
+    if kind == "VARCHAR" and looks:
+        change = _as_integers(database, table, column)
+        if change is None and wanted == "integer":
+            _refuse_text(database, table, column)
+    elif kind != "VARCHAR" and wanted == "text":
+        change = "VARCHAR"
+    if change is not None:
+        database.execute(f"ALTER TABLE {table} ALTER {column} TYPE {change}")
+
+
+def _as_integers(database: duckdb.DuckDBPyConnection, table: str, column: str) -> str | None:
+    """How a column of text is altered where all of it is whole numbers; else None."""
     plain = (
         f"CAST(TRY_CAST({column} AS BIGINT) AS VARCHAR) = {column} AND"
         f" length(ltrim({column}, '-')) <= 18"
     )
-    whole = f"regexp_full_match({column}, {literal(_WHOLE_FLOAT)})"
+    # Tried, as the deleted rows that the table still holds are converted as well.
     if _all(database, table, column, plain):
-        # Tried, as the deleted rows that the table still holds are converted as well.
-        database.execute(f"{change} BIGINT USING TRY_CAST({column} AS BIGINT)")
-    elif _all(database, table, column, whole):
-        database.execute(
-            f"{change} BIGINT USING TRY_CAST(string_split({column}, '.')[1] AS BIGINT)"
-        )
-    elif wanted == "integer":
-        other = _one(database, f"SELECT {column} FROM {table} WHERE NOT {whole} LIMIT 1")
-        raise ConfigError(
-            f"{column} must be whole numbers of up to 18 digits, as asked for, found {other!r};"
-            " read them as text."
-        )
+        return f"BIGINT USING TRY_CAST({column} AS BIGINT)"
+    if _all(database, table, column, _is_whole_float(column)):
+        return f"BIGINT USING TRY_CAST(string_split({column}, '.')[1] AS BIGINT)"
+    return None
+
+
+def _is_whole_float(column: str) -> str:
+    return f"regexp_full_match({column}, {literal(_WHOLE_FLOAT)})"
+
+
+def _refuse_text(database: duckdb.DuckDBPyConnection, table: str, column: str) -> None:
+    condition = f"{column} IS NOT NULL AND NOT {_is_whole_float(column)}"
+    other = _one(database, f"SELECT {column} FROM {table} WHERE {condition} LIMIT 1")
+    raise ConfigError(
+        f"{column} must be whole numbers of up to 18 digits, as asked for, found {other!r}; read"
+        " them as text."
+    )
 
 
 def _all(database: duckdb.DuckDBPyConnection, table: str, column: str, condition: str) -> bool:

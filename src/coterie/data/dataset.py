@@ -36,8 +36,11 @@ class Interactions:
         items: ``[n_items]`` ids of the columns.
         indptr: ``[n_users + 1]`` int64 row starts.
         indices: ``[n_interactions]`` int32 item indices, ascending within a row, each once.
-        timestamps: ``[n_interactions]`` int64 seconds since 1970 (UTC), where the source has them.
+        timestamps: ``[n_interactions]`` int64 seconds since 1970 (UTC) of the latest time, where
+            the source has times.
         counts: ``[n_interactions]`` int64, how often each was seen; None if each was once.
+        first_timestamps: ``[n_interactions]`` int64 seconds of the first time; None if each is
+            that of ``timestamps``.
 
     Raises:
         DataError: if the arrays do not form such a matrix.
@@ -49,6 +52,7 @@ class Interactions:
     indices: np.ndarray
     timestamps: np.ndarray | None = None
     counts: np.ndarray | None = None
+    first_timestamps: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.indices)
@@ -73,8 +77,8 @@ class Interactions:
                 "item indices must ascend within every row, each once; merge repeated interactions"
                 " first."
             )
-        for name, array in (("timestamps", self.timestamps), ("counts", self.counts)):
-            if array is not None and array.shape != (n,):
+        for name, array in self.columns.items():
+            if array.shape != (n,):
                 raise DataError(
                     f"{name} must have one entry an interaction ({n}), found shape {array.shape}."
                 )
@@ -83,6 +87,19 @@ class Interactions:
                 f"counts must be at least 1, found {self.counts.min()}; leave out what was not"
                 " seen."
             )
+        if self.first_timestamps is not None and (
+            self.timestamps is None or (self.first_timestamps > self.timestamps).any()
+        ):
+            raise DataError(
+                "first_timestamps must be no later than timestamps; leave them out where they are"
+                " not known."
+            )
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """What is known of every interaction, by name."""
+        optional = {name: getattr(self, name) for name in _OPTIONAL}
+        return {name: array for name, array in optional.items() if array is not None}
 
     @property
     def n_users(self) -> int:
@@ -93,6 +110,9 @@ class Interactions:
     def n_items(self) -> int:
         """Number of columns."""
         return len(self.items)
+
+
+_OPTIONAL = ("timestamps", "counts", "first_timestamps")
 
 
 def _inside_rows(indptr: np.ndarray, n: int) -> np.ndarray:
@@ -169,7 +189,7 @@ class Dataset:
     def train(self) -> csr_array:
         """``[n_train_users, n_items]`` interactions to train on, values one."""
         x, split = self.interactions, self.split
-        rows = select(x.indptr, x.indices, x.n_items, split.interaction_part == Part.TRAIN)
+        rows = select(x.indptr, x.indices, x.n_items, split.folded_in(Part.TRAIN))
         return rows[np.flatnonzero(split.user_part == Part.TRAIN)]
 
     @property
@@ -184,7 +204,8 @@ class Dataset:
         """``[n_train_interactions]`` int64, how often each interaction of `train` was seen, in its
         order; None if each was once.
         """
-        return self._of_training(self.interactions.counts)
+        counts = self._of_training(self.interactions.counts)
+        return None if counts is None or (counts == 1).all() else counts
 
     def _of_training(self, column: np.ndarray | None) -> np.ndarray | None:
         if column is None:
@@ -192,11 +213,30 @@ class Dataset:
         of_train_user = np.repeat(
             self.split.user_part == Part.TRAIN, np.diff(self.interactions.indptr)
         )
-        kept: np.ndarray = column[of_train_user & (self.split.interaction_part == Part.TRAIN)]
+        kept: np.ndarray = column[of_train_user & self.split.folded_in(Part.TRAIN)]
         return kept
 
     def cases(self, part: Part) -> Cases:
-        """The users to validate or test on, with what is folded in and what is held out."""
+        """The users with a history to validate or test on, with what is folded in and what is held
+        out.
+        """
+        cases = self._cases(part)
+        return cases.where(cases.has_history)
+
+    def new_user_cases(self, part: Part) -> Cases:
+        """Users with something to find and nothing known before: no model can tell them apart, so
+        their scores stand beside those of `cases`, not among them.
+
+        Example:
+            >>> from coterie.simulation.service import simulate_dataset
+            >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
+            >>> len(data.new_user_cases(Part.TEST).user_index)
+            0
+        """
+        cases = self._cases(part)
+        return cases.where(~cases.has_history)
+
+    def _cases(self, part: Part) -> Cases:
         x = self.interactions
         return cases_of(part, x.indptr, x.indices, x.n_items, self.split)
 
@@ -206,11 +246,7 @@ class Dataset:
 
         Test users and what is hidden of them stay. Nothing is left to validate on.
         """
-        parts = (
-            np.where(part == Part.VALIDATION, Part.TRAIN, part).astype(np.uint8)
-            for part in (self.split.user_part, self.split.interaction_part)
-        )
-        split = Split(*parts)
+        split = self.split.without_validation()
         provenance = dict(self.provenance)
         if "counts" in provenance:
             stale = count_parts(self.interactions, self.split)
@@ -241,8 +277,7 @@ class Dataset:
             "user_part": self.split.user_part,
             "interaction_part": self.split.interaction_part,
         }
-        optional = {"timestamps": self.interactions.timestamps, "counts": self.interactions.counts}
-        arrays |= {name: array for name, array in optional.items() if array is not None}
+        arrays |= self.interactions.columns
         return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
     def save(self, folder: str | Path) -> None:
@@ -275,8 +310,7 @@ class Dataset:
                 *ids,
                 arrays["indptr"],
                 arrays["indices"],
-                arrays.get("timestamps"),
-                arrays.get("counts"),
+                *(arrays.get(name) for name in _OPTIONAL),
             )
             titles = tuple(items["title"].to_pylist()) if "title" in items.column_names else None
             provenance = {
@@ -299,11 +333,6 @@ class Dataset:
 
 def count_parts(x: Interactions, split: Split) -> dict[str, int]:
     """How much there is, and who is evaluated: what a data set's provenance says of its own."""
-    row = np.repeat(np.arange(x.n_users), np.diff(x.indptr))
-    cases = {
-        part: len(np.unique(row[split.interaction_part == part]))
-        for part in (Part.VALIDATION, Part.TEST)
-    }
     sizes = np.bincount(split.user_part, minlength=3)
     counts = {
         "users": x.n_users,
@@ -312,15 +341,31 @@ def count_parts(x: Interactions, split: Split) -> dict[str, int]:
         "train_users": int(sizes[Part.TRAIN]),
         "validation_users": int(sizes[Part.VALIDATION]),
         "test_users": int(sizes[Part.TEST]),
-        "validation_cases": cases[Part.VALIDATION],
-        "test_cases": cases[Part.TEST],
     }
-    for part in (Part.VALIDATION, Part.TEST):
-        if sizes[part]:
-            counts[f"{part.name.lower()}_users_not_evaluated"] = int(sizes[part]) - cases[part]
+    found = {
+        part: cases_of(part, x.indptr, x.indices, x.n_items, split)
+        for part in (Part.VALIDATION, Part.TEST)
+    }
+    for part, cases in found.items():
+        counts[f"{part.name.lower()}_cases"] = int(cases.has_history.sum())
+    for part, cases in found.items():
+        counts |= _count_others(part, cases, split)
     if x.timestamps is not None:
+        first = x.timestamps if x.first_timestamps is None else x.first_timestamps
         counts |= {
-            "first_timestamp": int(x.timestamps.min()),
+            "first_timestamp": int(first.min()),
             "last_timestamp": int(x.timestamps.max()),
         }
+    return counts
+
+
+def _count_others(part: Part, cases: Cases, split: Split) -> dict[str, int]:
+    """Users of ``part`` who are no case, and cases without a history, where there may be any."""
+    of_part, counts = split.user_part == part, {}
+    if of_part.any():
+        of_part[cases.user_index] = False
+        counts[f"{part.name.lower()}_users_not_evaluated"] = int(of_part.sum())
+    n_new = int((~cases.has_history).sum())
+    if n_new:
+        counts[f"{part.name.lower()}_new_user_cases"] = n_new
     return counts

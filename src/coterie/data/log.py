@@ -46,6 +46,7 @@ class InteractionLog:
         self.name = name
         self.format = format
         self.counts: dict[str, int] = {}
+        self.reading: dict[str, Any] = {}  # by which rules a table was read, for the manifest
         self.ratings_are_counts = (
             False  # of how often the user had the item; else every row is once
         )

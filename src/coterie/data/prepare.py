@@ -4,7 +4,7 @@ al.
 The order is theirs, and matters: ratings below the threshold go; repeated pairs merge; items of too
 few users go, then users of too few items, in one pass (an item may fall below its minimum again as
 users go); held-out users are drawn; items no training user has go; a share of the held-out users'
-items is hidden.
+items is hidden. A split by time filters by what is before its cut alone (`by_time.py`).
 
 DuckDB turns ids into codes; what follows is NumPy on arrays, one entry an interaction.
 
@@ -13,115 +13,54 @@ References:
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from coterie.data.by_time import divide_by_time, last_days
 from coterie.data.dataset import Dataset, Interactions, count_parts
 from coterie.data.ids import IdMap
 from coterie.data.log import InteractionLog
-from coterie.data.rules import PrepareRules
-from coterie.data.split import Part, Split, choose_users, hide_items, hide_validation_items
+from coterie.data.pairs import (
+    Divided,
+    Pairs,
+    drop_low,
+    drop_rare,
+    drop_taken_back,
+    is_negative,
+    merge_repeated,
+)
+from coterie.data.rules import (
+    GivenSplit,
+    LeaveLastOut,
+    PrepareRules,
+    StrongGeneralisation,
+    TimeSplit,
+)
+from coterie.data.split import (
+    Part,
+    Split,
+    choose_users,
+    hide_items,
+    hide_validation_items,
+    leave_last,
+)
 from coterie.errors import ConfigError, DataError
 from coterie.running.progress import Progress, Update, silent
 
-
-@dataclass(frozen=True)
-class Pairs:
-    """Interactions as arrays of equal length, in any order.
-
-    Args:
-        user: ``[n]`` int32 codes, ascending with the ids.
-        item: ``[n]`` int32 codes, ascending with the ids.
-        timestamp: ``[n]`` int64 seconds, or None.
-        part: ``[n]`` uint8 given parts, or None.
-        count: ``[n]`` integers, how often each was seen, or None: once.
-    """
-
-    user: np.ndarray
-    item: np.ndarray
-    timestamp: np.ndarray | None = None
-    part: np.ndarray | None = None
-    count: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.user)
-
-    def where(self, keep: np.ndarray) -> "Pairs":
-        """The interactions where ``keep`` ([n] bool) holds."""
-        if keep.all():
-            return self
-        optional = (
-            None if column is None else column[keep]
-            for column in (self.timestamp, self.part, self.count)
-        )
-        return Pairs(self.user[keep], self.item[keep], *optional)
+_DEFAULT = PrepareRules()
 
 
-def merge_repeated(pairs: Pairs) -> Pairs:
-    """Sorts by user and item, and makes every pair one: counted, with the latest time stamp, and
-    training if any says so.
-
-    Example:
-        >>> twice = Pairs(np.array([1, 0, 1]), np.array([2, 5, 2]), np.array([10, 20, 30]))
-        >>> once = merge_repeated(twice)
-        >>> once.timestamp.tolist(), once.count.tolist()
-        ([20, 30], [1, 2])
-    """
-    width = int(pairs.item.max(initial=0)) + 1
-    key = pairs.user.astype(np.int64) * width + pairs.item
-    order = np.argsort(key, kind="stable")
-    key = key[order]
-    starts = np.flatnonzero(np.concatenate([key[:1] == key[:1], key[1:] != key[:-1]]))
-    timestamp = (
-        None if pairs.timestamp is None else np.maximum.reduceat(pairs.timestamp[order], starts)
-    )
-    part = None if pairs.part is None else np.minimum.reduceat(pairs.part[order], starts)
-    count = (
-        np.diff(starts, append=len(key))
-        if pairs.count is None
-        else np.add.reduceat(pairs.count[order], starts)
-    )
-    user, item = np.divmod(key[starts], width)
-    return Pairs(
-        user.astype(np.int32),
-        item.astype(np.int32),
-        timestamp,
-        part,
-        None if (count == 1).all() else count,
-    )
-
-
-def drop_rare(
-    pairs: Pairs, min_item_users: int, min_user_items: int
-) -> tuple[Pairs, dict[str, int]]:
-    """Drops items of too few users, then users of too few items, once; returns what is left and the
-    counts.
-
-    Dropping a user may bring an item below its minimum again; that item stays, as in Liang et al.
-    """
-    users_of = np.bincount(pairs.item)
-    rare_items = (users_of > 0) & (users_of < min_item_users)
-    left = pairs.where(~rare_items[pairs.item])
-    items_of = np.bincount(left.user, minlength=int(pairs.user.max(initial=-1)) + 1)
-    rare_users = (np.bincount(pairs.user) > 0) & (items_of < min_user_items)
-    kept = left.where(~rare_users[left.user])
-    counts = {
-        "items_below_min_users": int(rare_items.sum()),
-        "interactions_of_items_below_min_users": len(pairs) - len(left),
-        "users_below_min_items": int(rare_users.sum()),
-        "interactions_of_users_below_min_items": len(left) - len(kept),
-    }
-    return kept, counts
-
-
-def prepare(log: InteractionLog, rules: PrepareRules, progress: Progress = silent) -> Dataset:
+def prepare(
+    log: InteractionLog, rules: PrepareRules = _DEFAULT, progress: Progress = silent
+) -> Dataset:
     """Makes the data set: the same log, rules and seed give the same bytes.
 
     Users and items are sorted by id, integers by value and text by its UTF-8 bytes. Where the log
     brings its split, every kept user trains; a pair in both files is a training pair; users without
-    a training interaction and items unseen in training go, counted.
+    a training interaction and items unseen in training go, counted. One open log may be prepared
+    again and again, as a backtest does with one `TimeSplit.test_from` after another.
 
     Args:
         log: From `coterie.data.read.read_log`; not changed.
@@ -132,107 +71,207 @@ def prepare(log: InteractionLog, rules: PrepareRules, progress: Progress = silen
         The data set, with sources, rules and the count of everything dropped in its provenance.
 
     Raises:
-        ConfigError: if a rule does not fit the log (a least rating where there are no ratings, more
-            held-out users than users).
+        ConfigError: if a rule does not fit the log (a least rating where there are no ratings, a
+            split by time where there are no times, more held-out users than users).
         DataError: if nothing is left.
 
     Example:
         >>> rows = "SELECT r % 20, r // 20, 5, NULL, NULL FROM range(160) t(r)"
         >>> with InteractionLog("hand-made", "table") as log:
         ...     _ = log.connection.execute(f"INSERT INTO log {rows}")
-        ...     data = prepare(log, PrepareRules(min_rating=4, held_out_users=2))
+        ...     data = prepare(log, PrepareRules(min_rating=4, split=StrongGeneralisation(2)))
         >>> data.train.shape, data.provenance["counts"]["test_cases"]
         ((16, 8), 2)
     """
-    rules = rules.resolve(given_split=log.has("part"))
+    rules = _resolved(log, rules)
     progress(Update("indexing ids"))
-    users, items, pairs, counts = _read_pairs(log, rules.min_rating)
+    users, items, rows, counts = _read_rows(log, rules)
     progress(Update("merging and filtering"))
-    pairs = _filter(pairs, rules, counts)
-    users, user = _compact(users, pairs.user)
-    progress(Update("splitting"))
-    if pairs.part is None and rules.held_out_users is None:
-        rules = replace(rules, held_out_users=max(1, len(users) // 10))
-    interactions, split = _split(users, items, replace(pairs, user=user), rules, counts)
+    rows = rows.ordered()
+    ceiling: dict[str, Any] = {}
+    if isinstance(rules.split, TimeSplit):
+        progress(Update("splitting"))
+        divided, ceiling = divide_by_time(rows, rules, rules.split, counts)
+    else:
+        pairs = _filter(rows, rules, counts)
+        progress(Update("splitting"))
+        rules = _with_held_out_users(rules, len(np.unique(pairs.user)))
+        divided = _divide(pairs, rules, counts)
+    _check_left(divided.pairs, counts)
+    interactions, split = _indexed(users, items, divided)
     titles = _titles(interactions.items, log.titles)
     if titles is not None:
         counts["items_without_title"] = titles.count(None)
+    counts |= count_parts(interactions, split)
+    provenance = _provenance(log, rules, interactions, counts)
     return Dataset(
-        interactions,
-        split,
-        titles,
-        _provenance(log, rules, counts | count_parts(interactions, split)),
+        interactions, split, titles, provenance | ({"ceiling": ceiling} if ceiling else {})
     )
 
 
-def _filter(pairs: Pairs, rules: PrepareRules, counts: dict[str, int]) -> Pairs:
+def _resolved(log: InteractionLog, rules: PrepareRules) -> PrepareRules:
+    """With all that the log decides; refuses rules that need what it has not."""
+    rules = rules.resolve(given_split=log.has("part"))
+    _check_values(log, rules)
+    split = rules.split
+    if isinstance(split, LeaveLastOut | TimeSplit) and not log.has("timestamp"):
+        raise ConfigError(
+            f"split {split.name} needs a log with times, found none; name the column, or choose"
+            " another split."
+        )
+    if isinstance(split, TimeSplit) and split.test_from is None:
+        last = log.one("SELECT max(timestamp) FROM log")[0]
+        return replace(rules, split=replace(split, test_from=last_days(last, split.test_days)))
+    return rules
+
+
+_N_BROKEN = "SELECT count(*) FROM log WHERE rating <> floor(rating)"
+
+
+def _check_values(log: InteractionLog, rules: PrepareRules) -> None:
+    asked = {"min_rating": None, "merge": "any", "negative_values": ()}
+    for name, nothing in asked.items() if not log.has("rating") else ():
+        if getattr(rules, name) != nothing:
+            raise ConfigError(
+                f"{name} needs a log with ratings or counts, found none for"
+                f" {getattr(rules, name)}; leave it out or name the column."
+            )
+    if rules.merge == "sum" and (n_broken := log.one(_N_BROKEN)[0]):
+        raise ConfigError(
+            f"merge sum needs whole counts, found {n_broken} rows with fractions; merge any or"
+            " latest."
+        )
+
+
+def _with_held_out_users(rules: PrepareRules, n_users: int) -> PrepareRules:
+    split = rules.split
+    if not isinstance(split, StrongGeneralisation) or split.held_out_users is not None:
+        return rules
+    return replace(rules, split=replace(split, held_out_users=max(1, n_users // 10)))
+
+
+def _filter(rows: Pairs, rules: PrepareRules, counts: dict[str, int]) -> Pairs:
     """Merges and drops, adding to ``counts``; what remains is sorted by user and item."""
-    merged = merge_repeated(pairs)
-    counts["repeated_rows"] = len(pairs) - len(merged)
-    kept, dropped = drop_rare(merged, rules.min_item_users, rules.min_user_items or 0)
+    pairs = drop_low(_merge(rows, rules, counts), rules.min_rating)
+    if rules.merge != "any":
+        counts["interactions_below_min_rating"] = (
+            len(rows) - len(pairs) - sum(counts.get(name, 0) for name in _MERGED)
+        )
+    kept, dropped = drop_rare(pairs, rules.min_item_users, rules.min_user_items or 0)
     counts |= dropped
-    if kept.part is not None:
+    if isinstance(rules.split, GivenSplit):
         kept = _drop_untrained_users(kept, counts)
     _check_left(kept, counts)
     return kept
 
 
-def _split(
-    users: IdMap, items: IdMap, pairs: Pairs, rules: PrepareRules, counts: dict[str, int]
-) -> tuple[Interactions, Split]:
-    """Draws who is held out (unless the split is given), drops what training does not know, and
-    hides items.
-    """
-    if pairs.part is None:
-        user_part = choose_users(len(users), rules.held_out_users or 0, rules.seed)
-    else:
-        user_part = np.full(len(users), Part.TRAIN, dtype=np.uint8)
-    pairs = _drop_unseen_items(pairs, user_part, counts)
-    _check_left(pairs, counts)
+_MERGED = ("rows_of_negative_values", "rows_taken_back", "repeated_rows")
+
+
+def _merge(rows: Pairs, rules: PrepareRules, counts: dict[str, int]) -> Pairs:
+    left = drop_taken_back(rows, rules.negative_values)
+    if rules.negative_values:
+        n_negative = int(is_negative(rows, rules.negative_values).sum())
+        counts["rows_of_negative_values"] = n_negative
+        counts["rows_taken_back"] = len(rows) - len(left) - n_negative
+    once = merge_repeated(left, rules.merge)
+    counts["repeated_rows"] = len(left) - len(once)
+    return once
+
+
+def _divide(pairs: Pairs, rules: PrepareRules, counts: dict[str, int]) -> Divided:
+    """Draws who is held out, drops what training does not know, and hides items."""
+    users, split = np.unique(pairs.user), rules.split
+    user_part = np.full(len(users), Part.TRAIN, dtype=np.uint8)
+    if isinstance(split, StrongGeneralisation):
+        user_part = choose_users(len(users), split.held_out_users or 0, split.seed)
+    if isinstance(split, LeaveLastOut):
+        last = leave_last(pairs.user, pairs.timestamp, pairs.row, split.last_n)  # type: ignore[arg-type]
+        pairs = replace(pairs, part=last)
+    pairs = _drop_unseen_items(pairs, users[user_part == Part.TRAIN], counts)
+    indptr = _indptr(pairs.user, users)
+    if isinstance(split, StrongGeneralisation):
+        hidden = hide_items(indptr, user_part, split.seed, split.held_out_share)
+        pairs = replace(pairs, part=hidden)
+    if isinstance(split, GivenSplit):
+        pairs = replace(pairs, part=_validation_items(pairs, indptr, split))
+    return Divided(pairs, users, user_part)
+
+
+def _indptr(user: np.ndarray, users: np.ndarray) -> np.ndarray:
+    """``[len(users) + 1]`` where the rows of each of ``users`` start, in ascending ``user``."""
+    starts: np.ndarray = np.append(np.searchsorted(user, users), len(user)).astype(np.int64)
+    return starts
+
+
+def _indexed(users: IdMap, items: IdMap, divided: Divided) -> tuple[Interactions, Split]:
+    """Codes become rows and columns; what None can say is None."""
+    pairs, first = divided.pairs, divided.pairs.first_timestamp
     items, item = _compact(items, pairs.item)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(pairs.user, minlength=len(users)))]).astype(
-        np.int64
-    )
-    interactions = Interactions(users, items, indptr, item, pairs.timestamp, pairs.count)
-    return interactions, Split(
-        user_part, _interaction_part(interactions, user_part, pairs.part, rules)
-    )
-
-
-def _read_pairs(
-    log: InteractionLog, min_rating: float | None
-) -> tuple[IdMap, IdMap, Pairs, dict[str, int]]:
-    """Ids in order, every row at or above the threshold as codes, and the counts so far."""
-    if min_rating is not None and not log.has("rating"):
-        raise ConfigError(
-            f"min_rating needs a log with ratings or counts, found none for {min_rating}; leave it"
-            " out or name the column."
-        )
-    condition = "true" if min_rating is None else f"rating >= {min_rating!r}"
-    users, items = (_vocabulary(log, column, condition) for column in ("user_id", "item_id"))
-    optional = [column for column in ("timestamp", "part") if log.has(column)]
-    if log.ratings_are_counts:
-        optional.append("CAST(rating AS BIGINT) AS count")
-    fields = ", ".join(["user_codes.code AS user", "item_codes.code AS item", *optional])
-    rows = log.connection.execute(
-        f"SELECT {fields} FROM log JOIN user_codes ON user_id = user_codes.id JOIN item_codes ON"
-        f" item_id = item_codes.id WHERE {condition}"
-    ).fetchnumpy()
-    pairs = Pairs(
-        rows["user"], rows["item"], rows.get("timestamp"), rows.get("part"), rows.get("count")
-    )
-    n_read = log.counts.get("rows_read", log.n_rows)
-    without_id = log.counts.get("rows_without_id", 0)
-    return (
-        users,
+    is_once = pairs.count is None or (pairs.count == 1).all()
+    is_first = first is None or np.array_equal(first, pairs.timestamp)  # type: ignore[arg-type]
+    interactions = Interactions(
+        IdMap(users.take(divided.users)),
         items,
-        pairs,
-        log.counts
-        | {
-            "rows_read": n_read,
-            "rows_below_min_rating": n_read - without_id - len(pairs),
-        },
+        _indptr(pairs.user, divided.users),
+        item,
+        pairs.timestamp,
+        None if is_once else pairs.count,
+        None if is_first else first,
     )
+    return interactions, Split(divided.user_part, pairs.part)  # type: ignore[arg-type]
+
+
+def _read_rows(
+    log: InteractionLog, rules: PrepareRules
+) -> tuple[IdMap, IdMap, Pairs, dict[str, int]]:
+    """Ids in order, every row that counts as codes, and the counts so far."""
+    condition = _condition(log, rules)
+    users, items = (_vocabulary(log, column, condition) for column in ("user_id", "item_id"))
+    fields = ["user_codes.code AS user", "item_codes.code AS item", *_columns(log, rules)]
+    rows = log.connection.execute(
+        f"SELECT {', '.join(fields)} FROM log JOIN user_codes ON user_id = user_codes.id JOIN"
+        f" item_codes ON item_id = item_codes.id WHERE {condition}"
+    ).fetchnumpy()
+    zeros = 0
+    if rules.min_rating is None and 0 not in rules.negative_values:
+        zeros = int(log.one("SELECT count(*) FROM log WHERE rating = 0")[0])
+    counts = {
+        **log.counts,
+        "rows_read": log.counts.get("rows_read", log.n_rows),
+        "rows_below_min_rating": log.n_rows - len(rows["user"]) - zeros,
+    }
+    return users, items, Pairs(**rows), counts | ({"rows_of_value_zero": zeros} if zeros else {})
+
+
+def _condition(log: InteractionLog, rules: PrepareRules) -> str:
+    """Which rows count, in SQL: those held against the least rating one by one, and those of no
+    rating of zero if none is stated; "unlikes" in any case.
+    """
+    if not log.has("rating"):
+        return "true"
+    kept = "true"
+    if rules.min_rating is None:
+        kept = "rating IS DISTINCT FROM 0"
+    elif rules.merge == "any":
+        kept = f"rating >= {rules.min_rating!r}"
+    unlikes = [f"rating = {value!r}" for value in rules.negative_values]
+    return " OR ".join([kept, *unlikes])
+
+
+def _columns(log: InteractionLog, rules: PrepareRules) -> list[str]:
+    """What else merging and splitting read of a row."""
+    by_value = rules.merge != "any" or bool(rules.negative_values)
+    are_counts = log.ratings_are_counts or rules.merge == "sum"
+    in_order = rules.merge == "latest" or rules.negative_values
+    wanted = {
+        "timestamp": log.has("timestamp"),
+        "part": log.has("part"),
+        "CAST(rating AS BIGINT) AS count": are_counts,
+        "rating AS value": by_value,
+        "log.rowid AS row": in_order or isinstance(rules.split, LeaveLastOut),
+    }
+    return [column for column, is_wanted in wanted.items() if is_wanted]
 
 
 def _vocabulary(log: InteractionLog, column: str, condition: str) -> IdMap:
@@ -268,9 +307,11 @@ def _drop_untrained_users(pairs: Pairs, counts: dict[str, int]) -> Pairs:
     return kept
 
 
-def _drop_unseen_items(pairs: Pairs, user_part: np.ndarray, counts: dict[str, int]) -> Pairs:
-    """No model can know an item that no training interaction has."""
-    trains = user_part[pairs.user] == Part.TRAIN
+def _drop_unseen_items(pairs: Pairs, trained: np.ndarray, counts: dict[str, int]) -> Pairs:
+    """No model can know an item that no training interaction has; ``trained`` are the users who
+    train.
+    """
+    trains = np.isin(pairs.user, trained)
     if pairs.part is not None:
         trains &= pairs.part == Part.TRAIN
     n_items = int(pairs.item.max()) + 1
@@ -283,16 +324,12 @@ def _drop_unseen_items(pairs: Pairs, user_part: np.ndarray, counts: dict[str, in
     return kept
 
 
-def _interaction_part(
-    x: Interactions, user_part: np.ndarray, given: np.ndarray | None, rules: PrepareRules
-) -> np.ndarray:
-    if given is None:
-        return hide_items(x.indptr, user_part, rules.seed, rules.held_out_share or 0.0)
-    parts = hide_validation_items(x.indptr, given, rules.seed, rules.validation_share or 0.0)
+def _validation_items(pairs: Pairs, indptr: np.ndarray, split: GivenSplit) -> np.ndarray:
+    parts = hide_validation_items(indptr, pairs.part, split.seed, split.validation_share)  # type: ignore[arg-type]
     # Validation must not take an item's last training interaction: every item is one a model can
     # know.
-    unseen = np.bincount(x.indices[parts == Part.TRAIN], minlength=x.n_items) == 0
-    parts[(parts == Part.VALIDATION) & unseen[x.indices]] = Part.TRAIN
+    n_training = np.bincount(pairs.item[parts == Part.TRAIN], minlength=int(pairs.item.max()) + 1)
+    parts[(parts == Part.VALIDATION) & (n_training == 0)[pairs.item]] = Part.TRAIN
     return parts
 
 
@@ -315,17 +352,22 @@ def _titles(items: IdMap, titles: Mapping[str, str] | None) -> tuple[str | None,
     return tuple(of_item)
 
 
-def _provenance(log: InteractionLog, rules: PrepareRules, counts: dict[str, int]) -> dict[str, Any]:
-    idle = ("held_out_users", "held_out_share", "validation_share")
-    stated = {
-        name: value
-        for name, value in asdict(rules).items()
-        if value is not None or name not in idle
-    }
+def _provenance(
+    log: InteractionLog, rules: PrepareRules, interactions: Interactions, counts: dict[str, int]
+) -> dict[str, Any]:
     return {
         "name": log.name,
         "format": log.format,
         "sources": log.sources,
-        "rules": stated,
+        "reading": {
+            "user_id": _type_of(interactions.users),
+            "item_id": _type_of(interactions.items),
+            **log.reading,
+        },
+        "rules": rules.stated(),
         "counts": counts,
     }
+
+
+def _type_of(ids: IdMap) -> str:
+    return "integer" if ids.are_integers else "text"

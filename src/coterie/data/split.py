@@ -1,12 +1,14 @@
 """Who trains, who is held out, and which of a held-out user's items are hidden.
 
 A split is two small arrays beside the interactions: a part per user and a part per interaction.
-Both protocols of the field fit in it:
+The protocols of the field fit in it:
 
 - strong generalisation (Liang et al., WWW 2018): held-out users never train; 80 % of their items
   are folded in, 20 % are ranked;
 - a given per-user split (LightGCN's files): every user trains, and some of each user's items are
-  ranked.
+  ranked;
+- leave-last-out: the same, and time says which;
+- by time: who has enough before the cut trains; what comes in a window is ranked.
 """
 
 from dataclasses import dataclass
@@ -46,6 +48,12 @@ class Part(IntEnum):
         return cls(part)
 
 
+TEST_INPUT = 3
+"""Of an interaction: input of the test alone, as it came between training and the test."""
+BEFORE_HISTORY = 4
+"""Of an interaction: as ``TRAIN``, but too old to be input of the test."""
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """A part per user and per interaction.
@@ -54,11 +62,41 @@ class Split:
         user_part: ``[n_users]`` uint8. Only users of ``TRAIN`` are trained on.
         interaction_part: ``[n_interactions]`` uint8 aligned with the CSR. ``TRAIN`` marks an
             interaction that may be read as input anywhere, ``VALIDATION`` one that is ranked in
-            validation and is input in the test, ``TEST`` one that is only ever ranked.
+            validation and is input in the test, ``TEST`` one that is only ever ranked. By time
+            there are also `TEST_INPUT` and `BEFORE_HISTORY`.
     """
 
     user_part: np.ndarray
     interaction_part: np.ndarray
+
+    def folded_in(self, part: Part) -> np.ndarray:
+        """``[n_interactions]`` bool: what is shown when ``part`` is ranked; for ``TRAIN``, what
+        users who train are trained on.
+        """
+        return folded_in(part, self.interaction_part)
+
+    def without_validation(self) -> "Split":
+        """The same with what was for validation, or came since, in training."""
+        user_part, interaction_part = self.user_part.copy(), self.interaction_part.copy()
+        user_part[user_part == Part.VALIDATION] = Part.TRAIN
+        interaction_part[np.isin(interaction_part, (Part.VALIDATION, TEST_INPUT))] = Part.TRAIN
+        return Split(user_part, interaction_part)
+
+
+def folded_in(part: Part, interaction_part: np.ndarray) -> np.ndarray:
+    """`Split.folded_in` of ``[n_interactions]`` parts alone."""
+    shown: np.ndarray = _FOLDED_IN[part][interaction_part]
+    return shown
+
+
+_FOLDED_IN = {
+    part: np.isin(np.arange(BEFORE_HISTORY + 1), shown)
+    for part, shown in {
+        Part.TRAIN: (Part.TRAIN, BEFORE_HISTORY),
+        Part.VALIDATION: (Part.TRAIN, BEFORE_HISTORY),
+        Part.TEST: (Part.TRAIN, Part.VALIDATION, TEST_INPUT),
+    }.items()
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,13 +113,26 @@ class Cases:
     fold_in: csr_array
     held_out: csr_array
 
+    def where(self, keep: np.ndarray) -> "Cases":
+        """The cases where ``keep`` ([n_cases] bool) holds."""
+        if keep.all():
+            return self
+        rows = np.flatnonzero(keep)
+        return Cases(self.user_index[rows], self.fold_in[rows], self.held_out[rows])
+
+    @property
+    def has_history(self) -> np.ndarray:
+        """``[n_cases]`` bool: whether anything is folded in."""
+        shown: np.ndarray = np.diff(self.fold_in.indptr) > 0
+        return shown
+
 
 def cases_of(
     part: Part, indptr: np.ndarray, indices: np.ndarray, n_items: int, split: Split
 ) -> Cases:
     """Cuts the cases of ``part`` out of all interactions.
 
-    A user is a case if one of their interactions carries ``part``; what carries a lower part is
+    A user is a case if one of their interactions carries ``part``; `Split.folded_in` says what is
     folded in.
 
     Args:
@@ -95,7 +146,7 @@ def cases_of(
     row = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
     user_index = np.unique(row[to_find])
     held_out = select(indptr, indices, n_items, to_find)[user_index]
-    fold_in = select(indptr, indices, n_items, split.interaction_part < part)[user_index]
+    fold_in = select(indptr, indices, n_items, split.folded_in(part))[user_index]
     return Cases(user_index, fold_in, held_out)
 
 
@@ -119,7 +170,7 @@ def choose_users(n_users: int, held_out_users: int, seed: int) -> np.ndarray:
 
     Args:
         n_users: Number of users, in order of their ids.
-        held_out_users: Number of validation users, and of test users.
+        held_out_users: Number of validation users, and of test users; with 0 everybody trains.
         seed: Of the permutation.
 
     Returns:
@@ -131,9 +182,9 @@ def choose_users(n_users: int, held_out_users: int, seed: int) -> np.ndarray:
     References:
         Liang et al. (2018), section 4.1 and its companion notebook.
     """
-    if held_out_users < 1 or 2 * held_out_users >= n_users:
+    if held_out_users < 0 or 2 * held_out_users >= n_users:
         raise ConfigError(
-            "held-out users must be at least 1 and leave someone to train on: twice"
+            "held-out users must be at least 0 and leave someone to train on: twice"
             f" {held_out_users} of {n_users} users; choose another --held-out-users."
         )
     order = np.random.RandomState(seed).permutation(n_users)
@@ -199,6 +250,34 @@ def hide_validation_items(
     return parts
 
 
+def leave_last(user: np.ndarray, timestamp: np.ndarray, row: np.ndarray, last_n: int) -> np.ndarray:
+    """Takes each user's last items for the test, and as many before them for validation.
+
+    Args:
+        user: ``[n_interactions]`` codes, ascending; items ascend within a user.
+        timestamp: ``[n_interactions]`` seconds.
+        row: ``[n_interactions]`` places in the log, which order what is of the same time.
+        last_n: How many; a user with no more than twice as many keeps all for training.
+
+    Returns:
+        ``[n_interactions]`` uint8 parts.
+
+    Example:
+        >>> leave_last(np.zeros(3, int), np.array([30, 10, 20]), np.arange(3), 1).tolist()
+        [2, 0, 1]
+    """
+    order = np.lexsort((row, timestamp, user))
+    n_items = np.bincount(user)
+    from_last = np.repeat(np.cumsum(n_items), n_items) - np.arange(len(user)) - 1
+    part = np.select(
+        [from_last < last_n, from_last < 2 * last_n], [Part.TEST, Part.VALIDATION], Part.TRAIN
+    )
+    part[np.repeat(n_items <= 2 * last_n, n_items)] = Part.TRAIN
+    parts = np.empty(len(user), dtype=np.uint8)
+    parts[order] = part
+    return parts
+
+
 def _check_share(share: float) -> None:
     if not 0 <= share < 1:
         raise ConfigError(
@@ -213,18 +292,16 @@ def check_split(split: Split, indptr: np.ndarray) -> None:
         DataError: if a part array has the wrong length or value, or no interaction is left for
             training.
     """
-    for name, parts, length in (
-        ("user_part", split.user_part, len(indptr) - 1),
-        ("interaction_part", split.interaction_part, int(indptr[-1])),
+    for name, parts, length, last in (
+        ("user_part", split.user_part, len(indptr) - 1, Part.TEST),
+        ("interaction_part", split.interaction_part, int(indptr[-1]), BEFORE_HISTORY),
     ):
-        if parts.shape != (length,) or (length and int(parts.max()) > Part.TEST):
+        if parts.shape != (length,) or (length and int(parts.max()) > last):
             raise DataError(
-                f"{name} must hold {length} parts 0, 1 or 2, found shape {parts.shape}; prepare the"
-                " data set anew."
+                f"{name} must hold {length} parts from 0 to {last}, found shape {parts.shape};"
+                " prepare the data set anew."
             )
-    trains = np.repeat(split.user_part == Part.TRAIN, np.diff(indptr)) & (
-        split.interaction_part == Part.TRAIN
-    )
+    trains = np.repeat(split.user_part == Part.TRAIN, np.diff(indptr)) & split.folded_in(Part.TRAIN)
     if not trains.any():
         raise DataError(
             "no interaction is left to train on; lower the minimum counts or the number of held-out"

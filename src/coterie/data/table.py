@@ -126,6 +126,7 @@ def load_scans(log: InteractionLog, scans: Sequence[Scan], options: TableOptions
     is_text = all(scan.is_text for scan in scans)
     for column, wanted in (("user_id", options.user_id_type), ("item_id", options.item_id_type)):
         settle_ids(log.connection, "log", column, wanted, is_text=is_text)
+    log.reading = options.rules()
 
 
 def _append(log: InteractionLog, scan: Scan, options: TableOptions) -> None:

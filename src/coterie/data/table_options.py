@@ -120,6 +120,15 @@ class TableOptions:
         named = (self.user, self.item, self.rating_column, self.timestamp_column)
         return [name for name in named if name]
 
+    def rules(self) -> dict[str, Any]:
+        """What the manifest tells of how values were read, as JSON values."""
+        rules: dict[str, Any] = {"null_words": list(self.null_words)}
+        if self.timestamp_column is not None:
+            rules["timestamp_unit"] = self.timestamp_unit
+        if self.rating_values:
+            rules["rating_values"] = dict(self.rating_values)
+        return rules
+
     def stated(self) -> dict[str, Any]:
         """What differs from the defaults, by name: what makes a source a table."""
         names = [one.name for one in fields(self) if one.name != "negative_ratings"]

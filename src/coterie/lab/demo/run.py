@@ -18,7 +18,7 @@ from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
 from coterie.data.prepare import prepare
 from coterie.data.read import read_log
-from coterie.data.rules import PrepareRules
+from coterie.data.rules import PrepareRules, StrongGeneralisation
 from coterie.data.split import Cases, Part
 from coterie.evaluation.compare import Comparison, compare
 from coterie.evaluation.evaluate import evaluate
@@ -113,7 +113,8 @@ def run_demo(
         service.write_ratings_csv(aside / "log")
         log.info("2/4 the log becomes a data set")
         with read_log(aside / "log", "movielens") as ratings:
-            data = prepare(ratings, PrepareRules(held_out_users=n_users // 10, seed=seed))
+            split = StrongGeneralisation(n_users // 10, seed=seed)
+            data = prepare(ratings, PrepareRules(split=split))
         data.save(aside / "data")
         log.info(
             "3/4 %d models learn from %d users and %d interactions",

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from coterie.config import RunConfig, overlay, read_values
 from coterie.data.read import Format
-from coterie.data.rules import PrepareRules
+from coterie.data.rules import GivenSplit, PrepareRules, StrongGeneralisation
 from coterie.errors import ConfigError, SourceError
 from coterie.evaluation.metrics import Metric
 from coterie.lab.ablations.variant import AblationConfig
@@ -99,8 +99,9 @@ class Protocol(StrictConfig):
             min_rating=source.min_rating,
             min_user_items=self.min_user_items,
             min_item_users=self.min_item_users,
-            held_out_users=held_out_users or self.held_out_users,
-            seed=seed,
+            split=GivenSplit(seed=seed)
+            if self.given_split
+            else StrongGeneralisation(held_out_users or self.held_out_users, seed=seed),
         )
 
 

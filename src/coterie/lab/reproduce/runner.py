@@ -207,7 +207,7 @@ class Runner:
         protocol = self.plan.definition.data
         found = {"format": dataset.provenance.get("format"), **dataset.provenance.get("rules", {})}
         wanted = [
-            {"format": one.format, **vars(protocol.rules(one, seed, self.plan.held_out_users))}
+            {"format": one.format, **protocol.rules(one, seed, self.plan.held_out_users).stated()}
             for one in protocol.sources
         ]
         differences = [
