@@ -14,7 +14,8 @@ References:
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -31,10 +32,12 @@ from coterie.data.pairs import (
     is_negative,
     merge_repeated,
 )
+from coterie.data.read import LogSource, read_log
 from coterie.data.rules import (
     GivenSplit,
     LeaveLastOut,
     PrepareRules,
+    RuleFields,
     StrongGeneralisation,
     TimeSplit,
 )
@@ -46,14 +49,28 @@ from coterie.data.split import (
     hide_validation_items,
     leave_last,
 )
+from coterie.data.table_options import TableFields
 from coterie.errors import ConfigError, DataError
 from coterie.running.progress import Progress, Update, silent
 
 _DEFAULT = PrepareRules()
 
 
+class PrepareFields(RuleFields, TableFields, total=False):
+    """Fields of `PrepareRules` and of `TableOptions`."""
+
+
 def prepare(
-    log: InteractionLog, rules: PrepareRules = _DEFAULT, progress: Progress = silent
+    source: InteractionLog | LogSource,
+    rules: PrepareRules = _DEFAULT,
+    progress: Progress = silent,
+    *,
+    user: str | None = None,
+    item: str | None = None,
+    rating: str | None = None,
+    timestamp: str | None = None,
+    titles: str | Path | Mapping[str, str] | None = None,
+    **fields: Unpack[PrepareFields],
 ) -> Dataset:
     """Makes the data set: the same log, rules and seed give the same bytes.
 
@@ -63,26 +80,58 @@ def prepare(
     again and again, as a backtest does with one `TimeSplit.test_from` after another.
 
     Args:
-        log: From `coterie.data.read.read_log`; not changed.
+        source: A path, several paths, or a table in memory, as `coterie.data.read.read_log` takes
+            them; or what that returned, which is not changed.
         rules: What to keep and whom to hold out.
         progress: Called when a stage begins.
+        user: Of a table: column of user ids; ``user_id`` if None.
+        item: Of a table: column of item ids; ``item_id`` if None.
+        rating: Of a table: column of ratings or counts.
+        timestamp: Of a table: column of times.
+        titles: By item id as text, or a file of them.
+        fields: Single fields of `PrepareRules`, laid over ``rules``, and of `TableOptions`.
 
     Returns:
         The data set, with sources, rules and the count of everything dropped in its provenance.
 
     Raises:
+        SourceError: at the file and line that break the format, or if there is no row.
         ConfigError: if a rule does not fit the log (a least rating where there are no ratings, a
-            split by time where there are no times, more held-out users than users).
+            split by time where there are no times, more held-out users than users), or columns are
+            named of a log that is read.
         DataError: if nothing is left.
 
     Example:
-        >>> rows = "SELECT r % 20, r // 20, 5, NULL, NULL FROM range(160) t(r)"
-        >>> with InteractionLog("hand-made", "table") as log:
-        ...     _ = log.connection.execute(f"INSERT INTO log {rows}")
-        ...     data = prepare(log, PrepareRules(min_rating=4, split=StrongGeneralisation(2)))
+        >>> pairs = [(user, item, 5) for item in range(8) for user in range(20)]
+        >>> data = prepare(pairs, min_rating=4, split=StrongGeneralisation(2))
         >>> data.train.shape, data.provenance["counts"]["test_cases"]
         ((16, 8), 2)
     """
+    of_rules: Any = {name: value for name, value in fields.items() if name in _RULE_NAMES}
+    rules = replace(rules, **of_rules)
+    table: Any = {name: value for name, value in fields.items() if name not in _RULE_NAMES}
+    named = {"user_column": user, "item_column": item, "rating_column": rating}
+    named["timestamp_column"] = timestamp
+    table |= {name: column for name, column in named.items() if column is not None}
+    if not isinstance(source, InteractionLog):
+        table.setdefault(
+            "negative_ratings", rules.min_rating is not None or bool(rules.negative_values)
+        )
+        progress(Update("reading the log"))
+        with read_log(source, titles=titles, **table) as log:
+            return _prepare(log, rules, progress)
+    if table or titles is not None:
+        raise ConfigError(
+            f"columns and titles go with a source, found {', '.join(table) or 'titles'} beside a"
+            " log that is read; name them where it is read."
+        )
+    return _prepare(source, rules, progress)
+
+
+_RULE_NAMES = frozenset(RuleFields.__annotations__)
+
+
+def _prepare(log: InteractionLog, rules: PrepareRules, progress: Progress) -> Dataset:
     rules = _resolved(log, rules)
     progress(Update("indexing ids"))
     users, items, rows, counts = _read_rows(log, rules)

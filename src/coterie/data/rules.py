@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
-from typing import Any, ClassVar, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, get_args
 
 from coterie.errors import ConfigError
 
@@ -158,6 +158,17 @@ class SplitByLog:
 
 
 SplitRules: TypeAlias = StrongGeneralisation | GivenSplit | LeaveLastOut | TimeSplit
+
+
+class RuleFields(TypedDict, total=False):
+    """The fields of `PrepareRules`, for functions that take them by name."""
+
+    min_rating: float | None
+    min_user_items: int | None
+    min_item_users: int
+    split: "SplitRules | SplitByLog"
+    merge: Merge | None
+    negative_values: tuple[float, ...]
 
 
 @dataclass(frozen=True)
