@@ -10,6 +10,7 @@ from coterie.cli.options import (
     DEFAULT_METRICS,
     Data,
     Device,
+    InSample,
     JsonFile,
     Metrics,
     Run,
@@ -39,11 +40,12 @@ def evaluate(
             help="Also write every user's values as Parquet.",
         ),
     ] = None,
+    in_sample: InSample = False,
     device: Device = "auto",
     json_file: JsonFile = None,
 ) -> None:
     """Measure a model on held-out users, overall and by their number of interactions."""
-    report = _evaluate(run, split, listed(metric), data, device)
+    report, is_refit = _evaluate(run, split, listed(metric), data, device, in_sample=in_sample)
     say(str(report))
     if per_user is not None:
         import pyarrow.parquet as pq  # noqa: PLC0415
@@ -52,7 +54,10 @@ def evaluate(
 
         with publish_file(per_user) as aside:
             pq.write_table(report.per_user_table(), aside)
-    write_result(json_file, {"run": str(run), "split": split.value, **report.to_json()})
+    write_result(
+        json_file,
+        {"run": str(run), "split": split.value, "in_sample": is_refit, **report.to_json()},
+    )
 
 
 @verbs.command()
@@ -73,6 +78,7 @@ def compare(
     ] = 10_000,
     confidence: Annotated[float, typer.Option(help="Of the interval.")] = 0.95,
     seed: Annotated[int, typer.Option(min=0, help="Of the resampling.")] = 0,
+    in_sample: InSample = False,
     device: Device = "auto",
     json_file: JsonFile = None,
 ) -> None:
@@ -86,7 +92,11 @@ def compare(
     for run in [*sides[0], *sides[1]]:
         existing(run)
     metrics = listed(metric)
-    reports = [[_evaluate(run, split, metrics, data, device) for run in side] for side in sides]
+    measured = [
+        [_evaluate(run, split, metrics, data, device, in_sample=in_sample) for run in side]
+        for side in sides
+    ]
+    reports = [[report for report, _ in side] for side in measured]
     comparison = compare_runs(*reports, seed=seed, n_resamples=resamples, confidence=confidence)
     say(str(comparison))
     write_result(
@@ -95,6 +105,7 @@ def compare(
             "candidate": candidate,
             "reference": reference,
             "split": split.value,
+            "in_sample": any(is_refit for side in measured for _, is_refit in side),
             **comparison.to_json(),
         },
     )
@@ -173,18 +184,28 @@ def analyze(
 
 
 def _evaluate(
-    run: Path, split: SplitPart, metrics: list[str], data: Path | None, device: str
-) -> Any:
+    run: Path,
+    split: SplitPart,
+    metrics: list[str],
+    data: Path | None,
+    device: str,
+    *,
+    in_sample: bool,
+) -> tuple[Any, bool]:
+    """The report, and whether it is in sample: of a refit."""
     from coterie.data.split import Part  # noqa: PLC0415
     from coterie.evaluation.evaluate import evaluate as evaluate_model  # noqa: PLC0415
     from coterie.training.runs import load_run  # noqa: PLC0415
 
-    loaded = load_run(run, data, device)
+    loaded = load_run(run, data, device, in_sample=in_sample)
+    if loaded.model.is_refit:
+        say(f"{run}: a refit, measured on users it was trained on: better than it is")
     with drawn() as progress:
-        return evaluate_model(
+        report = evaluate_model(
             loaded.model,
             loaded.dataset.cases(Part[split.name]),
             metrics=metrics,
             user_ids=loaded.dataset.users,
             progress=progress,
         )
+    return report, loaded.model.is_refit

@@ -54,6 +54,13 @@ Data = Annotated[
         help="Data set folder; by default the one the run was trained on, where it then was.",
     ),
 ]
+InSample = Annotated[
+    bool,
+    typer.Option(
+        "--in-sample",
+        help="Measure refits (train --refit), too: on users they were trained on, better than new.",
+    ),
+]
 Metrics = Annotated[
     list[str],
     typer.Option(
