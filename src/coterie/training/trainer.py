@@ -158,17 +158,19 @@ def refit(
 
 
 def _check_places(out: str | Path | None, *, resume: bool, refit: bool = False) -> None:
-    """Before the first of two trainings, what would stop the second."""
-    if out is None and resume:
-        raise ConfigError("a run is resumed in its folder, found none; pass out.")
-    if out is None or not refit:
+    """What only the second of two trainings would stumble over, or the first would pass over."""
+    if out is None:
+        if resume:
+            raise ConfigError("a run is resumed in its folder, found none; pass out.")
         return
-    folder = Path(out)
-    if (folder / "config.json").exists() and not (folder / VALIDATED).exists():
-        raise ConflictError(
-            f"{folder}: a run must have a folder of its own, this holds another one; choose"
-            " another, or refit that run (--refit-of)."
-        )
+    begun, validated = ((Path(out) / name).exists() for name in ("config.json", VALIDATED))
+    if refit and begun and not validated:
+        found = "a run that was not validated here; choose another, or refit that run (--refit-of)."
+    elif validated and not begun and not refit:
+        found = "the first part of a refit; go on with it (--refit --resume), or choose another."
+    else:
+        return
+    raise ConflictError(f"{out}: a run must have a folder of its own, this holds {found}")
 
 
 @dataclass(frozen=True)
