@@ -198,6 +198,5 @@ def read_ids(path: Path | None) -> list[str] | None:
         ]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{path}: must be a readable UTF-8 file with one item id a line ({error}); check the"
-            " path."
+            f"{path}: must be a readable UTF-8 file with one id a line ({error}); check the path."
         ) from error

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from scipy.sparse import csr_array
 
 from coterie.data.ids import Id, IdMap
-from coterie.errors import DataError
+from coterie.errors import DataError, NotFoundError
 
 UserItems: TypeAlias = (
     Mapping[Id, Iterable[Id]] | Mapping[int, Iterable[Id]] | Mapping[str, Iterable[Id]]
@@ -27,6 +27,9 @@ UserItems: TypeAlias = (
 # Ids that a kept hash table finds sooner than Arrow, which makes a table of the catalogue for each
 # call.
 _FEW = 5000
+
+# Ids that a message names.
+_SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +102,32 @@ class Histories:
 
     def __len__(self) -> int:
         return len(self.users)
+
+    def of_users(self, user_ids: Iterable[Id]) -> "Histories":
+        """Those of some users, in the order asked for; a repetition counts once.
+
+        Raises:
+            NotFoundError: if a user has no history here, not even an empty one.
+
+        Example:
+            >>> histories = Histories.of({7: ["blue"], 8: [], 9: ["red"]})
+            >>> histories.of_users(["9", 7]).users.ids_of([0, 1])
+            [9, 7]
+        """
+        asked = list(user_ids)
+        rows = self.users.index_of(asked)
+        missing = [one for one, row in zip(asked, rows, strict=True) if row < 0]
+        if missing:
+            named = ", ".join(map(repr, missing[:_SHOWN])) + ", …" * (len(missing) > _SHOWN)
+            raise NotFoundError(
+                f"every user asked for must be in the histories, {len(missing):,} of"
+                f" {len(asked):,} are not: {named}; correct them, or add them without items."
+            )
+        rows = np.array(list(dict.fromkeys(rows.tolist())), dtype=np.int64)
+        counts = np.diff(self.offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        pairs = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], counts)
+        return Histories(IdMap(self.users.take(rows)), offsets, self.item_ids.take(pa.array(pairs)))
 
     def blocks(self, size: int) -> Iterator["Histories"]:
         """Cuts the users into runs of at most ``size``."""
