@@ -199,7 +199,7 @@ def _evaluate(
 
     loaded = load_run(run, data, device, in_sample=in_sample)
     if loaded.model.is_refit:
-        say(f"{run}: a refit, measured on users it was trained on: better than it is")
+        say(f"{run}: a refit, measured on users it was trained on: the values are too good")
     with drawn() as progress:
         report = evaluate_model(
             loaded.model,

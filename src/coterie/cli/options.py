@@ -58,7 +58,7 @@ InSample = Annotated[
     bool,
     typer.Option(
         "--in-sample",
-        help="Measure refits (train --refit), too: on users they were trained on, better than new.",
+        help="Measure refits, too, on users they were trained on: the values are too good.",
     ),
 ]
 Metrics = Annotated[
