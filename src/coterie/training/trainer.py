@@ -165,7 +165,7 @@ def _check_places(out: str | Path | None, *, resume: bool, refit: bool = False) 
         return
     begun, validated = ((Path(out) / name).exists() for name in ("config.json", VALIDATED))
     if refit and begun and not validated:
-        found = "a run that was not validated here; choose another, or refit that run (--refit-of)."
+        found = "a run begun without a refit; choose another, or refit that run (--refit-of)."
     elif validated and not begun and not refit:
         found = "the first part of a refit; go on with it (--refit --resume), or choose another."
     else:
@@ -211,20 +211,7 @@ class _Work:
                 if folder.model.exists():
                     return TrainedModel.load(folder.model, execution.device)
             identity = new_identity(world) if folder is None else folder.identity
-            if isinstance(config.model, ClosedFormConfig):
-                network, summary = _fitted(config.model, dataset, execution), dict[str, Any]()
-            else:
-                loop = TrainingLoop(
-                    dataset,
-                    config,
-                    execution,
-                    folder,
-                    self.checkpoint_seconds,
-                    refit=refit is not None,
-                )
-                network, summary = _trained(loop, self.progress if world.leads else silent)
-            if refit is not None:
-                summary |= {**_trained_on(dataset), **refit}
+            network, summary = self._network(dataset, config, folder, refit)
             provenance = {"dataset": dataset.fingerprint, **identity.to_json(), **summary}
             model = _model(network, config, dataset, provenance)
             if folder is not None and world.leads:
@@ -232,6 +219,24 @@ class _Work:
                 folder.checkpoint.unlink(missing_ok=True)
             world.barrier()
         return model
+
+    def _network(
+        self,
+        dataset: Dataset,
+        config: RunConfig,
+        folder: RunFolder | None,
+        refit: Mapping[str, Any] | None,
+    ) -> tuple[Network, dict[str, Any]]:
+        """The network, and how it came to be."""
+        execution, is_refit = self.execution, refit is not None
+        if isinstance(config.model, ClosedFormConfig):
+            network, summary = _fitted(config.model, dataset, execution), dict[str, Any]()
+        else:
+            loop = TrainingLoop(
+                dataset, config, execution, folder, self.checkpoint_seconds, refit=is_refit
+            )
+            network, summary = _trained(loop, self.progress if execution.world.leads else silent)
+        return network, summary if refit is None else summary | _seen(dataset) | dict(refit)
 
     def _check_same(
         self,
@@ -252,8 +257,8 @@ class _Work:
         self.execution.world.check_same("arguments", json.dumps(arguments))
 
 
-def _trained_on(dataset: Dataset) -> dict[str, Any]:
-    """That it was everybody, and how much that is."""
+def _seen(dataset: Dataset) -> dict[str, Any]:
+    """That a refit has seen everybody, and how much that is."""
     n_users, n_interactions = dataset.train.shape[0], int(dataset.train.nnz)
     return {"refit": True, "train_users": n_users, "train_interactions": n_interactions}
 
