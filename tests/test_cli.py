@@ -261,6 +261,53 @@ def test_recommend_honours_allow_deny_and_seen(data: Path, tmp_path: Path, run: 
     assert (tmp_path / "b.csv").read_text().count("\n") == 4
 
 
+@pytest.fixture
+def asked_of(data: Path, tmp_path: Path, run: Run) -> list[object]:
+    """The command that recommends one item to users of five histories."""
+    assert run("train", data, "--model", "ease", "--out", tmp_path / "ease") == 0
+    histories = tmp_path / "h.csv"
+    histories.write_text("user_id,item_id\n" + "".join(f"{user},{user}\n" for user in range(1, 6)))
+    return ["recommend", tmp_path / "ease", "--histories", histories, "--k", "1"]
+
+
+def test_recommend_answers_the_users_named_in_their_order(
+    asked_of: list[object], tmp_path: Path, run: Run
+) -> None:
+    (tmp_path / "users.txt").write_text("1\n5\n")
+    from_file = ["--users-file", tmp_path / "users.txt"]
+    named: list[tuple[list[object], list[int]]] = [
+        (["--users", "4, 2", "--users", "5,4"], [4, 2, 5]),
+        (from_file, [1, 5]),
+        ([*from_file, "--users", "5,3"], [5, 3, 1]),
+        ([], [1, 2, 3, 4, 5]),
+    ]
+    for number, (options, expected) in enumerate(named):
+        file, folder = tmp_path / f"{number}.parquet", tmp_path / f"{number}"
+        for out in (file, folder):
+            assert run(*asked_of, *options, "--out", out) == 0
+            assert pq.read_table(out)["user_id"].to_pylist() == expected
+    # Each list is the one that everybody's has.
+    everybody = pq.read_table(tmp_path / "3.parquet").to_pylist()
+    for row in pq.read_table(tmp_path / "0.parquet").to_pylist():
+        row["score"] = pytest.approx(row["score"])
+        assert row in everybody
+
+
+def test_recommend_knows_the_users_of_one_file_only(
+    asked_of: list[object], data: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "r.csv"
+    assert run(*asked_of, "--users", "4,77,8", "--out", out) == 6
+    assert "2 of 3 are not: '77', '8'" in capsys.readouterr().err.replace("\n", " ")
+    assert run(*asked_of, "--users", "4,,8", "--out", out) == 2
+    for place in (data, "s3://bucket/h.parquet"):
+        command = ["recommend", tmp_path / "ease", "--histories", place, "--users", "4"]
+        assert run(*command, "--out", tmp_path / "r") == 2
+        assert "one local file of histories" in capsys.readouterr().err.replace("\n", " ")
+    assert not out.exists()
+    assert not (tmp_path / "r").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -226,6 +226,28 @@ def test_without_validation_the_counts_are_its_own() -> None:
     assert data.provenance["counts"] is before, "the old one is left alone"
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_for_refit_everything_is_in_training(given: bool, tmp_path: Path) -> None:
+    data = simulate_dataset(n_users=120, n_items=40, held_out_users=20, seed=3)
+    x = data.interactions
+    if given:
+        parts = np.random.default_rng(0).choice([0, 1, 2], size=len(x.indices)).astype(np.uint8)
+        data = Dataset(x, Split(np.zeros(120, np.uint8), parts))
+    counts = {"rows_read": 9, **count_parts(x, data.split)}
+    data = replace(data, provenance={"name": "mine", "counts": counts})
+    data.save(tmp_path)
+    last = Dataset.load(tmp_path).for_refit()
+    assert last.train.indptr.tolist() == x.indptr.tolist()
+    assert last.train.indices.tolist() == x.indices.tolist()
+    assert last.train_timestamps is not None
+    assert x.timestamps is not None
+    assert last.train_timestamps.tolist() == x.timestamps.tolist()
+    assert [len(last.cases(part).user_index) for part in (Part.VALIDATION, Part.TEST)] == [0, 0]
+    assert last.provenance["counts"] == {"rows_read": 9, **count_parts(x, last.split)}
+    assert (last.provenance["name"], last.folder) == ("mine", tmp_path.resolve())
+    assert last.fingerprint == last.for_refit().fingerprint != data.fingerprint
+
+
 def test_data_sets_are_equal_by_content_and_their_parts_by_identity(tmp_path: Path) -> None:
     data = dataset()
     data.save(tmp_path / "a")

@@ -261,6 +261,7 @@ PUBLIC = [
     "recommend",
     "recommend_to_file",
     "recommend_to_folder",
+    "refit",
     "similar_items",
     "simulate_dataset",
     "stream_histories",

@@ -316,6 +316,32 @@ def test_a_folder_in_use_stops_all_processes_at_once(data_folder: Path, tmp_path
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.lock"]
 
 
+def test_two_processes_refit_the_model_of_one(data_folder: Path, tmp_path: Path) -> None:
+    together, one = tmp_path / "together", tmp_path / "one"
+    command = [*train_command(data_folder, together, "pia"), "--refit"]
+    codes, complaint = ends(torchrun(2, *command))
+    assert codes == [0], complaint
+    alone = train(DATA, RunConfig.of(VALUES["pia"]), out=one, refit=True)
+    found = TrainedModel.load(together)
+    for key, value in alone.network.state_dict().items():
+        torch.testing.assert_close(found.network.state_dict()[key], value, rtol=0, atol=ROUNDING)
+    for fact in ("best_epoch", "train_users", "train_interactions"):
+        assert found.provenance[fact] == alone.provenance[fact]
+    assert [entry["stage"] for entry in read_history(together)] == ["refit"] * len(
+        read_history(one)
+    )
+    # The other door.
+    launched = pair(*refit_command(data_folder, together / "validated", tmp_path / "again"))
+    assert ends(*launched)[0] == [0, 0]
+    again = TrainedModel.load(tmp_path / "again")
+    assert again.fingerprint == found.fingerprint
+
+
+def refit_command(data: Path, run: Path, out: Path) -> list[str]:
+    verb = ["-m", "coterie.cli", "train", str(data), "--out", str(out)]
+    return [*verb, "--refit-of", str(run), "--resume"]
+
+
 def test_one_process_under_a_launcher_is_a_plain_run(data_folder: Path, tmp_path: Path) -> None:
     codes, complaint = ends(torchrun(1, *train_command(data_folder, tmp_path / "run", "pia")))
     assert codes == [0], complaint

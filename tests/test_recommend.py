@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coterie.data.ids import Id, IdMap
-from coterie.errors import ConfigError, DataError, NumericalError, SourceError
+from coterie.errors import ConfigError, DataError, NotFoundError, NumericalError, SourceError
 from coterie.ranking.engine import recommend, recommend_to_file
 from coterie.ranking.histories import Histories
 from coterie.ranking.history_files import read_histories
@@ -242,6 +242,32 @@ def test_histories_keep_each_users_items_in_order() -> None:
     blocks = list(histories.blocks(7))
     assert [len(block) for block in blocks] == [7] * 7 + [1]
     assert {user: ids for block in blocks for user, ids in as_lists(block).items()} == expected
+
+
+@given(
+    st.dictionaries(st.integers(0, 30), st.lists(st.integers(0, 9), max_size=4), max_size=12),
+    st.lists(st.integers(0, 30), max_size=15),
+    st.booleans(),
+)
+def test_histories_of_users_are_theirs_in_the_order_asked(
+    held: dict[Id, list[Id]], asked: list[Id], as_text: bool
+) -> None:
+    histories = Histories.of(held)
+    wanted = [str(one) for one in asked] if as_text else asked
+    if unknown := [one for one in asked if one not in held]:
+        with pytest.raises(NotFoundError, match=rf"{len(unknown)} of {len(asked)} are not"):
+            histories.of_users(wanted)
+        asked = [one for one in asked if one in held]
+    chosen = histories.of_users([str(one) for one in asked] if as_text else asked)
+    assert list(as_lists(chosen).items()) == [(one, held[one]) for one in dict.fromkeys(asked)]
+    rows, _ = chosen.encode(IdMap.of(list(range(10))))
+    assert rows.shape == (len(chosen), 10)
+
+
+def test_histories_of_many_missing_users_name_a_few() -> None:
+    histories = Histories.of({"ann": ["blue"]})
+    with pytest.raises(NotFoundError, match=r"1,000 of 1,001 are not: 0, 1, 2, 3, 4, …;"):
+        histories.of_users(["ann", *range(1000)])
 
 
 PAIRS_CSV = "when,user_id,item_id\n1,b,2\n2,a,1\n3,b,1\n4,c,\n"

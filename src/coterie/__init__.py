@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from coterie.training.load import load
     from coterie.training.runs import load_run
     from coterie.training.trained_model import TrainedModel
-    from coterie.training.trainer import train
+    from coterie.training.trainer import refit, train
     from coterie.tuning.result import TuningResult
     from coterie.tuning.tune import tune
 
@@ -146,6 +146,7 @@ _HOME = {
     "load": "training.load",
     "load_run": "training.runs",
     "TrainedModel": "training.trained_model",
+    "refit": "training.trainer",
     "train": "training.trainer",
     "TuningResult": "tuning.result",
     "tune": "tuning.tune",
@@ -224,6 +225,7 @@ __all__ = [
     "recommend",
     "recommend_to_file",
     "recommend_to_folder",
+    "refit",
     "similar_items",
     "simulate_dataset",
     "stream_histories",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -11,6 +11,7 @@ from coterie.cli.options import (
     DEFAULT_METRICS,
     Data,
     Device,
+    InSample,
     JsonFile,
     Metrics,
     Run,
@@ -40,11 +41,13 @@ def evaluate(
             help="Also write every user's values as Parquet.",
         ),
     ] = None,
+    in_sample: InSample = False,
     device: Device = "auto",
     json_file: JsonFile = None,
 ) -> None:
     """Measure a model on held-out users, overall and by their number of interactions."""
-    report, of_new_users = _evaluate(run, split, listed(metric), data, device)
+    measured = _evaluate(run, split, listed(metric), data, device, in_sample=in_sample)
+    report, of_new_users = measured.report, measured.of_new_users
     say(str(report))
     if of_new_users is not None:
         say(f"\nusers with nothing known before, answered by popularity\n{of_new_users}")
@@ -56,7 +59,8 @@ def evaluate(
         with publish_file(per_user) as aside:
             pq.write_table(report.per_user_table(), aside)
     apart = {} if of_new_users is None else {"new_users": of_new_users.to_json()}
-    write_result(json_file, {"run": str(run), "split": split.value, **report.to_json(), **apart})
+    told = {"run": str(run), "split": split.value, "in_sample": measured.in_sample}
+    write_result(json_file, {**told, **report.to_json(), **apart})
 
 
 @verbs.command()
@@ -77,6 +81,7 @@ def compare(
     ] = 10_000,
     confidence: Annotated[float, typer.Option(help="Of the interval.")] = 0.95,
     seed: Annotated[int, typer.Option(min=0, help="Of the resampling.")] = 0,
+    in_sample: InSample = False,
     device: Device = "auto",
     json_file: JsonFile = None,
 ) -> None:
@@ -90,7 +95,11 @@ def compare(
     for run in [*sides[0], *sides[1]]:
         existing(run)
     metrics = listed(metric)
-    reports = [[_evaluate(run, split, metrics, data, device)[0] for run in side] for side in sides]
+    measured = [
+        [_evaluate(run, split, metrics, data, device, in_sample=in_sample) for run in side]
+        for side in sides
+    ]
+    reports = [[one.report for one in side] for side in measured]
     comparison = compare_runs(*reports, seed=seed, n_resamples=resamples, confidence=confidence)
     say(str(comparison))
     write_result(
@@ -99,6 +108,7 @@ def compare(
             "candidate": candidate,
             "reference": reference,
             "split": split.value,
+            "in_sample": any(one.in_sample for side in measured for one in side),
             **comparison.to_json(),
         },
     )
@@ -176,15 +186,32 @@ def analyze(
     write_result(json_file, numbers(analysis))
 
 
+class _Measured(NamedTuple):
+    """The report, that of new users where there are any, and whether the model had trained on
+    those it was measured on.
+    """
+
+    report: Any
+    of_new_users: Any
+    in_sample: bool
+
+
 def _evaluate(
-    run: Path, split: SplitPart, metrics: list[str], data: Path | None, device: str
-) -> tuple[Any, Any]:
-    """The report, and that of new users where there are any."""
+    run: Path,
+    split: SplitPart,
+    metrics: list[str],
+    data: Path | None,
+    device: str,
+    *,
+    in_sample: bool,
+) -> _Measured:
     from coterie.data.split import Part  # noqa: PLC0415
     from coterie.evaluation.evaluate import evaluate as evaluate_model  # noqa: PLC0415
     from coterie.training.runs import load_run  # noqa: PLC0415
 
-    loaded, part = load_run(run, data, device), Part[split.name]
+    loaded, part = load_run(run, data, device, in_sample=in_sample), Part[split.name]
+    if loaded.model.is_refit:
+        say(f"{run}: a refit, measured on users it was trained on: the values are too good")
     users, new = loaded.dataset.users, loaded.dataset.new_user_cases(part)
     with drawn() as progress:
         report = evaluate_model(
@@ -194,10 +221,11 @@ def _evaluate(
             user_ids=users,
             progress=progress,
         )
-    if not len(new.user_index):
-        return report, None
-    popular = _popularity(loaded.model)
-    return report, evaluate_model(popular, new, metrics=metrics, user_ids=users)
+    of_new_users = None
+    if len(new.user_index):
+        popular = _popularity(loaded.model)
+        of_new_users = evaluate_model(popular, new, metrics=metrics, user_ids=users)
+    return _Measured(report, of_new_users, loaded.model.is_refit)
 
 
 def _popularity(model: Any) -> Any:

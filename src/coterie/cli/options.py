@@ -54,6 +54,13 @@ Data = Annotated[
         help="Data set folder; by default the one the run was trained on, where it then was.",
     ),
 ]
+InSample = Annotated[
+    bool,
+    typer.Option(
+        "--in-sample",
+        help="Measure refits, too, on users they were trained on: the values are too good.",
+    ),
+]
 Metrics = Annotated[
     list[str],
     typer.Option(
@@ -240,6 +247,5 @@ def read_ids(path: Path | None) -> list[str] | None:
         ]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{path}: must be a readable UTF-8 file with one item id a line ({error}); check the"
-            " path."
+            f"{path}: must be a readable UTF-8 file with one id a line ({error}); check the path."
         ) from error

@@ -7,10 +7,12 @@ import typer
 
 from coterie.cli.console import drawn, out, write_result
 from coterie.cli.options import (
+    MORE,
     Device,
     Engine,
     JsonFile,
     RunOrModel,
+    listed,
     read_ids,
 )
 from coterie.cli.places import existing, result_folder, result_table_or_folder
@@ -19,6 +21,7 @@ from coterie.running.progress import Update
 
 if TYPE_CHECKING:
     from coterie.ranking.engine import WrittenRecommendations
+    from coterie.ranking.histories import Histories
     from coterie.ranking.options import RankingOptions
     from coterie.stream.ray_engine import RayEngine
     from coterie.stream.to_folder import FolderRecommendations
@@ -58,6 +61,19 @@ def recommend(
     item_column: Annotated[
         str, typer.Option(help="Column of item ids; its plural is a column of lists.")
     ] = "item_id",
+    users: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID,…",
+            help=f"Recommend only to these users of the histories, in this order; {MORE}.",
+        ),
+    ] = None,
+    users_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", callback=existing, help="The same from a file, one id a line."
+        ),
+    ] = None,
     include_seen: Annotated[
         bool, typer.Option("--include-seen", help="Also recommend what is in the history.")
     ] = False,
@@ -108,6 +124,7 @@ def recommend(
             f"--engine ray and --threads are for a folder, --out is the file {path}; name a"
             " folder, or leave them out."
         )
+    wanted = _wanted((histories, user_column, item_column), users, users_file)
     chosen = Execution.of(device).resolved().device
     model = TrainedModel.load(run, chosen)
     options = RankingOptions(
@@ -117,7 +134,6 @@ def recommend(
         deny=read_ids(deny),
         index=None if index is None else ApproximateIndex.load(index, model),
     )
-    wanted = (histories, user_column, item_column)
     if is_table(path):
         done = _to_file(model, wanted, path, options)
     else:
@@ -132,20 +148,40 @@ def recommend(
     write_result(json_file, done.to_json())
 
 
+def _wanted(
+    place: tuple[str, str, str], users: list[str] | None, users_file: Path | None
+) -> "tuple[str, str, str] | Histories":
+    """Where everybody's histories are; or, where users are named, the histories of those."""
+    from coterie.data.source import is_url  # noqa: PLC0415
+    from coterie.ranking.history_files import read_histories  # noqa: PLC0415
+
+    if users is None and users_file is None:
+        return place
+    if is_url(place[0]) or Path(place[0]).is_dir():
+        raise ConfigError(
+            "--users and --users-file look users up in one local file of histories, found the"
+            f" folder or URL {place[0]}; name a file, or leave them out to ask for everybody."
+        )
+    return read_histories(*place).of_users([*listed(users), *(read_ids(users_file) or [])])
+
+
 def _to_file(
-    model: "TrainedModel", wanted: tuple[str, str, str], path: str, options: "RankingOptions"
+    model: "TrainedModel",
+    wanted: "tuple[str, str, str] | Histories",
+    path: str,
+    options: "RankingOptions",
 ) -> "WrittenRecommendations":
     from coterie.ranking.engine import recommend_to_file  # noqa: PLC0415
     from coterie.ranking.history_files import read_histories  # noqa: PLC0415
 
-    histories = read_histories(*wanted)
+    histories = read_histories(*wanted) if isinstance(wanted, tuple) else wanted
     with drawn() as progress:
         return recommend_to_file(model, histories, path, options, progress=progress)
 
 
 def _to_folder(
     model: "TrainedModel",
-    wanted: tuple[str, str, str],
+    wanted: "tuple[str, str, str] | Histories",
     path: str,
     options: "RankingOptions",
     shard_users: int,
@@ -169,7 +205,7 @@ def _to_folder(
 
         return recommend_to_folder(
             model,
-            open_histories(*wanted),
+            open_histories(*wanted) if isinstance(wanted, tuple) else wanted,
             path,
             options,
             shard_users=shard_users,

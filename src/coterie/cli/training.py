@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +24,7 @@ from coterie.cli.options import (
     setting_of,
 )
 from coterie.cli.places import existing, result_folder
+from coterie.errors import ConfigError
 from coterie.running.progress import Progress, Update
 
 verbs = typer.Typer()
@@ -64,6 +65,26 @@ def train(
         ),
     ] = None,
     setting: Settings = None,
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit",
+            help=(
+                "Train once more at the end, on all interactions of all users, for as many epochs"
+                " as were best; the validated run is OUT/validated."
+            ),
+        ),
+    ] = False,
+    refit_of: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            callback=existing,
+            help=(
+                "Train on all of DATA with the configuration and the best epoch of a finished run."
+            ),
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out after an interruption.")
     ] = False,
@@ -93,6 +114,7 @@ def train(
     from coterie.running.execution import Execution  # noqa: PLC0415
     from coterie.running.world import rank_of_process  # noqa: PLC0415
     from coterie.training.tensorboard import tensorboard_events  # noqa: PLC0415
+    from coterie.training.trainer import refit as refit_run  # noqa: PLC0415
     from coterie.training.trainer import train as train_model  # noqa: PLC0415
 
     options = {
@@ -102,16 +124,34 @@ def train(
         "model.beta": beta,
         "training.epochs": epochs,
     }
+    if refit_of is not None:
+        _check_alone(
+            refit=refit,
+            config=config,
+            model=model,
+            pia=pia,
+            keep_prob=keep_prob,
+            beta=beta,
+            epochs=epochs,
+            seed=seed,
+            set=setting,
+        )
     values = laid_over(config, options | dict(map(setting_of, setting or [])))
     config_of_run = RunConfig.of(values)
+    if seed is not None:
+        config_of_run = config_of_run.with_seed(seed)
     execution = Execution(device, threads, precision.value, compile_layers).resolved()
     with ExitStack() as stack:
         listeners = [stack.enter_context(drawn())] if rank_of_process() == 0 else []
         if tensorboard:
             listeners.append(stack.enter_context(tensorboard_events(folder)))
-        trained = train_model(
-            Dataset.load(data),
-            config_of_run if seed is None else config_of_run.with_seed(seed),
+        begin = (
+            partial(train_model, config=config_of_run, refit=refit)
+            if refit_of is None
+            else partial(refit_run, refit_of)
+        )
+        trained = begin(
+            dataset=Dataset.load(data),
             out=folder,
             resume=resume,
             device=execution,
@@ -122,12 +162,28 @@ def train(
         return  # the first process speaks for all
     best, value = (trained.provenance.get(f"best_{what}") for what in ("epoch", "validation"))
     # Without validation cases the last epoch is the best, of no value.
-    found = f"best epoch {best}" if best else ""
-    found += "" if value is None else f", validation {value:.4f}"
-    say_written("model", folder / "model", found)
+    found = [f"best epoch {best}"] if best else []
+    found += [] if value is None else [f"validation {value:.4f}"]
+    if trained.is_refit:
+        found.append(f"refitted on all {trained.provenance['train_users']:,} users")
+    say_written("model", folder / "model", ", ".join(found))
     write_result(
         json_file, {"run": str(folder), "config": trained.config.as_json(), **trained.provenance}
     )
+
+
+def _check_alone(**options: Any) -> None:
+    """Beside ``--refit-of`` no option may say what is trained: the run does."""
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name, value in options.items()
+        if value is not None and value is not False
+    ]
+    if given:
+        raise ConfigError(
+            f"--refit-of takes the configuration from its run, found {', '.join(given)} beside it;"
+            " leave one out."
+        )
 
 
 def _to_all(listeners: Sequence[Progress], update: Update) -> None:

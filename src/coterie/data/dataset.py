@@ -254,6 +254,18 @@ class Dataset:
             provenance["counts"] = read | count_parts(self.interactions, split)
         return Dataset(self.interactions, split, self.titles, provenance)
 
+    def for_refit(self) -> "Dataset":
+        """The same with everybody and everything in training: nobody is left to measure on."""
+        split = Split(
+            np.zeros_like(self.split.user_part), np.zeros_like(self.split.interaction_part)
+        )
+        provenance = dict(self.provenance)
+        if "counts" in provenance:
+            stale = count_parts(self.interactions, self.split)
+            read = {name: n for name, n in provenance["counts"].items() if name not in stale}
+            provenance["counts"] = read | count_parts(self.interactions, split)
+        return Dataset(self.interactions, split, self.titles, provenance, self.folder)
+
     @cached_property
     def fingerprint(self) -> str:
         """Hex SHA-256 over ids, interactions and split: two data sets with the same one train the

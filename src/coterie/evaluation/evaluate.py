@@ -46,7 +46,8 @@ def evaluate(
         progress: Called after each block of users.
 
     Raises:
-        ConfigError: if a metric, a cohort bound or the block size cannot be honoured.
+        ConfigError: if a metric, a cohort bound or the block size cannot be honoured, or the model
+            is a refit on this data set; cases of it are taken, for values in sample.
         DataError: if there is no case, a case has nothing to find or is shown what it must find, or
             the catalogue is not the scorer's.
         NumericalError: if a score is not finite.
@@ -69,6 +70,7 @@ def evaluate(
         1.0
     """
     if isinstance(cases, Dataset):
+        _check_new(scorer, cases)
         user_ids = cases.users if user_ids is None else user_ids
         cases = cases.cases(Part.of(part or Part.TEST))
     elif part is not None:
@@ -92,6 +94,18 @@ def evaluate(
         {metric.name: values[:, i].copy() for i, metric in enumerate(wanted)},
         lower_bounds,
     )
+
+
+def _check_new(scorer: Scorer, dataset: Dataset) -> None:
+    """To a model that was refitted on everybody nobody of the data set is new."""
+    if getattr(scorer, "is_refit", False):
+        trained_on = getattr(scorer, "provenance", {}).get("dataset")
+        if trained_on == dataset.for_refit().fingerprint:
+            raise ConfigError(
+                "a model must be measured on users it was not trained on, this one is a refit on"
+                " everybody here; measure the validated run, or give cases for values in sample:"
+                " data.cases(Part.TEST)."
+            )
 
 
 def _parse(names: Sequence[str], block_size: int) -> tuple[Metric, ...]:

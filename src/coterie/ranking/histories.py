@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 
 from coterie.data.frames import ArrowTable, hands_over_arrow, is_matrix, pairs_table
 from coterie.data.ids import Id, IdMap, is_text, whole_ids
-from coterie.errors import DataError
+from coterie.errors import DataError, NotFoundError
 
 UserItems: TypeAlias = (
     Mapping[Id, Iterable[Id]]
@@ -34,6 +34,9 @@ invariant: no ``dict[str, …]`` is a ``Mapping[Id, …]``.
 # Ids that a kept hash table finds sooner than Arrow, which makes a table of the catalogue for each
 # call.
 _FEW = 5000
+
+# Ids that a message names.
+_SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +162,32 @@ class Histories:
 
     def __len__(self) -> int:
         return len(self.users)
+
+    def of_users(self, user_ids: Iterable[Id]) -> "Histories":
+        """Those of some users, in the order asked for; a repetition counts once.
+
+        Raises:
+            NotFoundError: if a user has no history here, not even an empty one.
+
+        Example:
+            >>> histories = Histories.of({7: ["blue"], 8: [], 9: ["red"]})
+            >>> histories.of_users(["9", 7]).users.ids_of([0, 1])
+            [9, 7]
+        """
+        asked = list(user_ids)
+        rows = self.users.index_of(asked)
+        missing = [one for one, row in zip(asked, rows, strict=True) if row < 0]
+        if missing:
+            named = ", ".join(map(repr, missing[:_SHOWN])) + ", …" * (len(missing) > _SHOWN)
+            raise NotFoundError(
+                f"every user asked for must be in the histories, {len(missing):,} of"
+                f" {len(asked):,} are not: {named}; correct them, or add them without items."
+            )
+        rows = np.array(list(dict.fromkeys(rows.tolist())), dtype=np.int64)
+        counts = np.diff(self.offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        pairs = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], counts)
+        return Histories(IdMap(self.users.take(rows)), offsets, self.item_ids.take(pa.array(pairs)))
 
     def blocks(self, size: int) -> Iterator["Histories"]:
         """Cuts the users into runs of at most ``size``."""

@@ -36,6 +36,7 @@ class TrainingLoop:
         execution: Where and how, begun.
         folder: Where history and checkpoints go, if anywhere.
         checkpoint_seconds: From one checkpoint to the next.
+        refit: Whether it is the last training, on everybody; progress and history say so.
     """
 
     def __init__(
@@ -45,12 +46,15 @@ class TrainingLoop:
         execution: Execution,
         folder: RunFolder | None = None,
         checkpoint_seconds: float = 60.0,
+        *,
+        refit: bool = False,
     ) -> None:
         if not isinstance(config.model, SteppedConfig):
             raise ConfigError(f"{config.model.name} is not trained in steps.")
         device, world = execution.device, execution.world
         self.config, self.folder, self.device, self.world = config.training, folder, device, world
-        self.work = "training " + config.model.name
+        self.work = ("refitting " if refit else "training ") + config.model.name
+        self.stage = {"stage": "refit"} if refit else {}
         self.work += " + PIA" if getattr(config.model, "pia", 0) else ""
         self.rows = _rows(dataset, config.model, device)
         self.cases = dataset.cases(SplitPart.VALIDATION)
@@ -150,6 +154,7 @@ class TrainingLoop:
             )
         self.position.epoch, self.position.batch, self._sums = self.position.epoch + 1, 0, {}
         entry: dict[str, Any] = {
+            **self.stage,
             "epoch": self.position.epoch,
             "step": self.position.n_steps,
             **means,

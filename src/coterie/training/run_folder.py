@@ -7,6 +7,7 @@ history.jsonl      one line an epoch: terms, schedule, validation
 checkpoint.safetensors   while the run is unfinished
 anchors.safetensors      PIA's, one point an item: for looking at, no model needs them
 model/             the artifact, once it is finished
+validated/         with train(refit=True): the validated run, whole, that model/ is a refit of
 run.lock           held by the process that trains, empty
 
 Every file but the history is replaced in one rename; the history is cut back to the checkpoint on
@@ -19,6 +20,7 @@ import platform
 import secrets
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,6 +42,7 @@ from coterie.running.world import ALONE, World
 from coterie.training.run_record import RunIdentity, differences
 
 ANCHORS_FILE = "anchors.safetensors"
+VALIDATED = "validated"
 
 
 class RunFolder:
@@ -51,6 +54,7 @@ class RunFolder:
         dataset: What is trained on.
         execution: Where and how.
         resume: Whether to go on with a run that is already there.
+        refit: What a refit takes over from the validated run; None if it is none.
 
     Raises:
         ConflictError: if another process trains in the folder, or there is a run and ``resume`` is
@@ -69,6 +73,7 @@ class RunFolder:
         execution: Execution,
         *,
         resume: bool,
+        refit: Mapping[str, Any] | None = None,
     ) -> None:
         world = execution.world
         self.path, self._world = local(path), world
@@ -79,6 +84,7 @@ class RunFolder:
             "config": config.as_json(),
             "dataset": dataset.fingerprint,
             "precision": execution.precision,
+            "refit": None if refit is None else dict(refit),
         }
         try:
             self.identity = self._begin(
@@ -120,7 +126,7 @@ class RunFolder:
                 " (--resume) or choose another."
             )
         try:
-            held = json.loads(self.config_file.read_text(encoding="utf-8"))
+            held = {"refit": None, **json.loads(self.config_file.read_text(encoding="utf-8"))}
             found, identity = {name: held[name] for name in wanted}, RunIdentity.in_json(held)
             # A field that the version of then did not have takes its default.
             found["config"] = kind.of(found["config"]).as_json()

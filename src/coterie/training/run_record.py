@@ -72,6 +72,7 @@ class RunRecord:
         environment: Versions, machine, and where the data set was.
         history: One mapping an epoch; empty for a closed form.
         model: The model's manifest; None as long as there is no model.
+        refit: What it took over from the validated run that it is a refit of; None if it is none.
     """
 
     folder: Path
@@ -82,6 +83,7 @@ class RunRecord:
     environment: Mapping[str, Any]
     history: tuple[Mapping[str, Any], ...]
     model: Mapping[str, Any] | None
+    refit: Mapping[str, Any] | None = None
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -113,6 +115,7 @@ def read_run(folder: str | Path) -> RunRecord:
             environment,
             tuple(read_history(folder)),
             _read_model(folder),
+            wanted.get("refit"),
         )
     except (KeyError, TypeError, ConfigError) as error:
         raise ArtifactError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from coterie.data.dataset import Dataset
 from coterie.errors import ConfigError
 from coterie.running.execution import Execution
+from coterie.training.run_folder import VALIDATED
 from coterie.training.run_record import dataset_folder
 from coterie.training.trained_model import TrainedModel
 
@@ -20,7 +21,7 @@ class Run:
     Args:
         folder: Of the run, or of the model alone.
         model: As it was trained.
-        dataset: Whose training users it was trained on.
+        dataset: Whose training users it was trained on; a refit on all of its users.
     """
 
     folder: Path
@@ -32,18 +33,24 @@ def load_run(
     run: str | Path,
     data: str | Path | Dataset | None = None,
     device: Execution | str = "auto",
+    *,
+    in_sample: bool = False,
 ) -> Run:
-    """Loads the model of a run and the data set that it was trained on.
+    """Loads the model of a run and the data set that it was trained on, to measure or look into it.
+
+    A refit was trained on the users that its data set holds out, and is refused: measured on them
+    it looks better than it is.
 
     Args:
         run: Run folder, or a model's own folder, which does not say where its data set is.
         data: The data set or its folder, where it is no longer where the run was trained.
         device: Where the model is to live; ``"auto"`` is CUDA where there is one.
+        in_sample: Whether a refit will do all the same.
 
     Raises:
         ArtifactError: if the model or the data set is missing or damaged.
-        ConfigError: if the model was trained on another data set, the run does not say where its
-            data set is, or that folder is gone.
+        ConfigError: if the model is a refit, or was trained on another data set; if the run does
+            not say where its data set is, or that folder is gone.
 
     Example:
         >>> import tempfile
@@ -59,11 +66,18 @@ def load_run(
     """
     folder = Path(run)
     model = TrainedModel.load(folder, Execution.of(device).resolved().device)
+    if model.is_refit and not in_sample:
+        raise ConfigError(
+            f"{run}: a run must be measured on users it was not trained on, this is a refit on"
+            f" everybody; use the validated run ({folder / VALIDATED}, or that of --refit-of), or"
+            " ask for values in sample (evaluate --in-sample, load_run(in_sample=True))."
+        )
     dataset = data if isinstance(data, Dataset) else Dataset.load(data or dataset_folder(folder))
     trained_on = str(model.provenance.get("dataset"))
-    if dataset.fingerprint != trained_on:
+    found = (dataset.for_refit() if model.is_refit else dataset).fingerprint
+    if found != trained_on:
         raise ConfigError(
             f"{run}: must be used with the data set it was trained on ({trained_on[:16]}), found"
-            f" another data set ({dataset.fingerprint[:16]}); give the right one (--data)."
+            f" another data set ({found[:16]}); give the right one (--data)."
         )
     return Run(folder, model, dataset)

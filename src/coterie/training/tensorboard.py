@@ -10,7 +10,8 @@ from coterie.running.progress import Progress, Update
 
 @contextmanager
 def tensorboard_events(folder: str | Path) -> Iterator[Progress]:
-    """Yields a listener of training that writes every epoch's terms and validation into ``folder``.
+    """Yields a listener of training that writes every epoch's terms and validation into ``folder``;
+    those of a refit under ``refit/``.
 
     Raises:
         MissingPackageError: if the package tensorboard is missing.
@@ -27,7 +28,8 @@ def tensorboard_events(folder: str | Path) -> Iterator[Progress]:
                 for name, value in update.facts.items()
                 if isinstance(value, int | float) and name not in ("epoch", "step")
             }
+            stage = f"{update.facts['stage']}/" if "stage" in update.facts else ""
             for name, value in (scalars | update.facts.get("validation", {})).items():
-                events.add_scalar(name, value, update.facts["epoch"])
+                events.add_scalar(stage + name, value, update.facts["epoch"])
 
         yield listen

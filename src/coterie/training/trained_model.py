@@ -94,6 +94,11 @@ class TrainedModel:
         return self.network.n_items
 
     @property
+    def is_refit(self) -> bool:
+        """Whether it was trained on everybody in its data set, held-out users included."""
+        return bool(self.provenance.get("refit"))
+
+    @property
     def device(self) -> torch.device:
         """Where the weights live."""
         return next(chain(self.network.parameters(), self.network.buffers())).device

@@ -2,7 +2,9 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -10,15 +12,16 @@ import numpy as np
 
 from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
-from coterie.errors import ConfigError
+from coterie.errors import ConfigError, ConflictError
 from coterie.models.kinds import ClosedFormConfig, ModelConfig
 from coterie.networks.network import Network
 from coterie.running.execution import Execution
 from coterie.running.interrupt import StopRequest
 from coterie.running.progress import Progress, silent
+from coterie.training.chosen import Chosen, check_validates
 from coterie.training.loop import TrainingLoop, share_state
 from coterie.training.run_config import TrainingFields, run_config
-from coterie.training.run_folder import RunFolder, new_identity
+from coterie.training.run_folder import VALIDATED, RunFolder, new_identity
 from coterie.training.trained_model import TrainedModel
 
 log = logging.getLogger(__name__)
@@ -30,6 +33,7 @@ def train(
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    refit: bool = False,
     device: Execution | str = "auto",
     progress: Progress = silent,
     checkpoint_seconds: float = 60.0,
@@ -57,6 +61,9 @@ def train(
             under way.
         resume: Go on with the run in ``out``, from its last checkpoint or, if it has none, from the
             start.
+        refit: Whether to train once more, on everybody, as the function `refit` does after this
+            one. The model returned, and that of ``out``, is then the one that has seen all; the
+            validated run, whole, is ``out/validated``: measure that one.
         device: The name of a device, or an `Execution` that also says threads and precision.
         progress: Called after every step with the epochs done, and after every epoch with its line
             of the history as facts. What it raises ends the run, which can be resumed.
@@ -65,7 +72,7 @@ def train(
 
     Raises:
         ConfigError: if the arguments contradict one another, the run in ``out`` or those of another
-            process.
+            process, or ``refit`` has no validation users to choose the number of epochs by.
         ConflictError: if another process trains in ``out``, or it holds a run and ``resume`` is
             false.
         CannotWriteError: if ``out`` cannot be written.
@@ -81,48 +88,179 @@ def train(
         True
     """
     config = run_config(config, **fields)
-    if out is None and resume:
-        raise ConfigError("a run is resumed in its folder, found none; pass out.")
-    with Execution.of(device).begin() as execution, ExitStack() as stack:
-        _check_same(dataset, config, execution, out, resume=resume)
-        folder = None
-        if out is not None:
-            folder = RunFolder(out, config, dataset, execution, resume=resume)
-            stack.enter_context(folder)
-            if folder.model.exists():
-                return TrainedModel.load(folder.model, execution.device)
-        identity = new_identity(execution.world) if folder is None else folder.identity
+    _check_places(out, resume=resume, refit=refit)
+    if refit:
+        check_validates(dataset, config)
+    with Execution.of(device).begin() as execution:
+        execution.world.check_same("refit", str(refit))
+        work = _Work(execution, resume, progress, checkpoint_seconds)
+        if not refit:
+            return work.train(dataset, config, out)
+        validated = work.train(dataset, config, None if out is None else Path(out) / VALIDATED)
+        return work.refit(Chosen.of(config, validated.provenance), dataset, out)
+
+
+def refit(
+    run: str | Path,
+    dataset: Dataset,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    device: Execution | str = "auto",
+    progress: Progress = silent,
+    checkpoint_seconds: float = 60.0,
+) -> TrainedModel:
+    """Trains a finished run's configuration once more, from new weights, on everybody in a data
+    set: for production, after all is chosen.
+
+    Nobody is left to measure the model on; the run says how good it is. The data set may be the
+    run's own or a later one. Every interaction of every user trains, whatever part it is in, for as
+    many epochs as were best in the run, with its seed; a closed form is computed.
+
+    Epochs are kept, not steps: each user is seen as often as in the run, and with more users there
+    are more steps. What is scheduled goes by steps, as configured: β (``anneal_steps``) ends its
+    rise after the same number of steps, which is earlier in the training, and where the run ended
+    before that, β ends higher.
+
+    Args:
+        run: Folder of the run; a refit will do, too, and hands on what it took over.
+        dataset: What to train on.
+        out: As in `train`, like all that is not named here.
+        resume: As in `train`.
+        device: As in `train`.
+        progress: As in `train`.
+        checkpoint_seconds: As in `train`.
+
+    Raises:
+        NotFoundError: if the run is not there, or has not finished.
+        ArtifactError: if it is damaged.
+        ConfigError: if the number of epochs was not chosen by validation, and as in `train`.
+        ConflictError: as in `train`.
+        CannotWriteError: as in `train`.
+        Interrupted: as in `train`.
+        NumericalError: as in `train`.
+
+    Example:
+        >>> import tempfile
+        >>> from coterie.models.ease import EaseConfig
+        >>> from coterie.simulation.service import simulate_dataset
+        >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = train(data, EaseConfig(), out=folder)
+        ...     model = refit(folder, data)
+        >>> model.provenance["train_users"], data.n_users
+        (300, 300)
+    """
+    _check_places(out, resume=resume)
+    chosen = Chosen.by(run)
+    with Execution.of(device).begin() as execution:
+        return _Work(execution, resume, progress, checkpoint_seconds).refit(chosen, dataset, out)
+
+
+def _check_places(out: str | Path | None, *, resume: bool, refit: bool = False) -> None:
+    """What only the second of two trainings would stumble over, or the first would pass over."""
+    if out is None:
+        if resume:
+            raise ConfigError("a run is resumed in its folder, found none; pass out.")
+        return
+    begun, validated = ((Path(out) / name).exists() for name in ("config.json", VALIDATED))
+    if refit and begun and not validated:
+        found = "a run begun without a refit; choose another, or refit that run (--refit-of)."
+    elif validated and not begun and not refit:
+        found = "the first part of a refit; go on with it (--refit --resume), or choose another."
+    else:
+        return
+    raise ConflictError(f"{out}: a run must have a folder of its own, this holds {found}")
+
+
+@dataclass(frozen=True)
+class _Work:
+    """How a run is made.
+
+    Args:
+        execution: Where and how, begun.
+        resume: As in `train`.
+        progress: As in `train`.
+        checkpoint_seconds: As in `train`.
+    """
+
+    execution: Execution
+    resume: bool
+    progress: Progress
+    checkpoint_seconds: float
+
+    def refit(self, chosen: Chosen, dataset: Dataset, out: str | Path | None) -> TrainedModel:
+        """Trains on everybody what a validated run chose."""
+        return self.train(dataset.for_refit(), chosen.config, out, chosen.facts)
+
+    def train(
+        self,
+        dataset: Dataset,
+        config: RunConfig,
+        out: str | Path | None,
+        refit: Mapping[str, Any] | None = None,
+    ) -> TrainedModel:
+        """Trains once; ``refit`` is what was taken over from a validated run, if anything was."""
+        execution, world = self.execution, self.execution.world
+        self._check_same(dataset, config, out, refit)
+        with ExitStack() as stack:
+            folder = None
+            if out is not None:
+                folder = RunFolder(out, config, dataset, execution, resume=self.resume, refit=refit)
+                stack.enter_context(folder)
+                if folder.model.exists():
+                    return TrainedModel.load(folder.model, execution.device)
+            identity = new_identity(world) if folder is None else folder.identity
+            network, summary = self._network(dataset, config, folder, refit)
+            provenance = {"dataset": dataset.fingerprint, **identity.to_json(), **summary}
+            model = _model(network, config, dataset, provenance)
+            if folder is not None and world.leads:
+                model.save(folder.model)
+                folder.checkpoint.unlink(missing_ok=True)
+            world.barrier()
+        return model
+
+    def _network(
+        self,
+        dataset: Dataset,
+        config: RunConfig,
+        folder: RunFolder | None,
+        refit: Mapping[str, Any] | None,
+    ) -> tuple[Network, dict[str, Any]]:
+        """The network, and how it came to be."""
+        execution, is_refit = self.execution, refit is not None
         if isinstance(config.model, ClosedFormConfig):
             network, summary = _fitted(config.model, dataset, execution), dict[str, Any]()
         else:
-            loop = TrainingLoop(dataset, config, execution, folder, checkpoint_seconds)
-            network, summary = _trained(loop, progress if execution.world.leads else silent)
-        provenance = {"dataset": dataset.fingerprint, **identity.to_json(), **summary}
-        model = _model(network, config, dataset, provenance)
-        if folder is not None and execution.world.leads:
-            model.save(folder.model)
-            folder.checkpoint.unlink(missing_ok=True)
-        execution.world.barrier()
-    return model
+            loop = TrainingLoop(
+                dataset, config, execution, folder, self.checkpoint_seconds, refit=is_refit
+            )
+            network, summary = _trained(loop, self.progress if execution.world.leads else silent)
+        return network, summary if refit is None else summary | _seen(dataset) | dict(refit)
+
+    def _check_same(
+        self,
+        dataset: Dataset,
+        config: RunConfig,
+        out: str | Path | None,
+        refit: Mapping[str, Any] | None,
+    ) -> None:
+        """Every process of a launch must be asked for the same."""
+        arguments = {
+            "config": config.as_json(),
+            "dataset": dataset.fingerprint,
+            "precision": self.execution.precision,
+            "out": str(out),
+            "resume": self.resume,
+            "refit": refit,
+        }
+        self.execution.world.check_same("arguments", json.dumps(arguments))
 
 
-def _check_same(
-    dataset: Dataset,
-    config: RunConfig,
-    execution: Execution,
-    out: str | Path | None,
-    *,
-    resume: bool,
-) -> None:
-    """Every process of a launch must be asked for the same."""
-    arguments = {
-        "config": config.as_json(),
-        "dataset": dataset.fingerprint,
-        "precision": execution.precision,
-        "out": str(out),
-        "resume": resume,
-    }
-    execution.world.check_same("arguments", json.dumps(arguments))
+def _seen(dataset: Dataset) -> dict[str, Any]:
+    """That a refit has seen everybody, and how much that is."""
+    n_users, n_interactions = dataset.train.shape[0], int(dataset.train.nnz)
+    return {"refit": True, "train_users": n_users, "train_interactions": n_interactions}
 
 
 def _fitted(model: ClosedFormConfig, dataset: Dataset, execution: Execution) -> Network:
@@ -161,4 +299,5 @@ def _model(
 def _in_words(entry: dict[str, Any]) -> str:
     terms = [f"{name} {entry[name]:.4g}" for name in ("loss", "nll", "kl", "pia") if name in entry]
     terms += [f"{name} {value:.4f}" for name, value in entry.get("validation", {}).items()]
-    return f"epoch {entry['epoch']}: {', '.join(terms)}, best epoch {entry['best_epoch']}"
+    stage = f"{entry['stage']}, " if "stage" in entry else ""
+    return f"{stage}epoch {entry['epoch']}: {', '.join(terms)}, best epoch {entry['best_epoch']}"
