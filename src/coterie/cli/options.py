@@ -60,8 +60,8 @@ Metrics = Annotated[
         "--metric",
         metavar="NAME,…",
         help=(
-            "recall@K (÷ min(K, held out)), recall_of_held_out@K (÷ held out), ndcg@K or mrr@K;"
-            f" {MORE}."
+            "recall@K and map@K (÷ min(K, held out)), recall_of_held_out@K and map_of_held_out@K (÷"
+            f" held out), ndcg@K, mrr@K, precision@K or hit_rate@K; {MORE}."
         ),
     ),
 ]

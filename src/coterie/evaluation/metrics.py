@@ -9,7 +9,16 @@ from typing import Literal, TypeAlias, cast, get_args
 
 from coterie.errors import ConfigError
 
-Kind: TypeAlias = Literal["recall", "recall_of_held_out", "ndcg", "mrr"]
+Kind: TypeAlias = Literal[
+    "recall",
+    "recall_of_held_out",
+    "ndcg",
+    "mrr",
+    "precision",
+    "hit_rate",
+    "map",
+    "map_of_held_out",
+]
 
 DEFAULT_METRICS = ("recall@20", "recall@50", "ndcg@100")
 
@@ -20,7 +29,7 @@ LEGEND = "n: number of the user's held-out items"
 
 @dataclass(frozen=True)
 class Metric:
-    """A ranking metric at a cut-off.
+    """A ranking metric at a cut-off, of which a model may be chosen by the mean over users.
 
     - ``recall@k``: hits in the top k / min(k, held out). 1 is within reach of everyone.
     - ``recall_of_held_out@k``: hits in the top k / held out. At most k / held out for a user with
@@ -29,6 +38,11 @@ class Metric:
       held out) ranks are hits.
     - ``mrr@k``: 1 / rank of the first hit in the top k, 0 without one; its mean over users is the
       mean reciprocal rank.
+    - ``precision@k``: hits in the top k / k, also where the list or the catalogue is shorter.
+    - ``hit_rate@k``: 1 with a hit in the top k, 0 without.
+    - ``map@k``: average precision, the precision at each hit's rank summed over the hits in the top
+      k, / min(k, held out); its mean over users is the mean average precision.
+    - ``map_of_held_out@k``: the same sum / held out.
 
     Args:
         kind: Which formula.
@@ -51,16 +65,10 @@ class Metric:
         """Reads a name such as ``ndcg@100``.
 
         Raises:
-            ConfigError: if the name is none of ``recall@k``, ``recall_of_held_out@k``, ``ndcg@k``,
-                ``mrr@k``.
+            ConfigError: if the name is none of the above with k ≥ 1.
         """
-        match = re.fullmatch(rf"({'|'.join(get_args(Kind))})@([1-9][0-9]*)", name)
-        if match is None:
-            raise ConfigError(
-                "a metric must be recall@k, recall_of_held_out@k, ndcg@k or mrr@k with k ≥ 1, found"
-                f" {name!r}; try 'ndcg@100'."
-            )
-        return cls(cast(Kind, match[1]), int(match[2]))
+        kind, k = _parts(name, get_args(Kind))
+        return cls(cast(Kind, kind), k)
 
     @property
     def name(self) -> str:
@@ -77,4 +85,20 @@ class Metric:
             "recall_of_held_out": f"Recall@{self.k} ÷ n",
             "ndcg": f"NDCG@{self.k}",
             "mrr": f"MRR@{self.k}",
+            "precision": f"Precision@{self.k}",
+            "hit_rate": f"Hit rate@{self.k}",
+            "map": f"MAP@{self.k} ÷ min({self.k}, n)",
+            "map_of_held_out": f"MAP@{self.k} ÷ n",
         }[self.kind]
+
+
+def _parts(name: str, kinds: tuple[str, ...]) -> tuple[str, int]:
+    """Kind and cut-off of a name."""
+    match = re.fullmatch(rf"({'|'.join(kinds)})@([1-9][0-9]{{0,17}})", name)
+    if match is None:
+        *others, last = (f"{kind}@k" for kind in kinds)
+        raise ConfigError(
+            f"a metric must be {', '.join(others)} or {last} with k ≥ 1 of at most 18 digits,"
+            f" found {name!r}; try 'ndcg@100'."
+        )
+    return match[1], int(match[2])
