@@ -175,12 +175,14 @@ def test_to_json_is_valid_where_users_are_too_few() -> None:
     summary = json.loads(json.dumps(report_of([0.5], [7]).to_json(), allow_nan=False))
     assert summary["users"] == 1
     assert summary["metrics"]["ndcg@10"] == {
+        "users": 1,
         "mean": 0.5,
         "standard_error": None,
         "label": "NDCG@10",
     }
     assert summary["cohorts"]["5-10"] == {"users": 1, "metrics": summary["metrics"]}
     assert summary["cohorts"]["101+"]["metrics"]["ndcg@10"] == {
+        "users": 0,
         "mean": None,
         "standard_error": None,
         "label": "NDCG@10",

@@ -182,9 +182,5 @@ def _evaluate(
     loaded = load_run(run, data, device)
     with drawn() as progress:
         return evaluate_model(
-            loaded.model,
-            loaded.dataset.cases(Part[split.name]),
-            metrics=metrics,
-            user_ids=loaded.dataset.users,
-            progress=progress,
+            loaded.model, loaded.dataset, Part[split.name], metrics=metrics, progress=progress
         )

@@ -1,4 +1,5 @@
-"""The ranking metrics by name, and what people are shown of them; `measure` computes them.
+"""The ranking metrics by name, and what people are shown of them; `measure` and `lists` compute
+them.
 
 Libraries divide recall by different numbers under one name; here the divisor is part of the label.
 """
@@ -18,6 +19,17 @@ Kind: TypeAlias = Literal[
     "hit_rate",
     "map",
     "map_of_held_out",
+]
+ListKind: TypeAlias = Literal[
+    "head_recall",
+    "middle_recall",
+    "tail_recall",
+    "novelty",
+    "popularity",
+    "popularity_of_history",
+    "diversity",
+    "coverage",
+    "gini",
 ]
 
 DEFAULT_METRICS = ("recall@20", "recall@50", "ndcg@100")
@@ -90,6 +102,89 @@ class Metric:
             "map": f"MAP@{self.k} ÷ min({self.k}, n)",
             "map_of_held_out": f"MAP@{self.k} ÷ n",
         }[self.kind]
+
+
+@dataclass(frozen=True)
+class ListMetric:
+    """What lists look like beyond hits, against the interactions of the training users.
+
+    Of each user; where a value is undefined it is NaN, and the user is left out of the mean:
+
+    - ``head_recall@k``, ``middle_recall@k``, ``tail_recall@k``: hits in the top k among the items
+      of a stratum / held-out items of the stratum; undefined without one. The strata are thirds of
+      the training interactions, see `coterie.evaluation.lists.popularity_strata`.
+    - ``novelty@k``: mean of -log2 of the share of training users who have the item, in bits. An
+      item that nobody has counts as one that one user has. Undefined of an empty list.
+    - ``popularity@k``: mean share of training users who have the item, undefined of an empty list.
+      With it comes ``popularity_of_history``, the same of the items that the user has: where the
+      first is the larger one, lists are more popular than tastes.
+    - ``diversity@k``: mean over the pairs of a list of 1 - cosine between their columns of training
+      users. An item that nobody has is unlike all. Undefined of a list below two items.
+
+    Of all lists together:
+
+    - ``coverage@k``: share of the catalogue that is in somebody's list.
+    - ``gini@k``: Gini coefficient of how often each item of the catalogue is shown, those never
+      shown included: 0 if all are shown equally often, 1 if one item takes all.
+
+    Args:
+        kind: Which formula.
+        k: Length of the lists; 0 of ``popularity_of_history``, which reads none.
+
+    References:
+        Zhou et al. (PNAS 2010) for ``novelty``; Ziegler et al. (WWW 2005) for ``diversity``; Shani
+        and Gunawardana (2011), section 8.3.3, for ``gini``.
+
+    Example:
+        >>> metric = metric_of("novelty@20")
+        >>> metric.name, metric.label
+        ('novelty@20', 'Novelty@20, bits')
+    """
+
+    kind: ListKind
+    k: int
+
+    @property
+    def of_all(self) -> bool:
+        """Whether it is one number of all lists, rather than a number a user."""
+        return self.kind in ("coverage", "gini")
+
+    @property
+    def name(self) -> str:
+        """The name that `metric_of` reads."""
+        return f"{self.kind}@{self.k}" if self.k else self.kind
+
+    @property
+    def label(self) -> str:
+        """The name to show to people."""
+        return {
+            "head_recall": f"Recall@{self.k} ÷ n of head",
+            "middle_recall": f"Recall@{self.k} ÷ n of middle",
+            "tail_recall": f"Recall@{self.k} ÷ n of tail",
+            "novelty": f"Novelty@{self.k}, bits",
+            "popularity": f"Popularity@{self.k}",
+            "popularity_of_history": "Popularity of history",
+            "diversity": f"Diversity@{self.k}",
+            "coverage": f"Coverage@{self.k}",
+            "gini": f"Gini@{self.k}",
+        }[self.kind]
+
+
+HISTORY = ListMetric("popularity_of_history", 0)
+"""What `popularity` is held against."""
+
+
+def metric_of(name: str) -> Metric | ListMetric:
+    """Reads the name of any metric.
+
+    Raises:
+        ConfigError: if there is none of that name.
+    """
+    if name == HISTORY.name:
+        return HISTORY
+    of_lists = tuple(kind for kind in get_args(ListKind) if kind != HISTORY.kind)
+    kind, k = _parts(name, (*get_args(Kind), *of_lists))
+    return ListMetric(cast(ListKind, kind), k) if kind in of_lists else Metric.parse(name)
 
 
 def _parts(name: str, kinds: tuple[str, ...]) -> tuple[str, int]:
