@@ -187,6 +187,56 @@ def test_coverage_gini_and_accuracy_are_irspacks() -> None:
     assert 0 < ours.of_all_lists["gini@7"] < 1
 
 
+# Six users and nine items, the last of which nobody trained with; lists are cut at four.
+TRAIN = (
+    *("110110110", "111011000", "010100000", "001111000"),
+    *("110111000", "111100010", "011111100", "101100100"),
+)
+RANKED = (
+    *([5, 8, 0, 1, 6, 2, 3, 4, 7], [5, 8, 1, 0, 7, 4, 6, 2, 3], [2, 8, 3, 6, 7, 0, 1, 5, 4]),
+    *([5, 7, 1, 3, 6, 0, 8, 4, 2], [3, 0, 4, 8, 7, 6, 2, 5, 1], [8, 3, 0, 2, 5, 4, 1, 7, 6]),
+)
+HELD_OUT = (
+    *([1, 3, 5, 6, 8], [2, 4, 6, 7, 8], [3, 5]),
+    *([0, 1, 6, 8], [0, 2, 6, 7], [0, 1, 3, 4, 7]),
+)
+# RecTools 0.19.0, and where it has the metric ranx 0.3.21, which agreed; run on 2026-11-25.
+# RecTools counts popularity in users, here divided by the eight, and coverage in items.
+THEIRS = {
+    "precision@4": [0.75, 0.25, 0.25, 0.25, 0.25, 0.5],
+    "hit_rate@4": [1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+    "recall_of_held_out@4": [0.6, 0.2, 0.5, 0.25, 0.25, 0.4],
+    "map_of_held_out@4": [0.55, 0.1, 1 / 6, 1 / 12, 0.125, 0.7 / 3],
+    "mrr@4": [1.0, 0.5, 1 / 3, 1 / 3, 0.5, 0.5],
+    "novelty@4": [
+        *(1.273277351098, 1.273277351098, 1.321438620583),
+        *(0.901920644305, 1.137197222042, 1.137197222042),
+    ],
+    "popularity@4": [3.75 / 8, 3.75 / 8, 3.75 / 8, 4.75 / 8, 4.25 / 8, 4.25 / 8],
+    "diversity@4": [
+        *(0.701686204244, 0.701686204244, 0.692137524336),
+        *(0.489548558661, 0.674625532072, 0.674625532072),
+    ],
+}
+RANX_NDCG = [
+    *(0.804809975004, 0.246302388741, 0.306573596383),
+    *(0.195190024996, 0.246302388741, 0.441492413737),
+]
+
+
+def test_a_small_case_is_rectools_and_ranxs() -> None:
+    train = np.array([[int(one) for one in row] for row in TRAIN])
+    scores, held_out = np.empty((6, 9)), np.zeros((6, 9))
+    for user, (ranked, to_find) in enumerate(zip(RANKED, HELD_OUT, strict=True)):
+        scores[user, ranked], held_out[user, to_find] = -np.arange(9), 1
+    cases = Cases(np.arange(6), csr_array((6, 9)), csr_array(held_out))
+    names = [*THEIRS, "ndcg@4", "coverage@4"]
+    report = evaluate(FixedScores(scores), cases, metrics=names, train=csr_array(train))
+    for name, expected in (THEIRS | {"ndcg@4": RANX_NDCG}).items():
+        np.testing.assert_allclose(report.metrics[name], expected, rtol=1e-11, err_msg=name)
+    assert report.of_all_lists["coverage@4"] == 9 / 9
+
+
 @pytest.mark.parametrize("block_size", [1, 7, 500])
 def test_nothing_depends_on_the_block_size(block_size: int) -> None:
     scorer, cases = LinearScorer.random(30, 3, whole=True), random_cases(20, 30, 3)
