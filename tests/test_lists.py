@@ -294,8 +294,8 @@ def test_popularity_brings_that_of_the_history() -> None:
         random_cases(5, 20, 3),
         random_train(9, 20, 3),
     )
-    found = evaluate(scorer, cases, metrics=["ndcg@5", "popularity@5"], train=train).metrics
-    assert list(found) == ["ndcg@5", "popularity@5", "popularity_of_history"]
+    found = evaluate(scorer, cases, metrics=["popularity@5", "ndcg@5"], train=train).metrics
+    assert list(found) == ["popularity@5", "popularity_of_history", "ndcg@5"]
     alone = evaluate(scorer, cases, metrics=["popularity_of_history"], train=train).metrics
     np.testing.assert_array_equal(alone["popularity_of_history"], found["popularity_of_history"])
 

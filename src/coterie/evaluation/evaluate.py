@@ -96,7 +96,7 @@ def evaluate(
     )
 
 
-def _parse(names: Sequence[str], block_size: int) -> tuple[Metric | ListMetric, ...]:
+def _parse(names: Sequence[str], block_size: int) -> list[Metric | ListMetric]:
     if isinstance(names, str) or not names or len(set(names)) < len(names):
         raise ConfigError(
             f"metrics must be one or more different names in a list, found {names!r}; try"
@@ -106,9 +106,11 @@ def _parse(names: Sequence[str], block_size: int) -> tuple[Metric | ListMetric, 
         raise ConfigError(
             f"block_size must be at least 1, found {block_size}; 500 suits most machines."
         )
-    wanted = tuple(metric_of(name) for name in names)
-    beside = any(metric.kind == "popularity" for metric in wanted) and HISTORY not in wanted
-    return (*wanted, HISTORY) if beside else wanted
+    wanted = [metric_of(name) for name in names]
+    kinds = [metric.kind for metric in wanted]
+    if "popularity" in kinds and HISTORY not in wanted:
+        wanted.insert(kinds.index("popularity") + 1, HISTORY)
+    return wanted
 
 
 def _reading_training(wanted: Sequence[Metric | ListMetric]) -> list[str]:
