@@ -39,6 +39,7 @@ from coterie.errors import (
     NotFoundError,
     UnavailableError,
 )
+from coterie.show.show import show
 from coterie.simulation.service import SimulatedService
 from coterie.training.run_config import TrainingFields, run_config
 
@@ -373,6 +374,7 @@ def test_metrics_of_lists_go_through_every_door(home: Path, run_coterie: Run) ->
     run = coterie.load_run(home / "ease", device="cpu")
     report = coterie.evaluate(run.model, run.dataset, "test", metrics=names)
     assert {key: told_of_run[key] for key in report.to_json()} == report.to_json()
+    assert show(told).facts["metrics"]["gini@5"] == report.of_all_lists["gini@5"]
     again = coterie.EvaluationReport.from_table(pq.read_table(per_user))
     assert again.to_json() == report.to_json()
     assert run_coterie("compare", home / "ease", home / "ease", *options, "--resamples", 100) == 0

@@ -7,6 +7,7 @@ hard for both models cancels.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -163,28 +164,16 @@ def compare(
             f"the reports must share a metric, found {list(candidate.metrics)} and"
             f" {list(reference.metrics)}; evaluate both by the same."
         )
+    differences = partial(
+        _differences, names=names, seed=seed, n_resamples=n_resamples, confidence=confidence
+    )
     cohorts = {
-        name: _differences(
-            candidate.take(candidate.users.index_of(part.users.values)),
-            part,
-            names,
-            seed,
-            n_resamples,
-            confidence,
-        )
+        name: differences(candidate.take(candidate.users.index_of(part.users.values)), part)
         for name, part in reference.cohorts().items()
         if len(part)
     }
-    return Comparison(
-        {
-            **_differences(candidate, reference, names, seed, n_resamples, confidence),
-            **of_all_lists,
-        },
-        cohorts,
-        confidence,
-        n_resamples,
-        seed,
-    )
+    overall = {**differences(candidate, reference), **of_all_lists}
+    return Comparison(overall, cohorts, confidence, n_resamples, seed)
 
 
 def compare_runs(
