@@ -69,9 +69,9 @@ class ItemItem(Network):
         """``[n_users, n_items]``: the rows of W summed over the history; popularity, scaled to next
         to nothing, where there are none.
         """
-        scores = self.values.new_zeros(len(rows), self.n_items)
-        if self.popularity is not None:
-            scores += self.popularity * _UNKNOWN
+        nothing = self.values.new_zeros(self.n_items)
+        unknown = nothing if self.popularity is None else self.popularity * _UNKNOWN
+        scores = unknown.repeat(len(rows), 1)
         weight = SparseRows(self.indices, self.indptr, self.n_items, self.values)
         for users in torch.split(torch.arange(len(rows), device=scores.device), _USERS_AT_ONCE):
             block = rows.take(users)
