@@ -68,7 +68,7 @@ _FORMULAS: dict[Kind, Callable[[Tensor, Tensor, int], Tensor]] = {
     "recall_of_held_out": lambda hits, n_held_out, _: _count(hits) / n_held_out,
     "ndcg": lambda hits, n_held_out, _: _ndcg(hits, n_held_out),
     "mrr": lambda hits, _n_held_out, _: _reciprocal_rank(hits),
-    "precision": lambda hits, _n_held_out, k: _count(hits) / k,
+    "precision": lambda hits, _n_held_out, k: _count(hits) / float(k),
     "hit_rate": lambda hits, _n_held_out, _: hits.any(dim=1).double(),
     "map": lambda hits, n_held_out, _: _precisions(hits) / _within_reach(hits, n_held_out),
     "map_of_held_out": lambda hits, n_held_out, _: _precisions(hits) / n_held_out,

@@ -189,11 +189,11 @@ def metric_of(name: str) -> Metric | ListMetric:
 
 def _parts(name: str, kinds: tuple[str, ...]) -> tuple[str, int]:
     """Kind and cut-off of a name."""
-    match = re.fullmatch(rf"({'|'.join(kinds)})@([1-9][0-9]{{0,17}})", name)
+    match = re.fullmatch(rf"({'|'.join(kinds)})@([1-9][0-9]{{0,299}})", name)
     if match is None:
         *others, last = (f"{kind}@k" for kind in kinds)
         raise ConfigError(
-            f"a metric must be {', '.join(others)} or {last} with k ≥ 1 of at most 18 digits,"
+            f"a metric must be {', '.join(others)} or {last} with k ≥ 1 of at most 300 digits,"
             f" found {name!r}; try 'ndcg@100'."
         )
     return match[1], int(match[2])
