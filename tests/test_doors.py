@@ -17,6 +17,7 @@ from typing import get_args, get_type_hints
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
@@ -38,6 +39,7 @@ from coterie.errors import (
     NotFoundError,
     UnavailableError,
 )
+from coterie.show.show import show
 from coterie.simulation.service import SimulatedService
 from coterie.training.run_config import TrainingFields, run_config
 
@@ -363,6 +365,33 @@ def test_metrics_are_given_one_way_or_the_other(home: Path, run_coterie: Run) ->
     assert run_coterie("evaluate", home / "ease", *options, "--json", repeats) == 0
     assert commas.read_text() == repeats.read_text()
     assert set(json.loads(commas.read_text())["metrics"]) == {"mrr@5", "ndcg@10"}
+
+
+def test_metrics_of_lists_go_through_every_door(home: Path, run_coterie: Run) -> None:
+    names = ["tail_recall@5", "map@5", "diversity@5", "popularity@5", "coverage@5", "gini@5"]
+    told, per_user = home / "lists.json", home / "lists.parquet"
+    options = ["--metric", ",".join(names), "--json", told]
+    assert run_coterie("evaluate", home / "ease", *options, "--per-user", per_user) == 0
+    told_of_run = json.loads(told.read_text())
+    run = coterie.load_run(home / "ease", device="cpu")
+    report = coterie.evaluate(run.model, run.dataset, "test", metrics=names)
+    assert {key: told_of_run[key] for key in report.to_json()} == report.to_json()
+    assert show(told).facts["metrics"]["gini@5"] == report.of_all_lists["gini@5"]
+    again = coterie.EvaluationReport.from_table(pq.read_table(per_user))
+    assert again.to_json() == report.to_json()
+    assert run_coterie("compare", home / "ease", home / "ease", *options, "--resamples", 100) == 0
+    compared = json.loads(told.read_text())["metrics"]
+    assert set(compared) == {*names, "popularity_of_history"}
+    assert all(one["difference"] == 0 for one in compared.values())
+    assert compared["gini@5"]["low"] is None
+
+
+def test_no_model_is_chosen_by_what_lists_look_like(
+    home: Path, run_coterie: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metric = ["--metric", "coverage@5"]
+    assert run_coterie("tune", home / "data", "--out", home / "study", *metric) == 2
+    assert "a metric must be recall@k," in capsys.readouterr().err
 
 
 MODELS = {kind.model_fields["name"].default: kind for kind in get_args(AnyModelConfig)}

@@ -1,6 +1,6 @@
 import json
 import math
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +13,16 @@ from coterie.data.ids import IdMap
 from coterie.data.split import Cases
 from coterie.errors import ConfigError, DataError
 from coterie.evaluation.evaluate import evaluate
+from coterie.evaluation.metrics import Kind, Metric
 from coterie.evaluation.report import EvaluationReport
 from coterie.running.progress import Update
 from scorer_contract import LinearScorer
 from test_metrics import slow_metric
 
-METRICS = ("recall@1", "recall@3", "recall_of_held_out@3", "ndcg@2", "ndcg@50")
+METRICS = (
+    *("recall@1", "recall@3", "recall_of_held_out@3", "ndcg@2", "ndcg@50"),
+    *("precision@3", "precision@50", "hit_rate@2", "map@3", "map_of_held_out@50"),
+)
 
 
 def random_cases(n: int, n_items: int, seed: int, shown: float = 0.3) -> Cases:
@@ -76,6 +80,17 @@ def test_evaluate_does_not_depend_on_the_block_size(block_size: int) -> None:
     one, other = evaluate(scorer, cases), evaluate(scorer, cases, block_size=block_size)
     for name in one.metrics:
         np.testing.assert_array_equal(one.metrics[name], other.metrics[name])
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_a_k_beyond_the_catalogue_is_a_shorter_list(kind: Kind) -> None:
+    scorer, cases = LinearScorer.random(20, 3), random_cases(5, 20, 3)
+    whole, beyond = Metric(kind, 20), Metric(kind, 10**30)
+    report = evaluate(scorer, cases, metrics=[whole.name, beyond.name])
+    shorter = 20 / beyond.k if kind == "precision" else 1
+    np.testing.assert_allclose(
+        report.metrics[beyond.name], report.metrics[whole.name] * shorter, rtol=1e-12
+    )
 
 
 def test_evaluate_finds_a_planted_item_first() -> None:
@@ -160,12 +175,14 @@ def test_to_json_is_valid_where_users_are_too_few() -> None:
     summary = json.loads(json.dumps(report_of([0.5], [7]).to_json(), allow_nan=False))
     assert summary["users"] == 1
     assert summary["metrics"]["ndcg@10"] == {
+        "users": 1,
         "mean": 0.5,
         "standard_error": None,
         "label": "NDCG@10",
     }
     assert summary["cohorts"]["5-10"] == {"users": 1, "metrics": summary["metrics"]}
     assert summary["cohorts"]["101+"]["metrics"]["ndcg@10"] == {
+        "users": 0,
         "mean": None,
         "standard_error": None,
         "label": "NDCG@10",

@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from sklearn.linear_model import ElasticNet
 
+from coterie.config import RunConfig
+from coterie.data.ids import IdMap
+from coterie.data.split import Cases
 from coterie.errors import ConfigError
+from coterie.evaluation.evaluate import evaluate
 from coterie.models.item_item import (
     ItemItemConfig,
     ItemKnnConfig,
@@ -20,6 +25,7 @@ from coterie.models.item_item import (
 )
 from coterie.networks import item_item
 from coterie.networks.item_item import ItemItem
+from coterie.training.trained_model import TrainedModel
 from test_sparse import DEVICES, SHAPES, random_dense, sparse
 
 CONFIGS: list[ItemItemConfig] = [
@@ -180,6 +186,62 @@ def test_score_goes_over_users_in_pieces(n_users: int) -> None:
     weight, asked = rng.integers(-3, 4, (20, 20)), random_dense(n_users, 20, 3)
     scores = ItemItem(csr_array(weight)).score(sparse(asked))
     assert scores.tolist() == (asked @ weight).tolist()
+
+
+@settings(max_examples=50, deadline=None)
+@given(*SHAPES, st.sampled_from([1e-15, 1, 1e9]))
+def test_popularity_orders_the_zeros_and_moves_no_score(
+    n_users: int, n_items: int, seed: int, scale: float
+) -> None:
+    rng, asked = np.random.default_rng(seed), sparse(random_dense(n_users, n_items, seed))
+    weight = csr_array(scale * rng.normal(size=(n_items, n_items)) * (rng.random(n_items) < 0.2))
+    popularity = rng.integers(0, 2**24, n_items)
+    plain = ItemItem(weight).score(asked)
+    scores = ItemItem(weight, popularity).score(asked)
+    known = plain != 0
+    assert torch.equal(scores[known], plain[known])
+    for line, zero in zip(scores, ~known, strict=True):
+        unknown = line[zero]
+        assert (unknown >= 0).all()
+        assert not len(unknown) or (line[~zero & (line > 0)] > unknown.max()).all()
+        order = torch.argsort(unknown, stable=True)
+        assert torch.equal(order, torch.argsort(torch.from_numpy(popularity)[zero], stable=True))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+def test_lists_end_by_popularity_in_recommending_and_in_evaluating(config: ItemItemConfig) -> None:
+    """Two groups of users and items that never meet: who is of one knows nothing of the other."""
+    rng, x = np.random.default_rng(0), np.zeros((400, 30), dtype=np.float32)
+    x[:200, :15], x[200:, 15:] = rng.random((2, 200, 15)) < np.linspace(0.1, 0.6, 15)
+    network, shown = config.fit(csr_array(x)), [11, 12, 13]
+    known = dense(network)[shown].any(axis=0)
+    left = np.setdiff1d(np.flatnonzero(~known), shown)
+    left = left[np.argsort(-x.sum(axis=0)[left], kind="stable")]
+    assert 15 <= len(left) < 27
+    config_of_run = RunConfig.of({"model": {"name": config.name}})
+    model = TrainedModel(network, config_of_run, IdMap.of(range(30)), None, x.sum(axis=0))
+    ranked = [one.item_id for one in model.recommend({"ann": shown}, k=30).for_user("ann")]
+    assert ranked[-len(left) :] == left.tolist()
+    fold_in = np.tile(np.isin(np.arange(30), shown), (len(left), 1))
+    cases = Cases(left, csr_array(fold_in), csr_array(np.eye(30)[left]))
+    reciprocal_ranks = evaluate(model, cases, metrics=["mrr@30"]).metrics["mrr@30"]
+    ranks = [1 + ranked.index(item) for item in left]
+    np.testing.assert_allclose(1 / reciprocal_ranks, ranks, rtol=1e-12)
+
+
+def test_a_network_written_without_popularity_loads_and_keeps_its_zeros() -> None:
+    """As version 0.1.0 wrote them, fingerprint included."""
+    model = ItemItem(csr_array([[0, 2, 0], [0, 0, 0.5], [0, 0, 0]]))
+    assert set(model.state_dict()) == {"indptr", "indices", "values"}
+    old, new = ItemItem.empty(3), ItemItem.empty(3)
+    old.load_state_dict(model.state_dict())
+    asked = sparse(np.eye(3))
+    assert old.score(asked).tolist() == model.score(asked).tolist()
+    model = ItemItem(csr_array((3, 3)), np.array([5, 9, 7]))
+    new.load_state_dict(model.state_dict())
+    assert new.score(asked).argsort(dim=1, descending=True).tolist() == [[1, 2, 0]] * 3
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        ItemItem.empty(3).load_state_dict({**model.state_dict(), "popularity": torch.ones(4)})
 
 
 def test_item_vectors_are_the_columns() -> None:

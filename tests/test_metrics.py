@@ -6,7 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import label_ranking_average_precision_score, ndcg_score
+from sklearn.metrics import (
+    average_precision_score,
+    label_ranking_average_precision_score,
+    ndcg_score,
+)
 
 from coterie.errors import ConfigError
 from coterie.evaluation.cohorts import cohort_members
@@ -23,6 +27,13 @@ def slow_metric(kind: str, k: int, ranked: list[int], held_out: set[int]) -> flo
         return sum(hits) / len(held_out)
     if kind == "mrr":
         return next((1 / rank for rank, hit in enumerate(hits, start=1) if hit), 0.0)
+    if kind == "precision":
+        return sum(hits) / k
+    if kind == "hit_rate":
+        return float(any(hits))
+    if kind in ("map", "map_of_held_out"):
+        precisions = [sum(hits[:rank]) / rank for rank in range(1, len(hits) + 1) if hits[rank - 1]]
+        return sum(precisions) / (min(k, len(held_out)) if kind == "map" else len(held_out))
     gained = sum(hit / math.log2(rank + 1) for rank, hit in enumerate(hits, start=1))
     return gained / sum(1 / math.log2(rank + 1) for rank in range(1, min(k, len(held_out)) + 1))
 
@@ -80,6 +91,26 @@ def test_mrr_with_one_held_out_item_is_scikit_learns() -> None:
     assert float(values.mean()) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["map", "map_of_held_out"])
+def test_average_precision_of_whole_lists_is_scikit_learns(kind: Kind) -> None:
+    rng = np.random.default_rng(5)
+    relevant = rng.random((50, 40)) < 0.2
+    relevant[:, 0] = True
+    scores = rng.permuted(np.tile(np.arange(40.0), (50, 1)), axis=1)
+    hits = np.take_along_axis(relevant, np.argsort(-scores, axis=1), axis=1)
+    values = per_user(
+        Metric(kind, 40), torch.from_numpy(hits), torch.from_numpy(relevant.sum(axis=1))
+    )
+    expected = [average_precision_score(*user) for user in zip(relevant, scores, strict=True)]
+    np.testing.assert_allclose(values.numpy(), expected, rtol=1e-12)
+
+
+def test_precision_divides_by_k_where_the_list_is_shorter() -> None:
+    hits = torch.tensor([[True, False, True]])
+    assert per_user(Metric("precision", 8), hits, torch.tensor([3])).tolist() == [0.25]
+    assert per_user(Metric("map", 8), hits, torch.tensor([3])).tolist() == [(1 + 2 / 3) / 3]
+
+
 @pytest.mark.parametrize("n_held_out", [1, 3, 100, 500])
 def test_ndcg_of_a_perfect_ranking_is_exactly_one(n_held_out: int) -> None:
     hits = torch.arange(100)[None] < n_held_out
@@ -91,15 +122,30 @@ def test_label_names_the_divisor() -> None:
     assert Metric.parse("recall_of_held_out@5").label == "Recall@5 ÷ n"
     assert Metric.parse("ndcg@100").label == "NDCG@100"
     assert Metric.parse("mrr@10").label == "MRR@10"
+    assert Metric.parse("precision@5").label == "Precision@5"
+    assert Metric.parse("hit_rate@5").label == "Hit rate@5"
+    assert Metric.parse("map@5").label == "MAP@5 ÷ min(5, n)"
+    assert Metric.parse("map_of_held_out@5").label == "MAP@5 ÷ n"
     assert Metric.parse("recall_of_held_out@5").name == "recall_of_held_out@5"
 
 
 @pytest.mark.parametrize(
-    "name", ["", "ndcg", "ndcg@0", "ndcg@-1", "precision@5", "NDCG@5", "recall@5 ", "recall@1.5"]
+    "name",
+    ["", "ndcg", "ndcg@0", "ndcg@-1", "accuracy@5", "NDCG@5", "recall@5 ", "recall@1.5"],
 )
 def test_parse_refuses_what_is_no_metric(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"recall@k, recall_of_held_out@k, ndcg@k or mrr@k"):
+    with pytest.raises(
+        ConfigError, match=r"recall@k, recall_of_held_out@k, ndcg@k, mrr@k, .* or map_of_held_out@k"
+    ):
         Metric.parse(name)
+
+
+def test_parse_refuses_a_cut_off_beyond_numbers_and_what_no_model_is_chosen_by() -> None:
+    longest = Metric.parse("precision@" + 300 * "9")
+    assert per_user(longest, torch.tensor([[True]]), torch.tensor([1])).item() == 1e-300
+    for name in ("ndcg@1" + 300 * "0", "ndcg@" + 5000 * "9", "coverage@5"):
+        with pytest.raises(ConfigError, match="at most 300 digits"):
+            Metric.parse(name)
 
 
 @given(

@@ -153,6 +153,7 @@ def n_parameters(function: ast.FunctionDef) -> int:
 
 
 MANY_PARAMETERS = {
+    "evaluation/evaluate.py:evaluate": "the one call behind the verb",
     "lab/bench/scoring.py:bench_scoring": "the shape of what is measured",
     "lab/collaboration/influence.py:influence_by_distance": "arrays of one computation",
     "lab/reproduce/book.py:reproduce": "the one call behind the verb",

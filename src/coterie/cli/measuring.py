@@ -219,12 +219,15 @@ def _evaluate(
             loaded.dataset.cases(part),
             metrics=metrics,
             user_ids=users,
+            train=loaded.dataset.train,
             progress=progress,
         )
     of_new_users = None
     if len(new.user_index):
         popular = _popularity(loaded.model)
-        of_new_users = evaluate_model(popular, new, metrics=metrics, user_ids=users)
+        of_new_users = evaluate_model(
+            popular, new, metrics=metrics, user_ids=users, train=loaded.dataset.train
+        )
     return _Measured(report, of_new_users, loaded.model.is_refit)
 
 

@@ -67,8 +67,10 @@ Metrics = Annotated[
         "--metric",
         metavar="NAME,…",
         help=(
-            "recall@K (÷ min(K, held out)), recall_of_held_out@K (÷ held out), ndcg@K or mrr@K;"
-            f" {MORE}."
+            "recall@K and map@K (÷ min(K, held out)), recall_of_held_out@K and map_of_held_out@K (÷"
+            " held out), ndcg@K, mrr@K, precision@K, hit_rate@K; of items popular or not:"
+            " head_recall@K, middle_recall@K, tail_recall@K; of what lists look like: novelty@K,"
+            f" popularity@K, diversity@K, coverage@K, gini@K; {MORE}."
         ),
     ),
 ]

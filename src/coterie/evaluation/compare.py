@@ -4,9 +4,11 @@ The unit is the user throughout. Differences are taken user by user, so what mak
 hard for both models cancels.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +17,7 @@ from scipy import stats
 
 from coterie.data.ids import IdMap
 from coterie.errors import ConfigError, DataError
-from coterie.evaluation.metrics import LEGEND, Metric
+from coterie.evaluation.metrics import LEGEND, metric_of
 from coterie.evaluation.report import EvaluationReport, finite_or_none
 from coterie.plain_table import plain_table
 
@@ -28,15 +30,21 @@ class Difference:
     """What the candidate gains over the reference in one metric. Undefined numbers are NaN here and
     null in JSON.
 
+    What is of all lists together, such as coverage, has neither interval nor p-value: users drawn
+    with repetition have fewer different lists between them, so their coverage is lower than that of
+    the users drawn from, and a bootstrap would be off to one side.
+
     Args:
-        users: Number of users.
+        users: Number of users for whom both sides define the metric.
         candidate_mean: Mean of the candidate.
         reference_mean: Mean of the reference.
         difference: ``candidate_mean - reference_mean``.
         relative_difference: ``difference / reference_mean``; NaN if ``reference_mean`` is 0.
-        low: Lower end of the bootstrap interval of the difference; NaN below two users.
+        low: Lower end of the bootstrap interval of the difference; NaN below two users, and of
+            all lists.
         high: Its upper end.
-        p_value: Two-sided sign-flip p-value: how often chance alone gives a difference as large.
+        p_value: Two-sided sign-flip p-value: how often chance alone gives a difference as large;
+            NaN without users, and of all lists.
     """
 
     users: int
@@ -55,7 +63,8 @@ class Comparison:
 
     Args:
         overall: `Difference` by metric name.
-        cohorts: The same by cohort name; cohorts without users are left out.
+        cohorts: The same by cohort name, without what is of all lists; cohorts without users are
+            left out.
         confidence: Of the intervals.
         n_resamples: Of the bootstrap and of the sign flips.
         seed: Of both.
@@ -90,10 +99,14 @@ class Comparison:
         ]
         parts = {"all": self.overall, **self.cohorts}
         tables = [
-            f"{Metric.parse(name).label}\n"
+            f"{metric_of(name).label}\n"
             + plain_table(
                 header,
-                [[part, *_cells(differences[name])] for part, differences in parts.items()],
+                [
+                    [part, *_cells(differences[name])]
+                    for part, differences in parts.items()
+                    if name in differences
+                ],
                 [False] + [True] * 7,
             )
             for name in self.overall
@@ -110,7 +123,7 @@ def compare(
     confidence: float = 0.95,
 ) -> Comparison:
     """Measures what ``candidate`` gains over ``reference`` on the same users, for every metric both
-    have.
+    have. A user for whom a metric is undefined on one side does not count in it.
 
     The interval is the percentile bootstrap of the mean difference over users. The p-value flips
     the signs of the differences at random, as is just if neither model is better; with N resamples
@@ -143,32 +156,24 @@ def compare(
             f"n_resamples must be at least 1 and confidence between 0 and 1, found {n_resamples}"
             f" and {confidence}; try 10000 and 0.95."
         )
-    candidate = candidate.take(_same_users(reference, candidate))
     names = [name for name in reference.metrics if name in candidate.metrics]
-    if not names:
+    of_all_lists = _differences_of_all_lists(candidate, reference)
+    candidate = candidate.take(_same_users(reference, candidate))
+    if not names and not of_all_lists:
         raise DataError(
             f"the reports must share a metric, found {list(candidate.metrics)} and"
             f" {list(reference.metrics)}; evaluate both by the same."
         )
+    differences = partial(
+        _differences, names=names, seed=seed, n_resamples=n_resamples, confidence=confidence
+    )
     cohorts = {
-        name: _differences(
-            candidate.take(candidate.users.index_of(part.users.values)),
-            part,
-            names,
-            seed,
-            n_resamples,
-            confidence,
-        )
+        name: differences(candidate.take(candidate.users.index_of(part.users.values)), part)
         for name, part in reference.cohorts().items()
         if len(part)
     }
-    return Comparison(
-        _differences(candidate, reference, names, seed, n_resamples, confidence),
-        cohorts,
-        confidence,
-        n_resamples,
-        seed,
-    )
+    overall = {**differences(candidate, reference), **of_all_lists}
+    return Comparison(overall, cohorts, confidence, n_resamples, seed)
 
 
 def compare_runs(
@@ -208,9 +213,10 @@ def compare_runs(
 def pool(reports: Sequence[EvaluationReport]) -> EvaluationReport:
     """Joins the reports of several runs into one, each user once with the average over their runs.
 
-    Averaging first keeps the user the unit: five seeds on one user are not five users. The metrics
-    that all runs have are kept, and of a user's numbers of interactions, which splits may trim
-    differently, the largest.
+    Averaging first keeps the user the unit: five seeds on one user are not five users. Runs that do
+    not define a user's metric are left out of the average. The metrics that all runs have are kept,
+    what is of all lists as the average over runs, and of a user's numbers of interactions, which
+    splits may trim differently, the largest.
 
     Args:
         reports: One a run; cohorts are those of the first.
@@ -225,19 +231,40 @@ def pool(reports: Sequence[EvaluationReport]) -> EvaluationReport:
         )
     encoded = pc.dictionary_encode(pa.concat_arrays([report.users.values for report in reports]))
     user, n_users = encoded.indices.to_numpy(), len(encoded.dictionary)
-    n_runs = np.bincount(user, minlength=n_users)
-    shared = [
-        name for name in reports[0].metrics if all(name in report.metrics for report in reports)
-    ]
-    joined = {name: np.concatenate([report.metrics[name] for report in reports]) for name in shared}
-    metrics = {name: np.bincount(user, values, n_users) / n_runs for name, values in joined.items()}
+    metrics = {
+        name: _averages(user, np.concatenate(values), n_users)
+        for name, values in _of_each_run(reports, "metrics").items()
+    }
+    of_all_lists = {
+        name: float(np.mean(values))
+        for name, values in _of_each_run(reports, "of_all_lists").items()
+    }
     n_interactions = np.zeros(n_users, dtype=np.int64)
     np.maximum.at(
         n_interactions, user, np.concatenate([report.n_interactions for report in reports])
     )
     return EvaluationReport(
-        IdMap(encoded.dictionary), n_interactions, metrics, reports[0].lower_bounds
+        IdMap(encoded.dictionary), n_interactions, metrics, reports[0].lower_bounds, of_all_lists
     )
+
+
+def _of_each_run(
+    reports: Sequence[EvaluationReport], what: Literal["metrics", "of_all_lists"]
+) -> dict[str, list[Any]]:
+    """One value a run by the names that all runs have."""
+    runs = [getattr(report, what) for report in reports]
+    return {
+        name: [run[name] for run in runs] for name in runs[0] if all(name in run for run in runs)
+    }
+
+
+def _averages(user: np.ndarray, values: np.ndarray, n_users: int) -> np.ndarray:
+    """``[n_users]`` mean of the defined values of each user, NaN without one."""
+    defined = ~np.isnan(values)
+    sums = np.bincount(user[defined], values[defined], n_users)
+    with np.errstate(invalid="ignore"):
+        averages: np.ndarray = sums / np.bincount(user[defined], minlength=n_users)
+    return averages
 
 
 def _same_users(a: EvaluationReport, b: EvaluationReport) -> np.ndarray:
@@ -260,29 +287,63 @@ def _differences(
     n_resamples: int,
     confidence: float,
 ) -> dict[str, Difference]:
-    """Differences of users already aligned; all metrics share one draw of users and signs."""
-    gains = np.stack([candidate.metrics[name] - reference.metrics[name] for name in names])
+    """Differences of users already aligned; metrics that the same users define share one draw of
+    users and signs.
+    """
+    if not names:
+        return {}
+    sides = [np.stack([side.metrics[name] for name in names]) for side in (candidate, reference)]
+    defined = ~np.isnan(sides[0] - sides[1])
+    differences: dict[str, Difference] = {}
+    for users in np.unique(defined, axis=0):
+        rows = np.flatnonzero((defined == users).all(axis=1)).tolist()
+        pair = [np.compress(users, side[rows], axis=1) for side in sides]
+        found = _paired(pair, seed, n_resamples, confidence)
+        differences.update(zip([names[row] for row in rows], found, strict=True))
+    return {name: differences[name] for name in names}
+
+
+def _paired(
+    sides: Sequence[np.ndarray], seed: int, n_resamples: int, confidence: float
+) -> list[Difference]:
+    """Of each row of two ``[n_metrics, n_users]`` arrays."""
+    candidate, reference = sides
+    n_users, gains = candidate.shape[1], candidate - reference
+    if not n_users:
+        return [_difference(0, math.nan, math.nan, math.nan)] * len(gains)
     low, high = _bootstrap_interval(gains, seed, n_resamples, confidence)
-    p_values = _sign_flip_p_values(gains, seed, n_resamples)
-    differences = {}
-    for i, name in enumerate(names):
-        mean, reference_mean, gain = (
-            candidate.mean(name),
-            reference.mean(name),
-            float(gains[i].mean()),
-        )
-        relative = gain / reference_mean if reference_mean else float("nan")
-        differences[name] = Difference(
-            len(gains[i]),
-            mean,
-            reference_mean,
-            gain,
-            relative,
-            float(low[i]),
-            float(high[i]),
-            float(p_values[i]),
-        )
-    return differences
+    columns = (
+        *(values.mean(axis=1) for values in (candidate, reference, gains)),
+        *(low, high, _sign_flip_p_values(gains, seed, n_resamples)),
+    )
+    return [_difference(n_users, *map(float, row)) for row in zip(*columns, strict=True)]
+
+
+def _differences_of_all_lists(
+    candidate: EvaluationReport, reference: EvaluationReport
+) -> dict[str, Difference]:
+    pairs = {
+        name: (candidate.of_all_lists[name], value)
+        for name, value in reference.of_all_lists.items()
+        if name in candidate.of_all_lists
+    }
+    return {
+        name: _difference(len(reference), mine, its, mine - its)
+        for name, (mine, its) in pairs.items()
+    }
+
+
+def _difference(
+    n_users: int,
+    candidate: float,
+    reference: float,
+    gain: float,
+    low: float = math.nan,
+    high: float = math.nan,
+    p_value: float = math.nan,
+) -> Difference:
+    relative = gain / reference if reference else math.nan
+    return Difference(n_users, candidate, reference, gain, relative, low, high, p_value)
 
 
 def _bootstrap_interval(
@@ -329,7 +390,7 @@ def _batch(gains: np.ndarray) -> int:
 def _as_json(differences: Mapping[str, Difference]) -> dict[str, dict[str, Any]]:
     return {
         name: {
-            "label": Metric.parse(name).label,
+            "label": metric_of(name).label,
             **{
                 field: finite_or_none(value) if isinstance(value, float) else value
                 for field, value in asdict(one).items()
@@ -340,11 +401,12 @@ def _as_json(differences: Mapping[str, Difference]) -> dict[str, dict[str, Any]]
 
 
 def _cells(one: Difference) -> list[str]:
-    interval = f"[{one.low:+.4f}, {one.high:+.4f}]" if finite_or_none(one.low) is not None else ""
-    relative = (
-        f"{100 * one.relative_difference:+.2f}"
-        if finite_or_none(one.relative_difference) is not None
-        else ""
+    cells = (
+        f"{one.candidate_mean:.4f}",
+        f"{one.reference_mean:.4f}",
+        f"{one.difference:+.4f}",
+        f"{100 * one.relative_difference:+.2f}",
+        f"[{one.low:+.4f}, {one.high:+.4f}]",
+        f"{one.p_value:.4f}",
     )
-    means = [f"{one.candidate_mean:.4f}", f"{one.reference_mean:.4f}", f"{one.difference:+.4f}"]
-    return [str(one.users), *means, relative, interval, f"{one.p_value:.4f}"]
+    return [str(one.users), *("" if "nan" in cell else cell for cell in cells)]

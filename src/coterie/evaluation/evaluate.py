@@ -12,8 +12,9 @@ from coterie.data.ids import IdMap
 from coterie.data.split import Cases, Part, PartName
 from coterie.errors import ConfigError, DataError
 from coterie.evaluation.cohorts import DEFAULT_COHORTS, check_cohorts
+from coterie.evaluation.lists import Lists, TrainingItems, exposure, of_all, per_list
 from coterie.evaluation.measure import per_user
-from coterie.evaluation.metrics import DEFAULT_METRICS, Metric
+from coterie.evaluation.metrics import DEFAULT_METRICS, HISTORY, ListMetric, Metric, metric_of
 from coterie.evaluation.report import EvaluationReport
 from coterie.ranking.ranker import Ranker
 from coterie.ranking.scorer import Scorer
@@ -28,6 +29,7 @@ def evaluate(
     *,
     metrics: Sequence[str] = DEFAULT_METRICS,
     user_ids: IdMap | None = None,
+    train: csr_array | None = None,
     cohorts: Sequence[int] = DEFAULT_COHORTS,
     block_size: int = 500,
     progress: Progress = silent,
@@ -38,16 +40,20 @@ def evaluate(
         scorer: A trained model or baseline.
         cases: What is shown and what must be found; or a data set, whose ``part`` they are.
         part: Of a data set: ``"test"`` (the default) or ``"validation"``.
-        metrics: Names, as `Metric.parse` reads them.
+        metrics: Names, as `metric_of` reads them. ``popularity@k`` brings
+            ``popularity_of_history`` along.
         user_ids: Ids of all users of the data set, which a data set brings itself; without them the
             report names users by their row.
+        train: ``[n_train_users, n_items]`` binary interactions, which a data set brings itself; for
+            the metrics that read them, see `ListMetric`.
         cohorts: Lower bounds on the number of interactions.
         block_size: Users ranked at once; memory is ``block_size × n_items`` scores.
         progress: Called after each block of users.
 
     Raises:
-        ConfigError: if a metric, a cohort bound or the block size cannot be honoured, or the model
-            is a refit on this data set; cases of it are taken, for values in sample.
+        ConfigError: if a metric, a cohort bound or the block size cannot be honoured, a metric needs
+            ``train`` and there is none, or the model is a refit on this data set; cases of it are
+            taken, for values in sample.
         DataError: if there is no case, a case has nothing to find or is shown what it must find, or
             the catalogue is not the scorer's.
         NumericalError: if a score is not finite.
@@ -69,30 +75,26 @@ def evaluate(
         >>> evaluate(scorer, cases, metrics=["recall@1", "ndcg@2"]).mean("recall@1")
         1.0
     """
+    wanted = _parse(metrics, block_size)
+    lower_bounds = check_cohorts(cohorts)
     if isinstance(cases, Dataset):
         _check_new(scorer, cases)
         user_ids = cases.users if user_ids is None else user_ids
+        train = cases.train if train is None and _reading_training(wanted) else train
         cases = cases.cases(Part.of(part or Part.TEST))
     elif part is not None:
         raise ConfigError("part goes with a data set, found cases, which are of one; leave it out.")
-    wanted = _parse(metrics, block_size)
-    lower_bounds = check_cohorts(cohorts)
     _check(scorer, cases)
-    ranker = Ranker(scorer, max(metric.k for metric in wanted))
-    blocks = [
-        _measure(ranker, fold_in, held_out, wanted)
-        for fold_in, held_out in _blocks(cases, block_size, progress)
-    ]
-    values = torch.cat(blocks).cpu().numpy()
+    tally = _Tally(wanted, _training_items(wanted, train, scorer.n_items), scorer.n_items)
+    ranker = Ranker(scorer, max(1, *(metric.k for metric in wanted)))
+    for fold_in, held_out in _blocks(cases, block_size, progress):
+        tally.add(ranker.rank(fold_in, seen=fold_in).items, fold_in, held_out)
     users = (
         IdMap.of(cases.user_index) if user_ids is None else IdMap(user_ids.take(cases.user_index))
     )
     n_interactions = np.diff(cases.fold_in.indptr).astype(np.int64) + np.diff(cases.held_out.indptr)
     return EvaluationReport(
-        users,
-        n_interactions,
-        {metric.name: values[:, i].copy() for i, metric in enumerate(wanted)},
-        lower_bounds,
+        users, n_interactions, tally.of_each(), lower_bounds, tally.of_all_lists()
     )
 
 
@@ -108,7 +110,7 @@ def _check_new(scorer: Scorer, dataset: Dataset) -> None:
             )
 
 
-def _parse(names: Sequence[str], block_size: int) -> tuple[Metric, ...]:
+def _parse(names: Sequence[str], block_size: int) -> list[Metric | ListMetric]:
     if isinstance(names, str) or not names or len(set(names)) < len(names):
         raise ConfigError(
             f"metrics must be one or more different names in a list, found {names!r}; try"
@@ -118,7 +120,35 @@ def _parse(names: Sequence[str], block_size: int) -> tuple[Metric, ...]:
         raise ConfigError(
             f"block_size must be at least 1, found {block_size}; 500 suits most machines."
         )
-    return tuple(Metric.parse(name) for name in names)
+    wanted = [metric_of(name) for name in names]
+    kinds = [metric.kind for metric in wanted]
+    if "popularity" in kinds and HISTORY not in wanted:
+        wanted.insert(kinds.index("popularity") + 1, HISTORY)
+    return wanted
+
+
+def _reading_training(wanted: Sequence[Metric | ListMetric]) -> list[str]:
+    """The names of the metrics that need the training interactions."""
+    return [one.name for one in wanted if isinstance(one, ListMetric) and not one.of_all]
+
+
+def _training_items(
+    wanted: Sequence[Metric | ListMetric], train: csr_array | None, n_items: int
+) -> TrainingItems:
+    """Of no users where there are none and nothing asks for them."""
+    if train is None:
+        if needing := _reading_training(wanted):
+            raise ConfigError(
+                f"{', '.join(needing)} must be told the training interactions, found cases alone;"
+                " give a data set, or train=."
+            )
+        return TrainingItems(csr_array((0, n_items)))
+    if train.shape[1] != n_items or not train.shape[0]:
+        raise DataError(
+            f"train must be of one user or more over the scorer's {n_items} items, found shape"
+            f" {train.shape}; use the data set of the model."
+        )
+    return TrainingItems(train)
 
 
 def _check(scorer: Scorer, cases: Cases) -> None:
@@ -153,16 +183,52 @@ def _blocks(cases: Cases, size: int, progress: Progress) -> Iterator[tuple[csr_a
         progress(Update("evaluating", stop, n_cases, "users"))
 
 
-def _measure(
-    ranker: Ranker, fold_in: csr_array, held_out: csr_array, metrics: tuple[Metric, ...]
-) -> Tensor:
-    """``[n, n_metrics]`` float64 values, on the scorer's device."""
-    ranked = ranker.rank(fold_in, seen=fold_in).items
-    to_find = SparseRows.from_csr(held_out, ranked.device)
+class _Tally:
+    """Every user's values, block after block, and how often each item is shown.
+
+    Args:
+        wanted: Metrics of both kinds.
+        training: For those that read it.
+        n_items: Size of the catalogue.
+    """
+
+    def __init__(
+        self, wanted: Sequence[Metric | ListMetric], training: TrainingItems, n_items: int
+    ) -> None:
+        self._training = training
+        of_lists = [metric for metric in wanted if isinstance(metric, ListMetric)]
+        self._shown = {one: np.zeros(n_items, np.int64) for one in of_lists if one.of_all}
+        self._values: dict[Metric | ListMetric, list[np.ndarray]] = {
+            metric: [] for metric in wanted if metric not in self._shown
+        }
+
+    def add(self, ranked: Tensor, fold_in: csr_array, held_out: csr_array) -> None:
+        """Takes in the ``[n, K]`` lists of a block."""
+        to_find = SparseRows.from_csr(held_out, ranked.device)
+        hits = _hits(ranked, to_find)
+        lists = Lists(ranked.cpu().numpy(), hits.cpu().numpy(), fold_in, held_out)
+        for metric, values in self._values.items():
+            if isinstance(metric, Metric):
+                values.append(per_user(metric, hits, to_find.counts).cpu().numpy())
+            else:
+                values.append(per_list(metric, lists, self._training))
+        for metric in self._shown:
+            self._shown[metric] += exposure(lists.items[:, : metric.k], fold_in.shape[1])
+
+    def of_each(self) -> dict[str, np.ndarray]:
+        """``[n_users]`` float64 by metric name."""
+        return {metric.name: np.concatenate(values) for metric, values in self._values.items()}
+
+    def of_all_lists(self) -> dict[str, float]:
+        """A number by metric name."""
+        return {metric.name: of_all(metric, shown) for metric, shown in self._shown.items()}
+
+
+def _hits(ranked: Tensor, to_find: SparseRows) -> Tensor:
+    """``[n, K]`` bool, whether the item at each rank is to be found."""
     # Row and item in one number, so that looking an item up is a search in a sorted list.
     sought = (to_find.row * to_find.n_items + to_find.indices).sort().values
     row = torch.arange(len(ranked), device=ranked.device).unsqueeze(1)
     answers = row * to_find.n_items + ranked
     nearest = torch.searchsorted(sought, answers).clamp(max=len(sought) - 1)
-    hits = (sought[nearest] == answers) & (ranked >= 0)
-    return torch.stack([per_user(metric, hits, to_find.counts) for metric in metrics], dim=1)
+    return (sought[nearest] == answers) & (ranked >= 0)

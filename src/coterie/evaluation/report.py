@@ -4,9 +4,10 @@ Per-user values are kept because means alone cannot be compared in pairs or cut 
 afterwards.
 """
 
+import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,12 @@ import pyarrow as pa
 from coterie.data.ids import IdMap
 from coterie.errors import DataError
 from coterie.evaluation.cohorts import DEFAULT_COHORTS, cohort_members
-from coterie.evaluation.metrics import LEGEND, Metric
+from coterie.evaluation.metrics import LEGEND, metric_of
 from coterie.plain_table import plain_table
+
+_OF_ALL_LISTS = b"coterie.of_all_lists"
+# With the widest labels a table then is within 100 columns.
+_METRICS_A_TABLE = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +31,11 @@ class EvaluationReport:
     Args:
         users: ``[n_users]`` ids.
         n_interactions: ``[n_users]`` int64 folded in and held out together, for cohorts.
-        metrics: ``[n_users]`` float64 by metric name.
+        metrics: ``[n_users]`` float64 by metric name; NaN where a user defines none, who is then
+            left out of its mean and standard error.
         lower_bounds: Of the cohorts.
+        of_all_lists: By metric name what no user has alone, such as coverage. Cohorts and other
+            parts of a report have none.
 
     Raises:
         DataError: if the arrays differ in length.
@@ -53,6 +61,7 @@ class EvaluationReport:
     n_interactions: np.ndarray
     metrics: Mapping[str, np.ndarray]
     lower_bounds: Sequence[int] = DEFAULT_COHORTS
+    of_all_lists: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, values in {"n_interactions": self.n_interactions, **self.metrics}.items():
@@ -61,28 +70,36 @@ class EvaluationReport:
                     f"{name} must have one value a user ({len(self.users)}), found shape"
                     f" {values.shape}; align it with users."
                 )
-        for name in self.metrics:
-            Metric.parse(name)
+        for name in (*self.metrics, *self.of_all_lists):
+            metric_of(name)
 
     def __len__(self) -> int:
         return len(self.users)
 
     def mean(self, name: str) -> float:
-        """Average of a metric over users; NaN if there are none."""
-        return float(self._values(name).mean()) if len(self) else math.nan
+        """Average of a metric over the users who define it; NaN if there are none."""
+        values = self.defined(name)
+        return float(values.mean()) if len(values) else math.nan
 
     def standard_error(self, name: str) -> float:
         """Sample standard deviation (n - 1) / √n of a metric; NaN below two users."""
-        values = self._values(name)
-        return float(values.std(ddof=1) / math.sqrt(len(self))) if len(self) > 1 else math.nan
+        values = self.defined(name)
+        return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
-    def _values(self, name: str) -> np.ndarray:
+    def defined(self, name: str) -> np.ndarray:
+        """A metric's values of the users who define it.
+
+        Raises:
+            DataError: if the metric is not in the report.
+        """
         if name not in self.metrics:
             raise DataError(
                 f"the metric must be one of {', '.join(self.metrics)}, found {name!r}; evaluate it"
                 " too."
             )
-        return self.metrics[name]
+        values = self.metrics[name]
+        defined: np.ndarray = values[~np.isnan(values)]
+        return defined
 
     def take(self, users: np.ndarray) -> "EvaluationReport":
         """The same report for the users at ``[m]`` indices, in that order."""
@@ -104,12 +121,22 @@ class EvaluationReport:
             name: {"users": len(cohort), "metrics": cohort._summary()}
             for name, cohort in self.cohorts().items()
         }
-        return {"users": len(self), "metrics": self._summary(), "cohorts": cohorts}
+        lists = {
+            name: {"label": metric_of(name).label, "value": finite_or_none(value)}
+            for name, value in self.of_all_lists.items()
+        }
+        return {
+            "users": len(self),
+            "metrics": self._summary(),
+            "of_all_lists": lists,
+            "cohorts": cohorts,
+        }
 
     def _summary(self) -> dict[str, dict[str, float | str | None]]:
         return {
             name: {
-                "label": Metric.parse(name).label,
+                "label": metric_of(name).label,
+                "users": len(self.defined(name)),
                 "mean": finite_or_none(self.mean(name)),
                 "standard_error": finite_or_none(self.standard_error(name)),
             }
@@ -117,10 +144,12 @@ class EvaluationReport:
         }
 
     def per_user_table(self) -> pa.Table:
-        """One row a user: user_id, n_interactions and a column a metric."""
-        return pa.table(
-            {"user_id": self.users.values, "n_interactions": self.n_interactions, **self.metrics}
-        )
+        """One row a user: user_id, n_interactions and a column a metric; what is of all lists goes
+        into the schema's metadata.
+        """
+        columns = {"user_id": self.users.values, "n_interactions": self.n_interactions}
+        lists = {name: finite_or_none(value) for name, value in self.of_all_lists.items()}
+        return pa.table({**columns, **self.metrics}, metadata={_OF_ALL_LISTS: json.dumps(lists)})
 
     @classmethod
     def from_table(
@@ -138,18 +167,39 @@ class EvaluationReport:
                 f" {', '.join(sorted(missing))}; save it anew."
             )
         values = {name: table[name].to_numpy() for name in table.column_names if name != "user_id"}
-        return cls(IdMap.of(table["user_id"]), values.pop("n_interactions"), values, lower_bounds)
+        lists = json.loads((table.schema.metadata or {}).get(_OF_ALL_LISTS, b"{}"))
+        return cls(
+            IdMap.of(table["user_id"]),
+            values.pop("n_interactions"),
+            values,
+            lower_bounds,
+            {name: math.nan if value is None else value for name, value in lists.items()},
+        )
 
     def __str__(self) -> str:
-        header = ["cohort", "users", *(Metric.parse(name).label for name in self.metrics)]
+        names = list(self.metrics)
+        tables = [
+            self._table(names[start : start + _METRICS_A_TABLE])
+            for start in range(0, max(len(names), 1), _METRICS_A_TABLE)
+        ]
+        return "\n".join(["\n\n".join(tables), *self._notes(), LEGEND])
+
+    def _table(self, names: Sequence[str]) -> str:
         parts = {"all": self, **self.cohorts()}
         rows = [
-            [name, str(len(part)), *(_cell(part, metric) for metric in self.metrics)]
-            for name, part in parts.items()
+            [part, str(len(report)), *(_cell(report, name) for name in names)]
+            for part, report in parts.items()
         ]
-        return (
-            plain_table(header, rows, [False, True] + [False] * len(self.metrics)) + f"\n{LEGEND}"
-        )
+        header = ["cohort", "users", *(metric_of(name).label for name in names)]
+        return plain_table(header, rows, [False, True] + [False] * len(names))
+
+    def _notes(self) -> Iterator[str]:
+        """What a table cannot say: the numbers of all lists, and who is left out of a mean."""
+        for name, value in self.of_all_lists.items():
+            yield f"{metric_of(name).label} of all lists: {value:.4f}"
+        for name in self.metrics:
+            if (n := len(self.defined(name))) < len(self):
+                yield f"{metric_of(name).label}: defined by {n} of {len(self)} users"
 
 
 def finite_or_none(value: float) -> float | None:
@@ -158,7 +208,7 @@ def finite_or_none(value: float) -> float | None:
 
 
 def _cell(part: EvaluationReport, metric: str) -> str:
-    if len(part) == 0:
+    if not len(part.defined(metric)):
         return ""
     error = part.standard_error(metric)
     return f"{part.mean(metric):.4f}" + (f" ± {error:.4f}" if math.isfinite(error) else "")

@@ -17,6 +17,10 @@ from coterie.sparse import SparseRows
 # Users whose products are added up at once: few enough for the processor's cache, which makes it
 # twice as fast.
 _USERS_AT_ONCE = 16
+# Times popularity it is what an item scores that has no weight with the history. Counts below 2²⁴
+# stay apart and end below 2⁻⁹⁶, which adds nothing to a float32 above 2⁻⁷¹: real scores keep their
+# bits.
+_UNKNOWN = 2.0**-120
 # The largest catalogue whose weights are shown as a dense matrix, 1 GiB of float32.
 _DENSE_ITEMS = 2**14
 
@@ -25,11 +29,16 @@ class ItemItem(Network):
     """Scores x W for a sparse ``[n_items, n_items]`` W with an empty diagonal, kept as compressed
     rows.
 
+    Most items have no weight with a short history. Their zeros say nothing, so that they are ranked
+    by popularity: each scores its number of users times 2⁻¹²⁰, too little to move a real score.
+
     Memory and time grow with the number of weights. On CUDA the sums are taken in any order, so
     that the last bits of a score may differ from call to call.
 
     Args:
         weight: ``[n_items, n_items]``; an empty one takes as many weights as are loaded.
+        popularity: ``[n_items]`` training users of each item; without it zeros stay zeros, as in
+            models of version 0.1.0.
 
     Example:
         >>> model = ItemItem(csr_array([[0, 2, 0], [0, 0, 0.5], [0, 0, 0]]))
@@ -40,13 +49,16 @@ class ItemItem(Network):
     indptr: Tensor
     indices: Tensor
     values: Tensor
+    popularity: Tensor | None
 
-    def __init__(self, weight: csr_array) -> None:
+    def __init__(self, weight: csr_array, popularity: np.ndarray | None = None) -> None:
         super().__init__()
         self.n_items = weight.shape[0]
         self.register_buffer("indptr", torch.from_numpy(weight.indptr.astype(np.int64)))
         self.register_buffer("indices", torch.from_numpy(weight.indices.astype(np.int64)))
         self.register_buffer("values", torch.from_numpy(weight.data.astype(np.float32)))
+        counts = None if popularity is None else torch.from_numpy(popularity.astype(np.float32))
+        self.register_buffer("popularity", counts)
 
     @classmethod
     def empty(cls, n_items: int) -> "ItemItem":
@@ -54,8 +66,12 @@ class ItemItem(Network):
         return cls(csr_array((n_items, n_items)))
 
     def score(self, rows: SparseRows) -> Tensor:
-        """``[n_users, n_items]``: the rows of W summed over the history."""
-        scores = self.values.new_zeros(len(rows), self.n_items)
+        """``[n_users, n_items]``: the rows of W summed over the history; popularity, scaled to next
+        to nothing, where there are none.
+        """
+        nothing = self.values.new_zeros(self.n_items)
+        unknown = nothing if self.popularity is None else self.popularity * _UNKNOWN
+        scores = unknown.repeat(len(rows), 1)
         weight = SparseRows(self.indices, self.indptr, self.n_items, self.values)
         for users in torch.split(torch.arange(len(rows), device=scores.device), _USERS_AT_ONCE):
             block = rows.take(users)
@@ -87,6 +103,8 @@ class ItemItem(Network):
         for name in ("indices", "values"):
             if (value := state_dict.get(prefix + name)) is not None:
                 setattr(self, name, self.get_buffer(name).new_empty(value.shape))
+        if prefix + "popularity" in state_dict:
+            self.popularity = self.values.new_empty(self.n_items)
         super()._load_from_state_dict(state_dict, prefix, *args)
         if not self._is_matrix():
             errors: list[str] = args[-1]
@@ -116,7 +134,7 @@ def fit_knn(train: csr_array, neighbours: int, shrinkage: float, *, bm25: bool) 
         "top_k": neighbours,
         "feature_weighting": "BM_25" if bm25 else "NONE",
     }
-    return _network(_cosines(csr_matrix(train, dtype=np.float64), **options))
+    return _network(_cosines(csr_matrix(train, dtype=np.float64), **options), train)
 
 
 def fit_rp3beta(train: csr_array, neighbours: int, alpha: float, beta: float) -> ItemItem:
@@ -134,7 +152,7 @@ def fit_rp3beta(train: csr_array, neighbours: int, alpha: float, beta: float) ->
         diags_array(n_u ** (-alpha / 2)) @ train.astype(np.float64) @ diags_array(n_i**-alpha)
     )
     product = _cosines(csr_matrix(weighted), normalize=False, top_k=neighbours)
-    return _network(product @ diags_array(n_i ** (alpha - beta)))
+    return _network(product @ diags_array(n_i ** (alpha - beta)), train)
 
 
 def fit_slim(train: csr_array, l1: float, l2: float, *, nonnegative: bool) -> ItemItem:
@@ -155,7 +173,7 @@ def fit_slim(train: csr_array, l1: float, l2: float, *, nonnegative: bool) -> It
         positive_only=nonnegative,
         n_threads=torch.get_num_threads(),
     )
-    return _network(recommender.learn().W)
+    return _network(recommender.learn().W, train)
 
 
 def _library() -> Any:
@@ -170,8 +188,8 @@ def _cosines(matrix: csr_matrix, **options: Any) -> csr_matrix:
     return recommender.learn().W.T
 
 
-def _network(weight: Any) -> ItemItem:
+def _network(weight: Any, train: csr_array) -> ItemItem:
     weight = csr_array(weight)
     weight.eliminate_zeros()
     weight.sort_indices()
-    return ItemItem(weight)
+    return ItemItem(weight, train.sum(axis=0))

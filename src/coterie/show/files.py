@@ -70,6 +70,7 @@ def _json(path: Path) -> tuple[str, Facts] | None:
 
 def _evaluation(value: Facts) -> Facts:
     means = {name: one.get("mean") for name, one in value["metrics"].items()}
+    means |= {name: one.get("value") for name, one in value.get("of_all_lists", {}).items()}
     return {**{name: value.get(name) for name in ("run", "split", "users")}, "metrics": means}
 
 
