@@ -51,9 +51,9 @@ def evaluate(
         progress: Called after each block of users.
 
     Raises:
-        ConfigError: if a metric, a cohort bound or the block size cannot be honoured, a metric needs
-            ``train`` and there is none, or the model is a refit on this data set; cases of it are
-            taken, for values in sample.
+        ConfigError: if a metric, a cohort bound or the block size cannot be honoured, a metric
+            needs ``train`` and there is none, or the model is a refit on this data set; cases of it
+            are taken, for values in sample.
         DataError: if there is no case, a case has nothing to find or is shown what it must find, or
             the catalogue is not the scorer's.
         NumericalError: if a score is not finite.
