@@ -43,6 +43,10 @@ KNOWS = {
         "errors", "extras", "files", "fingerprints", "locks", "sparse", "running", "data",
         "objectives", "networks", "models", "config", "ranking", "evaluation",
     },
+    "backtesting": {
+        "errors", "extras", "files", "locks", "plain_table", "running", "data", "config",
+        "evaluation", "training",
+    },
     "tuning": {
         "errors", "extras", "files", "locks", "plain_table", "running", "data", "models", "config",
         "evaluation", "training",
@@ -203,6 +207,7 @@ PUBLIC = [
     "AnalysisSetting",
     "ApproximateIndex",
     "ArtifactError",
+    "BacktestPlan",
     "CannotWriteError",
     "Cases",
     "ConfigError",
@@ -249,6 +254,7 @@ PUBLIC = [
     "UnavailableError",
     "VampVAEConfig",
     "analyze",
+    "backtest",
     "compare",
     "compare_runs",
     "evaluate",

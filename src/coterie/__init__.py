@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0.dev0"
 
 if TYPE_CHECKING:
+    from coterie.backtesting.plan import BacktestPlan
+    from coterie.backtesting.run import backtest
     from coterie.config import RunConfig, TrainingConfig
     from coterie.data.dataset import Dataset
     from coterie.data.prepare import prepare
@@ -80,6 +82,8 @@ if TYPE_CHECKING:
     from coterie.tuning.tune import tune
 
 _HOME = {
+    "BacktestPlan": "backtesting.plan",
+    "backtest": "backtesting.run",
     "RunConfig": "config",
     "TrainingConfig": "config",
     "Dataset": "data.dataset",
@@ -166,6 +170,7 @@ __all__ = [
     "AnalysisSetting",
     "ApproximateIndex",
     "ArtifactError",
+    "BacktestPlan",
     "CannotWriteError",
     "Cases",
     "ConfigError",
@@ -212,6 +217,7 @@ __all__ = [
     "UnavailableError",
     "VampVAEConfig",
     "analyze",
+    "backtest",
     "compare",
     "compare_runs",
     "evaluate",

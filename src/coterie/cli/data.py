@@ -2,146 +2,66 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
+from coterie.cli import reading
 from coterie.cli.console import drawn, say, say_written, write_result
-from coterie.cli.options import MORE, IdTypes, JsonFile, TimeUnits, listed, numbers, value_of
+from coterie.cli.options import IdTypes, JsonFile, TimeUnits
 from coterie.cli.places import result_folder
-from coterie.errors import ConfigError
 from coterie.running.progress import Update
 from coterie.show.contents import shown
 
 verbs = typer.Typer()
 
-
-def _titles(path: str | None, columns: str) -> dict[str, str]:
-    """Titles of a table whose columns are named."""
-    from coterie.data.titles import read_titles  # noqa: PLC0415
-
-    names = listed([columns])
-    if path is None or len(names) != 2:
-        raise ConfigError(
-            f"--titles-columns must be ID,TITLE beside --titles, found {columns!r}; give both."
-        )
-    return read_titles(path, *names)
+_OF_SPLITS = (
+    "held_out_users",
+    "held_out_share",
+    "validation_share",
+    "seed",
+    "last_n",
+    "test_days",
+    "validation_days",
+    "gap_days",
+    "history_days",
+    "new_users",
+    "new_items",
+)
 
 
 @verbs.command()
 def prepare(
-    paths: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="PATH…",
-            help=(
-                "Log: a file or a folder; for tables also several, fsspec URLs (s3://…), or a"
-                " database (sqlite:///, postgresql://) with --query."
-            ),
-        ),
-    ],
+    paths: reading.LogPaths,
     folder: Annotated[
         Path,
         typer.Option(
             "--out", callback=result_folder, help="Folder of the data set; replaced if there."
         ),
     ],
-    format: Annotated[  # noqa: A002
-        str,
-        typer.Option(
-            help=(
-                "movielens, netflix, taste-profile, adjacency, table; auto chooses by the names of"
-                " the files."
-            )
-        ),
-    ] = "auto",
-    user_column: Annotated[
-        str | None, typer.Option(help="Table: column of user ids (default user_id).")
-    ] = None,
-    item_column: Annotated[
-        str | None, typer.Option(help="Table: column of item ids (default item_id).")
-    ] = None,
-    rating_column: Annotated[
-        str | None, typer.Option(help="Table: column of ratings or counts.")
-    ] = None,
-    timestamp_column: Annotated[
-        str | None, typer.Option(help="Table: column of times (seconds since 1970, or ISO).")
-    ] = None,
-    columns: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME,…", help=f"Table without a header: all its columns in order; {MORE}."
-        ),
-    ] = None,
-    delimiter: Annotated[
-        str | None,
-        typer.Option(help=r"Table: one or two characters between fields, \\t a tab; else found."),
-    ] = None,
-    encoding: Annotated[str, typer.Option(help="Table: of its text, as in cp1252.")] = "utf-8",
-    null_word: Annotated[
-        list[str] | None,
-        typer.Option(help="Table: a text that means a missing id, in place of the usual ones."),
-    ] = None,
-    rating_value: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="WORD=NUMBER,…",
-            help=f"Table: what words in the rating column mean, as in view=1,buy=3; {MORE}.",
-        ),
-    ] = None,
-    timestamp_unit: Annotated[
-        TimeUnits, typer.Option(help="Table: of times that are numbers; auto goes by their size.")
-    ] = TimeUnits.AUTO,
-    user_id_type: Annotated[
-        IdTypes, typer.Option(help="Table: auto takes integers if all ids are whole numbers.")
-    ] = IdTypes.AUTO,
-    item_id_type: Annotated[IdTypes, typer.Option(help="Table: likewise.")] = IdTypes.AUTO,
-    glob: Annotated[
-        bool, typer.Option("--glob", help="Table: stars and brackets in PATH are a pattern.")
-    ] = False,
-    partitions: Annotated[
-        bool, typer.Option("--partitions", help="Table: key=value in a path is a column (hive).")
-    ] = False,
-    query: Annotated[
-        str | None, typer.Option(help="SQL that gives the rows, where PATH is a database.")
-    ] = None,
-    titles: Annotated[
-        str | None,
-        typer.Option(
-            help="File of titles: movies.csv, movies.dat, u.item, …, or a table item_id,title."
-        ),
-    ] = None,
-    titles_columns: Annotated[
-        str | None,
-        typer.Option(metavar="ID,TITLE", help="Columns of a table of titles, if named otherwise."),
-    ] = None,
-    min_rating: Annotated[
-        float | None,
-        typer.Option(help="Keep ratings (or counts) of at least this; MovieLens and Netflix: 4."),
-    ] = None,
-    min_user_items: Annotated[
-        int | None,
-        typer.Option(min=0, help="Drop users with fewer items (default 5; 0 for a given split)."),
-    ] = None,
-    min_item_users: Annotated[
-        int, typer.Option(min=0, help="First drop items with fewer users (Taste Profile: 200).")
-    ] = 0,
-    merge: Annotated[
-        str | None,
-        typer.Option(
-            help=(
-                "Repeated rows of a user and item: any (default; one that reaches --min-rating is"
-                " enough), latest (default with --negative-value), sum (of counts)."
-            )
-        ),
-    ] = None,
-    negative_value: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="V,…",
-            help=f"A rating that says unlike, and takes back what came before; {MORE}.",
-        ),
-    ] = None,
+    format: reading.LogFormatName = "auto",  # noqa: A002
+    user_column: reading.UserColumn = None,
+    item_column: reading.ItemColumn = None,
+    rating_column: reading.RatingColumn = None,
+    timestamp_column: reading.TimestampColumn = None,
+    columns: reading.AllColumns = None,
+    delimiter: reading.Delimiter = None,
+    encoding: reading.Encoding = "utf-8",
+    null_word: reading.NullWord = None,
+    rating_value: reading.RatingValue = None,
+    timestamp_unit: reading.TimestampUnit = TimeUnits.AUTO,
+    user_id_type: reading.UserIdType = IdTypes.AUTO,
+    item_id_type: reading.ItemIdType = IdTypes.AUTO,
+    glob: reading.Glob = False,
+    partitions: reading.Partitions = False,
+    query: reading.Query = None,
+    titles: reading.Titles = None,
+    titles_columns: reading.TitlesColumns = None,
+    min_rating: reading.MinRating = None,
+    min_user_items: reading.MinUserItems = None,
+    min_item_users: reading.MinItemUsers = 0,
+    merge: reading.MergeRule = None,
+    negative_value: reading.NegativeValue = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -202,59 +122,21 @@ def prepare(
         str | None,
         typer.Option(help="Time: the ceiling that unknown items set: report (default) or drop."),
     ] = None,
-    memory_limit: Annotated[str, typer.Option(help="DuckDB's; more spills to disk.")] = "3GB",
+    memory_limit: reading.MemoryLimit = "3GB",
     json_file: JsonFile = None,
 ) -> None:
     """Turn a log into a data set: read, threshold, merge, filter, split."""
+    given = locals()  # before all else: the options by name
     from coterie.data.prepare import prepare as prepare_log  # noqa: PLC0415
-    from coterie.data.read import read_log  # noqa: PLC0415
-    from coterie.data.rules import Merge, PrepareRules, split_rules  # noqa: PLC0415
-    from coterie.data.table_options import NULL_WORDS, TableFields  # noqa: PLC0415
+    from coterie.data.rules import split_rules  # noqa: PLC0415
 
-    options = {
-        "held_out_users": held_out_users,
-        "held_out_share": held_out_share,
-        "validation_share": validation_share,
-        "seed": seed,
-        "last_n": last_n,
-        "test_days": test_days,
-        "test_from": test_from and test_from.date(),
-        "validation_days": validation_days,
-        "gap_days": gap_days,
-        "history_days": history_days,
-        "new_users": new_users,
-        "new_items": new_items,
+    options = {name: given[name] for name in _OF_SPLITS} | {
+        "test_from": test_from and test_from.date()
     }
-    rules = PrepareRules(
-        min_rating=min_rating,
-        min_user_items=min_user_items,
-        min_item_users=min_item_users,
-        split=split_rules(split, options),
-        merge=cast("Merge | None", merge),
-        negative_values=numbers(negative_value),
-    )
-    table: TableFields = {
-        "user_column": user_column,
-        "item_column": item_column,
-        "rating_column": rating_column,
-        "timestamp_column": timestamp_column,
-        "columns": listed(columns) or None,
-        "delimiter": None if delimiter is None else delimiter.replace(r"\t", "\t"),
-        "encoding": encoding,
-        "null_words": NULL_WORDS if null_word is None else tuple(null_word),
-        "rating_values": dict(map(value_of, listed(rating_value))),
-        "negative_ratings": min_rating is not None or bool(negative_value),
-        "timestamp_unit": timestamp_unit.value,
-        "user_id_type": user_id_type.value,
-        "item_id_type": item_id_type.value,
-        "pattern": glob,
-        "partitions": partitions,
-        "query": query,
-    }
-    titled = _titles(titles, titles_columns) if titles_columns else titles
+    rules = reading.rules(given, split_rules(split, options))
     with drawn() as progress:
         progress(Update("reading the log"))
-        with read_log(paths, format, titles=titled, memory_limit=memory_limit, **table) as log:
+        with reading.read(given) as log:
             dataset = prepare_log(log, rules, progress)
         progress(Update("writing the data set"))
         dataset.save(folder)

@@ -1,7 +1,6 @@
 """How good models are, and what is inside them."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -207,35 +206,20 @@ def _evaluate(
 ) -> _Measured:
     from coterie.data.split import Part  # noqa: PLC0415
     from coterie.evaluation.evaluate import evaluate as evaluate_model  # noqa: PLC0415
+    from coterie.evaluation.evaluate import evaluate_new_users  # noqa: PLC0415
     from coterie.training.runs import load_run  # noqa: PLC0415
 
     loaded, part = load_run(run, data, device, in_sample=in_sample), Part[split.name]
     if loaded.model.is_refit:
         say(f"{run}: a refit, measured on users it was trained on: the values are too good")
-    users, new = loaded.dataset.users, loaded.dataset.new_user_cases(part)
     with drawn() as progress:
         report = evaluate_model(
             loaded.model,
             loaded.dataset.cases(part),
             metrics=metrics,
-            user_ids=users,
+            user_ids=loaded.dataset.users,
             train=loaded.dataset.train,
             progress=progress,
         )
-    of_new_users = None
-    if len(new.user_index):
-        popular = _popularity(loaded.model)
-        of_new_users = evaluate_model(
-            popular, new, metrics=metrics, user_ids=users, train=loaded.dataset.train
-        )
+    of_new_users = evaluate_new_users(loaded.dataset, part, metrics=metrics)
     return _Measured(report, of_new_users, loaded.model.is_refit)
-
-
-def _popularity(model: Any) -> Any:
-    """What a model answers to those of whom it knows nothing, as a scorer."""
-    import torch  # noqa: PLC0415
-
-    counts = torch.tensor(model.popularity, dtype=torch.float32)
-    return SimpleNamespace(
-        n_items=model.n_items, score=lambda histories: counts.repeat(histories.shape[0], 1)
-    )

@@ -8,6 +8,7 @@ import typer
 
 import coterie
 from coterie.cli import (
+    backtesting,
     boundary,
     data,
     laboratory,
@@ -41,7 +42,7 @@ app = typer.Typer(
 )
 
 
-for group in (laboratory, data, training, measuring, looking, recommending):
+for group in (laboratory, data, training, measuring, backtesting, looking, recommending):
     app.add_typer(group.verbs)
 
 

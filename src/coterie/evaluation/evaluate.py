@@ -1,6 +1,7 @@
 """Evaluating a scorer: rank what was not shown, and look where the hidden items stand."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -96,6 +97,50 @@ def evaluate(
     return EvaluationReport(
         users, n_interactions, tally.of_each(), lower_bounds, tally.of_all_lists()
     )
+
+
+def evaluate_new_users(
+    dataset: Dataset,
+    part: Part | PartName,
+    *,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    block_size: int = 500,
+) -> EvaluationReport | None:
+    """Measures what users get of whom nothing was known before their window: popularity, whatever
+    the model. None if there are none.
+
+    Args:
+        dataset: Of a split by time.
+        part: ``"test"`` or ``"validation"``.
+        metrics: As in `evaluate`.
+        block_size: As in `evaluate`.
+    """
+    new = dataset.new_user_cases(Part.of(part))
+    if not len(new.user_index):
+        return None
+    scorer = _Popular(np.asarray(dataset.train.sum(axis=0), dtype=np.float32))
+    return evaluate(
+        scorer,
+        new,
+        metrics=metrics,
+        user_ids=dataset.users,
+        train=dataset.train,
+        block_size=block_size,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Popular:
+    """The answer to those of whom nothing is known: ``[n_items]`` counts, for everybody."""
+
+    counts: np.ndarray
+
+    @property
+    def n_items(self) -> int:
+        return len(self.counts)
+
+    def score(self, histories: csr_array) -> Tensor:
+        return torch.from_numpy(self.counts).repeat(histories.shape[0], 1)
 
 
 def _check_new(scorer: Scorer, dataset: Dataset) -> None:

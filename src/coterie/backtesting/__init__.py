@@ -1,0 +1,1 @@
+"""How models would have done week after week: trained at each cut, measured on what came next."""
