@@ -82,8 +82,8 @@ class BacktestPlan:
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values: two backtests with the same are the same."""
         split = self._split(date(1970, 1, 1), 0)
-        rules = split.stated()
-        del rules["test_from"]
+        of_windows = ("test_from", "test_days", "validation_days")
+        rules = {name: one for name, one in split.stated().items() if name not in of_windows}
         return {
             "models": {name: config.as_json() for name, config in self.models.items()},
             "rules": rules,
