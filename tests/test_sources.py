@@ -25,8 +25,11 @@ from scipy.sparse import coo_matrix, csr_array
 
 from coterie.data.frames import matrix_table
 from coterie.data.ids import IdMap
+from coterie.data.prepare import prepare
 from coterie.data.read import read_log
+from coterie.data.rules import GivenSplit
 from coterie.data.source import line_of_record
+from coterie.data.split import Part
 from coterie.data.table_options import IdType
 from coterie.data.titles import read_titles
 from coterie.errors import ConfigError, DataError, SourceError
@@ -451,6 +454,31 @@ def test_other_peoples_dat_files_are_tables(tmp_path: Path) -> None:
     )
     found = rows(path, user_column="userID", item_column="artistID", rating_column="weight")
     assert found == [(2, 51, 13883, None, None), (2, 52, 7, None, None)]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "pandas", "pairs"])
+def test_two_sources_are_a_given_split(tmp_path: Path, kind: str) -> None:
+    train = [("ann", "red"), ("bob", "blue"), ("ann", "blue"), ("cat", "red")]
+    test = [("ann", "green"), ("bob", "red")]
+    sources: list[Any] = []
+    for name, part in (("train", train), ("test", test)):
+        frame = pd.DataFrame(part, columns=["user_id", "item_id"])
+        path = tmp_path / f"{name}.{kind}"
+        if kind == "csv":
+            frame.to_csv(path, index=False)
+        elif kind == "parquet":
+            frame.to_parquet(path)
+        sources.append({"pandas": frame, "pairs": part}.get(kind, path))
+    expected = [(*pair, None, None, 0) for pair in train] + [
+        (*pair, None, None, 2) for pair in test
+    ]
+    assert rows(sources[0], test=sources[1]) == expected
+    data = prepare(sources[0], test=sources[1], split=GivenSplit(validation_share=0))
+    cases = data.cases(Part.TEST)
+    assert data.users.ids_of(cases.user_index) == ["bob"]  # nobody trained on green
+    if kind == "csv":
+        with pytest.raises(SourceError, match="must exist"):
+            read_log(sources[0], test=tmp_path / "none.csv")
 
 
 # Titles

@@ -55,6 +55,7 @@ def prepare(
     glob: reading.Glob = False,
     partitions: reading.Partitions = False,
     query: reading.Query = None,
+    test: reading.TestLog = None,
     titles: reading.Titles = None,
     titles_columns: reading.TitlesColumns = None,
     min_rating: reading.MinRating = None,

@@ -79,6 +79,12 @@ Partitions = Annotated[
 Query = Annotated[
     str | None, typer.Option(help="SQL that gives the rows, where PATH is a database.")
 ]
+TestLog = Annotated[
+    str | None,
+    typer.Option(
+        "--test", metavar="PATH", help="Table: another, whose rows are for the test: a given split."
+    ),
+]
 Titles = Annotated[
     str | None,
     typer.Option(
@@ -131,6 +137,7 @@ def read(given: Mapping[str, Any]) -> "InteractionLog":
     same = ("user_column", "item_column", "rating_column", "timestamp_column", "encoding", "query")
     delimiter, words = given["delimiter"], given["null_word"]
     table = {name: given[name] for name in same} | {
+        "test": given.get("test"),
         "columns": listed(given["columns"]) or None,
         "delimiter": None if delimiter is None else delimiter.replace(r"\t", "\t"),
         "null_words": NULL_WORDS if words is None else tuple(words),

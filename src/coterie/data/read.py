@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, Unpack, get_args
 
+import pyarrow as pa
+
 from coterie.data.adjacency import read_adjacency
 from coterie.data.database import is_database, read_query
 from coterie.data.frames import hands_over_arrow, is_matrix, matrix_table, pairs_table
@@ -111,11 +113,17 @@ def _fill(log: InteractionLog, source: LogSource, options: TableOptions) -> None
 
 def _in_memory(source: Any, options: TableOptions) -> tuple[Any, TableOptions]:
     """A table in memory that hands over Arrow, and what its columns are."""
+    if options.test is not None and not hands_over_arrow(options.test):
+        options = replace(options, test=_as_table(options.test))
     if hands_over_arrow(source):
         return source, options
-    table = matrix_table(source) if is_matrix(source) else pairs_table(source)
+    table = _as_table(source)
     known = {f"{name}_column": name for name in table.column_names[2:]}
     return table, replace(options, user_column=None, item_column=None, **known)
+
+
+def _as_table(source: Any) -> pa.Table:
+    return matrix_table(source) if is_matrix(source) else pairs_table(source)
 
 
 def _read_paths(log: InteractionLog, paths: list[str], options: TableOptions) -> None:

@@ -20,7 +20,7 @@ from coterie.data.columns import (
 from coterie.data.delimited import noting_lines, refuse_line
 from coterie.data.json_lines import line_of_row, no_field, refusal, scan_json_table
 from coterie.data.log import InteractionLog
-from coterie.data.parts import Part, all_files, scannable
+from coterie.data.parts import Part, all_files, as_list, scannable
 from coterie.data.scan import (
     UNREADABLE,
     Scan,
@@ -32,6 +32,7 @@ from coterie.data.scan import (
     scan_delimited,
     scan_parquet,
 )
+from coterie.data.split import Part as SplitPart
 from coterie.data.table_options import TableOptions
 from coterie.errors import SourceError
 
@@ -55,27 +56,37 @@ def read_table(log: InteractionLog, paths: Sequence[str], options: TableOptions)
     Raises:
         SourceError: if a column is missing, or at the first line or row with a bad value.
     """
+    scans = _open_all(log, paths, options)
+    test = [] if options.test is None else _open_all(log, as_list(options.test), options)
+    load_scans(log, scans, options, test)
+
+
+def _open_all(log: InteractionLog, paths: Sequence[str], options: TableOptions) -> list[Scan]:
     files = all_files(paths, pattern=options.pattern)
     parts = [scannable(file, log.scratch, options.encoding) for file in files]
     for file in files:
         log.add_source(file)
-    load_scans(log, [open_table(log.connection, part, options) for part in parts], options)
+    return [open_table(log.connection, part, options) for part in parts]
 
 
 def read_arrow(log: InteractionLog, table: Any, options: TableOptions) -> None:
     """Reads interactions from named columns of an object with the Arrow PyCapsule interface."""
-    scan = scan_arrow(log.connection, table)
-    scan.need(options.wanted)
-    load_scans(log, [scan], options)
+    scan = scan_arrow(log.connection, table, "arrow_table")
+    test = [] if options.test is None else [scan_arrow(log.connection, options.test, "arrow_test")]
+    for one in (scan, *test):
+        one.need(options.wanted)
+    load_scans(log, [scan], options, test)
 
 
-def scan_arrow(database: duckdb.DuckDBPyConnection, table: Any) -> Scan:
-    """Scans an object that hands over a stream of Arrow batches; what is read once is kept."""
+def scan_arrow(database: duckdb.DuckDBPyConnection, table: Any, name: str) -> Scan:
+    """Scans an object that hands over a stream of Arrow batches; what is read once is kept, in a
+    table of that name.
+    """
     stream = pa.RecordBatchReader.from_stream(table)
     database.register("arrow_stream", stream)
-    database.execute("CREATE OR REPLACE TEMP TABLE arrow_table AS SELECT * FROM arrow_stream")
+    database.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM arrow_stream")
     database.unregister("arrow_stream")
-    return named_by_place(database, "arrow_table", stream.schema.names, type(table).__name__)
+    return named_by_place(database, name, stream.schema.names, type(table).__name__)
 
 
 def open_table(database: duckdb.DuckDBPyConnection, part: Part, options: TableOptions) -> Scan:
@@ -111,17 +122,27 @@ def _open_delimited(path: str, wanted: Sequence[str], options: TableOptions) -> 
     )
 
 
-def load_scans(log: InteractionLog, scans: Sequence[Scan], options: TableOptions) -> None:
+def load_scans(
+    log: InteractionLog, scans: Sequence[Scan], options: TableOptions, test: Sequence[Scan] = ()
+) -> None:
     """Fills the log with scans one after the other; columns and types may differ between them, and
     ids are text if those of one are.
+
+    Args:
+        log: Where to.
+        scans: All rows or, where there is a test, those of training.
+        options: What their columns are.
+        test: Rows that are for the test.
     """
+    n_training, scans = len(scans), [*scans, *test]
     kinds = [
         "VARCHAR" if any(is_text_kind(scan.column(name).kind) for scan in scans) else "BIGINT"
         for name in (options.user, options.item)
     ]
     log.create(*kinds)
-    for scan in scans:
-        _append(log, scan, options)
+    for place, scan in enumerate(scans):
+        part = None if not test else SplitPart.TRAIN if place < n_training else SplitPart.TEST
+        _append(log, scan, options, part)
     _count_losses(log)
     is_text = all(scan.is_text for scan in scans)
     for column, wanted in (("user_id", options.user_id_type), ("item_id", options.item_id_type)):
@@ -129,9 +150,10 @@ def load_scans(log: InteractionLog, scans: Sequence[Scan], options: TableOptions
     log.reading = options.rules()
 
 
-def _append(log: InteractionLog, scan: Scan, options: TableOptions) -> None:
+def _append(log: InteractionLog, scan: Scan, options: TableOptions, part: SplitPart | None) -> None:
     begin = log.n_rows
-    insert = f"INSERT INTO log SELECT {_fields(scan, options)} FROM {scan.sql}"
+    fields = _fields(scan, options, "NULL" if part is None else str(int(part)))
+    insert = f"INSERT INTO log SELECT {fields} FROM {scan.sql}"
     if scan.delimiter:
         with noting_lines(log.connection, scan.path, scan.delimiter, '"'):
             log.connection.execute(insert)
@@ -164,12 +186,12 @@ def _execute(log: InteractionLog, insert: str, scan: Scan, options: TableOptions
                 raise no_field(scan.path, name)
 
 
-def _fields(scan: Scan, options: TableOptions) -> str:
+def _fields(scan: Scan, options: TableOptions, part: str) -> str:
     path, ids = scan.path, list[str]()
     for name in (options.user, options.item):
         ids.append(id_sql(scan.column(name), path, name, options.null_words)[0])
     rating, timestamp = options.rating_column, options.timestamp_column
-    values = ["NULL", "NULL", "NULL"]
+    values = ["NULL", "NULL", part]
     if rating:
         values[0] = rating_sql(scan.column(rating), path, rating, options.rating_values)
     if timestamp:
@@ -179,7 +201,7 @@ def _fields(scan: Scan, options: TableOptions) -> str:
             f"{scan.column(name).sql} = {literal(name)}" for name in options.wanted
         )
         ids = [f"CASE WHEN {again} THEN NULL ELSE {one} END" for one in ids]
-        values[2] = f"CASE WHEN {again} THEN {_HEADER_AGAIN} END"
+        values[2] = f"CASE WHEN {again} THEN {_HEADER_AGAIN} ELSE {part} END"
     return ", ".join([*ids, *values])
 
 

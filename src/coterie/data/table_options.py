@@ -33,6 +33,7 @@ class TableFields(TypedDict, total=False):
     pattern: bool
     partitions: bool
     query: str | None
+    test: Any
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class TableOptions:
         pattern: Whether stars, question marks and brackets in a path stand for other signs.
         partitions: Whether ``key=value`` in the path of a file is a column.
         query: SQL that gives the rows, where the path is the URL of a database.
+        test: Another source of the same kind, whose rows are for the test: a given split.
 
     Raises:
         ConfigError: if a value cannot be honoured.
@@ -85,6 +87,7 @@ class TableOptions:
     pattern: bool = False
     partitions: bool = False
     query: str | None = None
+    test: Any = None
 
     def __post_init__(self) -> None:
         if "" in (self.user_column, self.item_column, self.rating_column, self.timestamp_column):
@@ -131,12 +134,13 @@ class TableOptions:
 
     def stated(self) -> dict[str, Any]:
         """What differs from the defaults, by name: what makes a source a table."""
-        names = [one.name for one in fields(self) if one.name != "negative_ratings"]
-        return {
+        names = [one.name for one in fields(self) if one.name not in ("negative_ratings", "test")]
+        stated = {
             name: getattr(self, name)
             for name in names
             if getattr(self, name) != getattr(_DEFAULT, name)
         }
+        return stated if self.test is None else {**stated, "test": "test"}
 
 
 _DEFAULT = TableOptions()
