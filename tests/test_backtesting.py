@@ -162,8 +162,10 @@ def test_a_folder_holds_one_backtest(found: Backtest, tmp_path: Path) -> None:
     backtest(LOG, plan, tmp_path, **COLUMNS)
     with pytest.raises(ConfigError, match="a backtest with other every_days"):
         backtest(LOG, replace(plan, every_days=14), tmp_path, **COLUMNS)
-    with pytest.raises(ConfigError, match="a backtest with other models"):
-        backtest(LOG, replace(plan, models=MODELS), tmp_path, **COLUMNS)
+    with pytest.raises(ConfigError, match="another configuration of popularity"):
+        backtest(LOG, replace(plan, models={"popularity": MODELS["vae"]}), tmp_path, **COLUMNS)
+    more = backtest(LOG, replace(plan, models=MODELS), tmp_path, **COLUMNS)
+    assert same(more, Backtest(plan, found.windows[2:]))
     held = try_lock(tmp_path / "backtest.lock")
     assert held is not None
     with pytest.raises(ConflictError, match="another process"):

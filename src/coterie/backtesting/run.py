@@ -55,7 +55,7 @@ def backtest(
 
     A model that is trained in epochs is trained twice a cut: first with a window before the cut
     held out, which chooses the number of epochs, then on everything before the cut. A folder that
-    holds a part of the same backtest is gone on with.
+    holds a part of the same backtest is gone on with, also with more models.
 
     Args:
         source: A log with times, read or to be read, as `coterie.data.prepare.prepare` takes it.
@@ -120,6 +120,7 @@ class _Work:
     def agree(self) -> None:
         """Begins the folder, or sees that it was begun with the same plan and log."""
         terms = {"schema": SCHEMA, **self.plan.to_json(), "sources": self.source.sources}
+        del terms["models"]  # each window's facts hold theirs, so that others may come later
         path = self.out / TERMS
         if not path.exists():
             write_json(path, terms)
@@ -143,14 +144,24 @@ class _Work:
             self._measure(cut, folder, left)
         self.n_done += len(self.plan.models) - len(left)
         told = _read(folder / _FACTS)
+        facts = {name: self._facts(folder / name, name) for name in self.plan.models}
         return WindowResult(
             cut,
             {name: _report(folder / name / _USERS) for name in self.plan.models},
             told["of_new_users"],
             told["counts"],
             told["ceiling"],
-            {name: _read(folder / name / _FACTS) for name in self.plan.models},
+            facts,
         )
+
+    def _facts(self, folder: Path, name: str) -> Mapping[str, Any]:
+        facts = dict(_read(folder / _FACTS))
+        if facts.pop("config") != self.plan.models[name].as_json():
+            raise ConfigError(
+                f"{folder}: was measured with another configuration of {name}; give this one another"
+                " name, or choose another folder."
+            )
+        return facts
 
     def _measure(self, cut: date, folder: Path, names: list[str]) -> None:
         self.progress(Update(f"preparing {cut}"))
@@ -173,7 +184,11 @@ class _Work:
         model = self._trained(self.plan.models[name], dataset, chooser, work)
         seconds = time.perf_counter() - begun
         report = evaluate(model, dataset, Part.TEST, metrics=self.plan.metrics)
-        facts = {"seconds": round(seconds, 3), "best_epoch": model.provenance.get("best_epoch")}
+        facts = {
+            "seconds": round(seconds, 3),
+            "best_epoch": model.provenance.get("best_epoch"),
+            "config": self.plan.models[name].as_json(),
+        }
         folder.parent.mkdir(parents=True, exist_ok=True)
         with publish_folder(folder, _FACTS) as aside:
             pq.write_table(report.per_user_table(), aside / _USERS)
