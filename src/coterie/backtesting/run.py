@@ -158,8 +158,8 @@ class _Work:
         facts = dict(_read(folder / _FACTS))
         if facts.pop("config") != self.plan.models[name].as_json():
             raise ConfigError(
-                f"{folder}: was measured with another configuration of {name}; give this one another"
-                " name, or choose another folder."
+                f"{folder}: was measured with another configuration of {name}; give this one"
+                " another name, or choose another folder."
             )
         return facts
 
