@@ -142,7 +142,7 @@ def test_evaluate_refuses_what_it_cannot_honour() -> None:
 
 def test_evaluate_refuses_unsound_cases() -> None:
     eye, none = csr_array(np.eye(2, 5, dtype=np.float32)), csr_array((2, 5), dtype=np.float32)
-    with pytest.raises(DataError, match="no held-out item may be folded in, found 2"):
+    with pytest.raises(DataError, match="may be folded in and masked, found 2"):
         _refused(Cases(np.arange(2), eye, eye))
     with pytest.raises(DataError, match="must have an item to find, found 2 without"):
         _refused(Cases(np.arange(2), eye, none))
