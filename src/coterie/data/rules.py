@@ -239,8 +239,8 @@ class PrepareRules:
         return replace(self, min_user_items=least, split=split, merge=merge)
 
     def stated(self) -> dict[str, Any]:
-        """All rules by flat names, as JSON values: those of merging, repeats and the split's name where
-        they are not what they were before there was a choice.
+        """All rules by flat names, as JSON values: those of merging, repeats and the split's name
+        where they are not what they were before there was a choice.
 
         Example:
             >>> PrepareRules(min_rating=4, split=LeaveLastOut()).stated()["last_n"]
