@@ -231,13 +231,17 @@ def test_every_row_is_kept_or_counted_as_lost() -> None:
 
 # Nothing comes from after the cut
 
+PAST = [row for row in timed_rows(5) if row[3] < on(23)]
+RATINGS = st.integers(1, 5).map(float)
 FUTURE = st.lists(
-    st.tuples(
-        st.integers(-3, 30), st.integers(-3, 25), st.integers(1, 5).map(float),
-        st.integers(on(23), on(60)),
+    st.tuples(st.integers(-3, 30), st.integers(-3, 25), RATINGS, st.integers(on(23), on(60)))
+    | st.builds(
+        lambda row, *seen: (*row[:2], *seen),
+        st.sampled_from(PAST), RATINGS, st.integers(on(23), on(37)),
     ),
     max_size=60,
 )  # fmt: skip
+"""Rows after the cut, many of them of pairs from before it."""
 
 
 REPEATS = st.sampled_from(["drop", "keep"])
@@ -248,12 +252,11 @@ REPEATS = st.sampled_from(["drop", "keep"])
 def test_what_comes_after_the_cut_changes_nothing_before_it(
     future: list[Row], merge: Any, dislikes: bool, least: int, repeats: str
 ) -> None:
-    past = [row for row in timed_rows(5) if row[3] < on(23)]
     asked = replace(
         rules(validation_days=7, repeats=repeats), merge=merge, min_rating=3.0,
         min_item_users=least, min_user_items=least, negative_values=(2.0,) if dislikes else (),
     )  # fmt: skip
-    alone, together = made(past, asked), made([*past, *future], asked)
+    alone, together = made(PAST, asked), made([*PAST, *future], asked)
     assert together.items == alone.items
     assert bytes_of_training(together) == bytes_of_training(alone)
     trained = [
