@@ -248,7 +248,7 @@ REPEATS = st.sampled_from(["drop", "keep"])
 
 
 @given(FUTURE, st.sampled_from(["any", "latest", "sum"]), st.booleans(), st.integers(0, 4), REPEATS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_what_comes_after_the_cut_changes_nothing_before_it(
     future: list[Row], merge: Any, dislikes: bool, least: int, repeats: str
 ) -> None:
