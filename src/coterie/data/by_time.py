@@ -133,14 +133,12 @@ def _part(
         counts[f"{part.name.lower()}_repeats"] = int(had.sum())
         had_before[_numbers(found)[had]] = True
     parts = _parts(train, shown, held_out, n_pairs)
-    repeats = _repeats(held_out, parts) if split.repeats == "keep" else None
     _count_unused(rows, positive, windows, (parts == _UNUSED), had_before, counts)
     later = shown.where(parts[_numbers(shown)] != Part.TRAIN)
     together = joined([train, later, *held_out.values()])
     number = _numbers(together)
-    return train, replace(
-        together, part=parts[number], repeats=None if repeats is None else repeats[number]
-    )
+    repeats = _repeats(held_out, parts)[number] if split.repeats == "keep" else None
+    return train, replace(together, part=parts[number], repeats=repeats)
 
 
 def _parts(train: Pairs, shown: Pairs, held_out: Mapping[Part, Pairs], n_pairs: int) -> np.ndarray:

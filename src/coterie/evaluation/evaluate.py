@@ -35,8 +35,9 @@ def evaluate(
     block_size: int = 500,
     progress: Progress = silent,
 ) -> EvaluationReport:
-    """Scores every case, masks its fold-in items and measures the ranking of the rest. Nothing is
-    masked where the cases say so (`Cases.exclude_seen`).
+    """Scores every case, masks its fold-in items and measures the ranking of the rest.
+
+    Cases may say that nothing is masked (`Cases.exclude_seen`).
 
     Args:
         scorer: A trained model or baseline.
