@@ -88,8 +88,23 @@ def test_windows_follow_each_other_to_the_last_day(found: Backtest) -> None:
     assert begins == [last_day() + timedelta(days=1 - 7 * n) for n in (3, 2, 1)]
 
 
-def test_popularity_is_what_a_loop_over_the_rows_gives(found: Backtest) -> None:
-    for window in found.windows:
+@pytest.fixture(scope="module")
+def with_repeats(tmp_path_factory: pytest.TempPathFactory) -> Backtest:
+    out = tmp_path_factory.mktemp("repeats") / "out"
+    return backtest(LOG, keeping_repeats(PLAN), out, **COLUMNS)
+
+
+def keeping_repeats(plan: BacktestPlan) -> BacktestPlan:
+    split = TimeSplit(validation_days=0, repeats="keep")
+    return replace(plan, rules=replace(plan.rules, split=split))
+
+
+@pytest.mark.parametrize("repeats", ["drop", "keep"])
+def test_popularity_is_what_a_loop_over_the_rows_gives(
+    repeats: str, request: pytest.FixtureRequest
+) -> None:
+    keep = repeats == "keep"
+    for window in request.getfixturevalue("with_repeats" if keep else "found").windows:
         start = (window.begin - date(1970, 1, 1)).days * DAY
         before = LOG[LOG.timestamp < start]
         after = LOG[(LOG.timestamp >= start) & (LOG.timestamp < start + 7 * DAY)]
@@ -99,9 +114,10 @@ def test_popularity_is_what_a_loop_over_the_rows_gives(found: Backtest) -> None:
         order = sorted(counts.index, key=lambda item: (-counts[item], item))
         recalls = {}
         for user, items in after.groupby("user_id")["item_id"]:
-            to_find = (set(items) & set(order)) - had.get(user, set())
+            left_out = set() if keep else had.get(user, set())
+            to_find = (set(items) & set(order)) - left_out
             if to_find and user in had.index and had[user] & set(order):
-                shown = [item for item in order if item not in had[user]][:5]
+                shown = [item for item in order if item not in left_out][:5]
                 recalls[user] = len(to_find & set(shown)) / min(5, len(to_find))
         report = window.reports["popularity"]
         ids = report.users.ids_of(range(len(report)))
@@ -232,7 +248,11 @@ def metrics_of(told: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def test_the_command_line_does_the_same(found: Backtest, tmp_path: Path) -> None:
+@pytest.mark.parametrize("repeats", ["drop", "keep"])
+def test_the_command_line_does_the_same(
+    repeats: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    found = request.getfixturevalue("with_repeats" if repeats == "keep" else "found")
     LOG.to_csv(tmp_path / "log.csv", index=False)
     command = [
         "backtest", tmp_path / "log.csv", "--rating-column", "rating",
@@ -241,7 +261,7 @@ def test_the_command_line_does_the_same(found: Backtest, tmp_path: Path) -> None
         "--set", "vae.model.hidden_dims=[12]", "--set", "vae.model.latent_dim=4",
         "--set", "training.epochs=4", "--set", "training.batch_size=20",
         "--set", "training.metric=ndcg@5", "--metric", ",".join(METRICS),
-        "--out", tmp_path / "out", "--json", tmp_path / "found.json",
+        "--out", tmp_path / "out", "--json", tmp_path / "found.json", "--repeats", repeats,
     ]  # fmt: skip
     result = CliRunner().invoke(app, list(map(str, command)), catch_exceptions=False)
     assert result.exit_code == 0

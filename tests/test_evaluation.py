@@ -25,24 +25,28 @@ METRICS = (
 )
 
 
-def random_cases(n: int, n_items: int, seed: int, shown: float = 0.3) -> Cases:
-    """Cases of every size: empty fold-ins, and users for whom all items are shown or held out."""
+def random_cases(n: int, n_items: int, seed: int, shown: float = 0.3, repeats: float = 0) -> Cases:
+    """Cases of every size: empty fold-ins, and users for whom all items are shown or held out. With
+    a share of ``repeats`` of what is held out shown, too, nothing is masked.
+    """
     rng = np.random.default_rng(seed)
     held_out = rng.random((n, n_items)) < rng.random((n, 1)) * 0.6
     held_out[np.arange(n), rng.integers(0, n_items, n)] = True
     fold_in = ~held_out & (rng.random((n, n_items)) < shown)
     fold_in[-1] = ~held_out[-1]
+    fold_in |= held_out & (rng.random((n, n_items)) < repeats)
     return Cases(
         np.arange(n) * 2,
         csr_array(fold_in.astype(np.float32)),
         csr_array(held_out.astype(np.float32)),
+        exclude_seen=not repeats,
     )
 
 
 def slow_evaluation(
     scorer: LinearScorer, cases: Cases, metrics: tuple[str, ...]
 ) -> dict[str, list[float]]:
-    """One user at a time: sort what was not shown, look for what was hidden."""
+    """One user at a time: sort what was not shown, or all, and look for what was hidden."""
     values: dict[str, list[float]] = {name: [] for name in metrics}
     for scores, shown, hidden in zip(
         scorer.score(cases.fold_in).tolist(),
@@ -53,7 +57,9 @@ def slow_evaluation(
         ranked = [
             item
             for _, item in sorted(
-                (-score, item) for item, score in enumerate(scores) if not shown[item]
+                (-score, item)
+                for item, score in enumerate(scores)
+                if not (cases.exclude_seen and shown[item])
             )
         ]
         for name in metrics:
@@ -65,13 +71,16 @@ def slow_evaluation(
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 9), st.integers(1, 14), st.integers(0, 1000))
-def test_evaluate_is_the_slow_loop(n: int, n_items: int, seed: int) -> None:
-    scorer, cases = LinearScorer.random(n_items, seed, whole=True), random_cases(n, n_items, seed)
+@given(st.integers(1, 9), st.integers(1, 14), st.integers(0, 1000), st.sampled_from([0, 0.5, 1]))
+def test_evaluate_is_the_slow_loop(n: int, n_items: int, seed: int, repeats: float) -> None:
+    scorer = LinearScorer.random(n_items, seed, whole=True)
+    cases = random_cases(n, n_items, seed, repeats=repeats)
     report = evaluate(scorer, cases, metrics=METRICS, block_size=4)
     for name, expected in slow_evaluation(scorer, cases, METRICS).items():
         assert report.metrics[name].dtype == np.float64
         np.testing.assert_allclose(report.metrics[name], expected, rtol=1e-12)
+    had = (cases.fold_in.toarray() > 0) | (cases.held_out.toarray() > 0)
+    assert report.n_interactions.tolist() == had.sum(axis=1).tolist()
 
 
 @pytest.mark.parametrize("block_size", [1, 7, 500])
@@ -142,7 +151,7 @@ def test_evaluate_refuses_what_it_cannot_honour() -> None:
 
 def test_evaluate_refuses_unsound_cases() -> None:
     eye, none = csr_array(np.eye(2, 5, dtype=np.float32)), csr_array((2, 5), dtype=np.float32)
-    with pytest.raises(DataError, match="no held-out item may be folded in, found 2"):
+    with pytest.raises(DataError, match="may be folded in and masked, found 2"):
         _refused(Cases(np.arange(2), eye, eye))
     with pytest.raises(DataError, match="must have an item to find, found 2 without"):
         _refused(Cases(np.arange(2), eye, none))

@@ -592,6 +592,7 @@ def test_rules_refuse_values_out_of_range(bad: dict[str, Any]) -> None:
         ("time", {"validation_days": -1}), ("time", {"gap_days": -1}), ("time", {"new_users": "x"}),
         ("time", {"test_days": 10**9}),
         ("time", {"history_days": 0}), ("time", {"history_days": 6}), ("time", {"new_items": "x"}),
+        ("time", {"repeats": "x"}),
     ],
 )  # fmt: skip
 def test_splits_refuse_values_out_of_range(name: str | None, bad: dict[str, Any]) -> None:

@@ -19,8 +19,8 @@ class BacktestPlan:
 
     Args:
         models: Configurations by the names that tables give them.
-        rules: What is kept of the log. Of a `TimeSplit` in them gaps, history and how new users and
-            items are told are taken; its windows are those below.
+        rules: What is kept of the log. Of a `TimeSplit` in them gaps, history, repeats and how new
+            users and items are told are taken; its windows are those below.
         every_days: Length of a window, and from one cut to the next.
         n_windows: How many; the last ends with the log's last day.
         validation_days: Length of the window before each cut on which models that are trained in

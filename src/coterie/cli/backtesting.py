@@ -97,6 +97,15 @@ def backtest(
     history_days: Annotated[
         int | None, typer.Option(min=1, help="Only the last days before a window are known.")
     ] = None,
+    repeats: Annotated[
+        str,
+        typer.Option(
+            help=(
+                "What a user had and takes up again: drop, or keep, to find it, too; then nothing"
+                " is left out of lists."
+            )
+        ),
+    ] = "drop",
     memory_limit: reading.MemoryLimit = "3GB",
     device: Device = "auto",
     json_file: JsonFile = None,
@@ -106,10 +115,11 @@ def backtest(
     from coterie.backtesting.plan import BacktestPlan  # noqa: PLC0415
     from coterie.backtesting.plot import draw  # noqa: PLC0415
     from coterie.backtesting.run import backtest as run_backtest  # noqa: PLC0415
-    from coterie.data.rules import TimeSplit  # noqa: PLC0415
+    from coterie.data.rules import split_rules  # noqa: PLC0415
     from coterie.running.execution import Execution  # noqa: PLC0415
 
-    split = TimeSplit(gap_days=gap_days, history_days=history_days, validation_days=0)
+    options = {"gap_days": gap_days, "history_days": history_days, "repeats": repeats}
+    split = split_rules("time", options | {"validation_days": 0})
     plan = BacktestPlan(
         _configs(listed([models]), dict(map(setting_of, setting or ()))),
         reading.rules(given, split),

@@ -27,6 +27,7 @@ _OF_SPLITS = (
     "history_days",
     "new_users",
     "new_items",
+    "repeats",
 )
 
 
@@ -122,6 +123,15 @@ def prepare(
     new_items: Annotated[
         str | None,
         typer.Option(help="Time: the ceiling that unknown items set: report (default) or drop."),
+    ] = None,
+    repeats: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "Time: what a user had and takes up again: drop (default), or keep, to find it,"
+                " too; then nothing is left out of lists."
+            )
+        ),
     ] = None,
     memory_limit: reading.MemoryLimit = "3GB",
     json_file: JsonFile = None,

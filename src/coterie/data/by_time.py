@@ -13,7 +13,7 @@ import numpy as np
 
 from coterie.data.pairs import Divided, Pairs, drop_rare, is_negative, joined, merged
 from coterie.data.rules import PrepareRules, TimeSplit
-from coterie.data.split import BEFORE_HISTORY, TEST_INPUT, Part, folded_in
+from coterie.data.split import BEFORE_HISTORY, TEST_INPUT, Part, folded_in, to_find
 
 DAY_SECONDS = 86_400
 _EVER = -(2**62)
@@ -103,7 +103,7 @@ def divide_by_time(
     n_users, n_items = (int(codes.max(initial=-1)) + 1 for codes in (rows.user, rows.item))
     until_end = rows.where(_times(rows) < windows.test.stop)
     counts["rows_after_test_window"] = len(rows) - len(until_end)
-    trained, parted = _part(until_end, windows, rules, counts)
+    trained, parted = _part(until_end, windows, rules, split, counts)
     kept, dropped = drop_rare(trained, rules.min_item_users, rules.min_user_items or 0)
     counts |= {name: n for name, n in dropped.items() if not name.startswith("interactions")}
     known = _mark(kept.item, n_items)
@@ -114,7 +114,7 @@ def divide_by_time(
 
 
 def _part(
-    rows: Pairs, windows: Windows, rules: PrepareRules, counts: dict[str, int]
+    rows: Pairs, windows: Windows, rules: PrepareRules, split: TimeSplit, counts: dict[str, int]
 ) -> tuple[Pairs, Pairs]:
     """The merged rows of training; and those of all windows as one, with parts."""
     rows = rows.numbered()
@@ -124,29 +124,42 @@ def _part(
         merged(rows.where(window.holds(time)), rules)
         for window in (windows.train, windows.test_input, windows.validation, windows.test)
     )
-    repeats = np.zeros(n_pairs, dtype=bool)
+    had_before = np.zeros(n_pairs, dtype=bool)
     held_out = {}
     for part, found in ((Part.VALIDATION, validation), (Part.TEST, test)):
         start = windows.validation.start if part == Part.VALIDATION else windows.test.start
-        had = _mark(_numbers(rows)[positive & (time < start)], n_pairs)
-        held_out[part] = found.where(~had[_numbers(found)])
-        counts[f"{part.name.lower()}_repeats"] = len(found) - len(held_out[part])
-        repeats |= had & _mark(_numbers(found), n_pairs)
+        had = _mark(_numbers(rows)[positive & (time < start)], n_pairs)[_numbers(found)]
+        held_out[part] = found if split.repeats == "keep" else found.where(~had)
+        counts[f"{part.name.lower()}_repeats"] = int(had.sum())
+        had_before[_numbers(found)[had]] = True
     parts = _parts(train, shown, held_out, n_pairs)
-    later = shown.where(parts[_numbers(shown)] == TEST_INPUT)
-    _count_unused(rows, positive, windows, (parts == _UNUSED), repeats, counts)
+    _count_unused(rows, positive, windows, (parts == _UNUSED), had_before, counts)
+    later = shown.where(parts[_numbers(shown)] != Part.TRAIN)
     together = joined([train, later, *held_out.values()])
-    return train, replace(together, part=parts[_numbers(together)])
+    number = _numbers(together)
+    repeats = _repeats(held_out, parts)[number] if split.repeats == "keep" else None
+    return train, replace(together, part=parts[number], repeats=repeats)
 
 
 def _parts(train: Pairs, shown: Pairs, held_out: Mapping[Part, Pairs], n_pairs: int) -> np.ndarray:
+    """What trains does so whatever comes later, and what is input of the test is so."""
     parts = np.full(n_pairs, _UNUSED, dtype=np.uint8)
+    parts[_numbers(held_out[Part.TEST])] = Part.TEST
+    parts[_numbers(shown)] = TEST_INPUT
+    parts[_numbers(held_out[Part.VALIDATION])] = Part.VALIDATION
     parts[_numbers(train)] = BEFORE_HISTORY
-    in_both = parts[_numbers(shown)] == BEFORE_HISTORY
-    parts[_numbers(shown)] = np.where(in_both, Part.TRAIN, TEST_INPUT)
-    for part, pairs in held_out.items():
-        parts[_numbers(pairs)] = part
+    in_both = _numbers(shown)[parts[_numbers(shown)] == BEFORE_HISTORY]
+    parts[in_both] = Part.TRAIN
     return parts
+
+
+def _repeats(held_out: Mapping[Part, Pairs], parts: np.ndarray) -> np.ndarray:
+    """Where else each pair is to be found, as `Split.repeats`."""
+    repeats = np.zeros_like(parts)
+    for part, pairs in held_out.items():
+        number = _numbers(pairs)
+        repeats[number[parts[number] != part]] |= np.uint8(part)
+    return repeats
 
 
 def _count_unused(
@@ -154,7 +167,7 @@ def _count_unused(
     positive: np.ndarray,
     windows: Windows,
     unused: np.ndarray,
-    repeats: np.ndarray,
+    had_before: np.ndarray,
     counts: dict[str, int],
 ) -> None:
     """Counts rows that merged, and each pair that has no part by the first reason that holds."""
@@ -163,7 +176,7 @@ def _count_unused(
     inside = np.logical_or.reduce([window.holds(time) for window in every])
     in_window = _mark(pair[positive & inside], n_pairs)
     reasons = {
-        "interactions_had_before": repeats,
+        "interactions_had_before": had_before,
         "interactions_taken_back": in_window & _mark(pair[~positive], n_pairs),
         "interactions_below_min_rating": in_window,
         "interactions_in_gaps": _mark(pair[positive & (time >= windows.train.start)], n_pairs),
@@ -182,7 +195,7 @@ def _ceiling(pairs: Pairs, known: np.ndarray, counts: dict[str, int]) -> dict[st
     """What ranking can reach where some items to find are not known, by part."""
     reach = {}
     for part in (Part.VALIDATION, Part.TEST):
-        held_out = pairs.where(_parts_of(pairs) == part)
+        held_out = pairs.where(_to_find(part, pairs))
         of_known = held_out.where(known[held_out.item])
         n_users, n_reached = (len(np.unique(one.user)) for one in (held_out, of_known))
         name = part.name.lower()
@@ -213,8 +226,8 @@ def _drop_users(
 ) -> Divided:
     """Drops new users if they are to go, and who neither trains nor is evaluated."""
     pairs = _without_new_users(pairs, len(trains), counts) if split.new_users == "drop" else pairs
-    to_find = np.isin(_parts_of(pairs), (Part.VALIDATION, Part.TEST))
-    evaluated = _mark(pairs.user[to_find], len(trains))
+    sought = _to_find(Part.VALIDATION, pairs) | _to_find(Part.TEST, pairs)
+    evaluated = _mark(pairs.user[sought], len(trains))
     stays = trains | evaluated
     kept = pairs.where(stays[pairs.user])
     counts["users_evaluated_without_training"] = int((evaluated & ~trains).sum())
@@ -231,11 +244,16 @@ def _without_new_users(pairs: Pairs, n_users: int, counts: dict[str, int]) -> Pa
     part, gone = _parts_of(pairs).copy(), {}
     for of in (Part.VALIDATION, Part.TEST):
         has_input = _mark(pairs.user[folded_in(of, part)], n_users)
-        gone[of] = (_parts_of(pairs) == of) & ~has_input[pairs.user]
+        gone[of] = _to_find(of, pairs) & ~has_input[pairs.user]
         counts[f"{of.name.lower()}_new_users_dropped"] = len(np.unique(pairs.user[gone[of]]))
     part[gone[Part.VALIDATION]] = TEST_INPUT
-    counts["interactions_of_new_users"] = int(gone[Part.TEST].sum())
-    return replace(pairs, part=part).where(~gone[Part.TEST])
+    repeats = pairs.repeats
+    if repeats is not None:
+        repeats = np.where(gone[Part.TEST], repeats & np.uint8(Part.VALIDATION), repeats)
+    # What trains and is too old to be shown trains all the same.
+    lost = gone[Part.TEST] & (part == Part.TEST)
+    counts["interactions_of_new_users"] = int(lost.sum())
+    return replace(pairs, part=part, repeats=repeats).where(~lost)
 
 
 def _mark(codes: np.ndarray, n: int) -> np.ndarray:
@@ -251,6 +269,10 @@ def _times(rows: Pairs) -> np.ndarray:
 
 def _parts_of(pairs: Pairs) -> np.ndarray:
     return cast(np.ndarray, pairs.part)
+
+
+def _to_find(part: Part, pairs: Pairs) -> np.ndarray:
+    return to_find(part, _parts_of(pairs), pairs.repeats)
 
 
 def _numbers(pairs: Pairs) -> np.ndarray:

@@ -286,10 +286,8 @@ class Dataset:
         arrays = {
             "indptr": self.interactions.indptr.astype(np.int64),
             "indices": self.interactions.indices.astype(np.int32),
-            "user_part": self.split.user_part,
-            "interaction_part": self.split.interaction_part,
         }
-        arrays |= self.interactions.columns
+        arrays |= self.split.arrays | self.interactions.columns
         return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
     def save(self, folder: str | Path) -> None:
@@ -332,7 +330,7 @@ class Dataset:
             }
             return cls(
                 interactions,
-                Split(arrays["user_part"], arrays["interaction_part"]),
+                Split(arrays["user_part"], arrays["interaction_part"], arrays.get("repeats")),
                 titles,
                 provenance,
                 folder,

@@ -25,6 +25,7 @@ class Pairs:
         value: ``[n]`` float64 ratings or counts, or None where merging does not ask.
         row: ``[n]`` int64 places in the log, or None where their order does not matter.
         number: ``[n]`` int64 of the pair among all that there are, or None where nobody asks.
+        repeats: ``[n]`` uint8 as in `coterie.data.split.Split`, or None.
     """
 
     user: np.ndarray
@@ -36,6 +37,7 @@ class Pairs:
     value: np.ndarray | None = None
     row: np.ndarray | None = None
     number: np.ndarray | None = None
+    repeats: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -94,7 +96,7 @@ class Divided:
 
 
 def joined(pieces: Sequence[Pairs]) -> Pairs:
-    """Numbered pairs of several stretches, each pair in one of them, as one in order."""
+    """Numbered pairs of several stretches as one in order; what several have is the first one's."""
     are_counted = any(piece.count is not None for piece in pieces)
     have_first = any(piece.first_timestamp is not None for piece in pieces)
     filled = [_filled(piece, are_counted, have_first) for piece in pieces]
@@ -103,7 +105,8 @@ def joined(pieces: Sequence[Pairs]) -> Pairs:
         for first, *others in zip(*(vars(piece).values() for piece in filled), strict=True)
     )
     together = Pairs(*columns)  # type: ignore[arg-type]
-    return together.take(np.argsort(together.number, kind="stable"))  # type: ignore[arg-type]
+    _, places = np.unique(together.number, return_index=True)  # type: ignore[call-overload]
+    return together.take(places)
 
 
 def _filled(pairs: Pairs, are_counted: bool, have_first: bool) -> Pairs:

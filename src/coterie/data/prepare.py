@@ -268,7 +268,7 @@ def _indexed(users: IdMap, items: IdMap, divided: Divided) -> tuple[Interactions
         None if is_once else pairs.count,
         None if is_first else first,
     )
-    return interactions, Split(divided.user_part, pairs.part)  # type: ignore[arg-type]
+    return interactions, Split(divided.user_part, pairs.part, pairs.repeats)  # type: ignore[arg-type]
 
 
 def _read_rows(

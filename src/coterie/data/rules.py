@@ -15,6 +15,7 @@ from coterie.errors import ConfigError
 Merge: TypeAlias = Literal["any", "latest", "sum"]
 NewUsers: TypeAlias = Literal["report", "drop"]
 NewItems: TypeAlias = Literal["report", "drop"]
+Repeats: TypeAlias = Literal["drop", "keep"]
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,7 @@ class TimeSplit:
     """Training before a date, the test after it: half-open windows of days in UTC.
 
     In order of time: training, a gap, the validation window, a gap, the test window. Thresholds,
-    items and popularity come from the training part alone. What users had before is not to be found
-    again.
+    items and popularity come from the training part alone.
 
     Args:
         test_days: Length of the test window.
@@ -111,6 +111,8 @@ class TimeSplit:
             (`Dataset.new_user_cases`), or ``drop``-ped.
         new_items: Interactions with items that training does not know are counted and go; to
             ``report`` is to also state in the manifest what ranking can reach without them.
+        repeats: What a user had before and takes up again in a window: to ``drop`` it is not to
+            look for it, to ``keep`` it is to find it, too, and nothing is left out of the lists.
 
     Raises:
         ConfigError: if a value is out of its range.
@@ -125,6 +127,7 @@ class TimeSplit:
     history_days: int | None = None
     new_users: NewUsers = "report"
     new_items: NewItems = "report"
+    repeats: Repeats = "drop"
 
     def __post_init__(self) -> None:
         _check_least(self, 1, "test_days", "history_days")
@@ -132,6 +135,7 @@ class TimeSplit:
         _check_century(self, "test_days", "history_days", "validation_days", "gap_days")
         _check_choice(self, "new_users", NewUsers)
         _check_choice(self, "new_items", NewItems)
+        _check_choice(self, "repeats", Repeats)
         if self.history_days is not None and self.history_days < self.validation_days:
             raise ConfigError(
                 "history_days must be at least validation_days, whose interactions are input of the"
@@ -235,8 +239,8 @@ class PrepareRules:
         return replace(self, min_user_items=least, split=split, merge=merge)
 
     def stated(self) -> dict[str, Any]:
-        """All rules by flat names, as JSON values: those of merging and the split's name where they
-        are not what they were before there was a choice.
+        """All rules by flat names, as JSON values: those of merging, repeats and the split's name
+        where they are not what they were before there was a choice.
 
         Example:
             >>> PrepareRules(min_rating=4, split=LeaveLastOut()).stated()["last_n"]
@@ -252,6 +256,7 @@ class PrepareRules:
         return rules | {
             name: value.isoformat() if isinstance(value, date) else value
             for name, value in vars(self.split).items()
+            if (name, value) != ("repeats", "drop")
         }
 
 

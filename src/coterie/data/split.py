@@ -1,7 +1,8 @@
 """Who trains, who is held out, and which of a held-out user's items are hidden.
 
 A split is two small arrays beside the interactions: a part per user and a part per interaction.
-The protocols of the field fit in it:
+Where repeats are to be found, a third says of which parts an interaction is, too. The protocols of
+the field fit in it:
 
 - strong generalisation (Liang et al., WWW 2018): held-out users never train; 80 % of their items
   are folded in, 20 % are ranked;
@@ -11,7 +12,7 @@ The protocols of the field fit in it:
 - by time: who has enough before the cut trains; what comes in a window is ranked.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Literal, TypeAlias
 
@@ -64,10 +65,23 @@ class Split:
             interaction that may be read as input anywhere, ``VALIDATION`` one that is ranked in
             validation and is input in the test, ``TEST`` one that is only ever ranked. By time
             there are also `TEST_INPUT` and `BEFORE_HISTORY`.
+        repeats: ``[n_interactions]`` uint8, where an interaction is to be found beside its part:
+            the bits of ``VALIDATION`` (1) and ``TEST`` (2). None if repeats do not count, and lists
+            leave out what was shown; if there is an array, even of zeros, they leave out nothing.
     """
 
     user_part: np.ndarray
     interaction_part: np.ndarray
+    repeats: np.ndarray | None = None
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What there is, by name."""
+        return {name: array for name, array in vars(self).items() if array is not None}
+
+    def to_find(self, part: Part) -> np.ndarray:
+        """``[n_interactions]`` bool: what is ranked in ``part``."""
+        return to_find(part, self.interaction_part, self.repeats)
 
     def folded_in(self, part: Part) -> np.ndarray:
         """``[n_interactions]`` bool: what is shown when ``part`` is ranked; for ``TRAIN``, what
@@ -80,7 +94,16 @@ class Split:
         user_part, interaction_part = self.user_part.copy(), self.interaction_part.copy()
         user_part[user_part == Part.VALIDATION] = Part.TRAIN
         interaction_part[np.isin(interaction_part, (Part.VALIDATION, TEST_INPUT))] = Part.TRAIN
-        return Split(user_part, interaction_part)
+        repeats = None if self.repeats is None else self.repeats & np.uint8(Part.TEST)
+        return Split(user_part, interaction_part, repeats)
+
+
+def to_find(
+    part: Part, interaction_part: np.ndarray, repeats: np.ndarray | None = None
+) -> np.ndarray:
+    """`Split.to_find` of ``[n_interactions]`` arrays alone."""
+    once: np.ndarray = interaction_part == part
+    return once if repeats is None else once | (repeats & np.uint8(part) > 0)
 
 
 def folded_in(part: Part, interaction_part: np.ndarray) -> np.ndarray:
@@ -107,18 +130,27 @@ class Cases:
         user_index: ``[n_cases]`` rows of the data set.
         fold_in: ``[n_cases, n_items]`` interactions shown to the model.
         held_out: ``[n_cases, n_items]`` interactions to find; at least one in every row.
+        exclude_seen: Whether lists leave out what is folded in, as `RankingOptions` says it of
+            serving. Else what is folded in may be to find, too.
     """
 
     user_index: np.ndarray
     fold_in: csr_array
     held_out: csr_array
+    exclude_seen: bool = True
 
     def where(self, keep: np.ndarray) -> "Cases":
         """The cases where ``keep`` ([n_cases] bool) holds."""
-        if keep.all():
-            return self
-        rows = np.flatnonzero(keep)
-        return Cases(self.user_index[rows], self.fold_in[rows], self.held_out[rows])
+        return self if keep.all() else self.take(np.flatnonzero(keep))
+
+    def take(self, places: np.ndarray | slice) -> "Cases":
+        """The cases at ``places``, as NumPy indexes."""
+        return replace(
+            self,
+            user_index=self.user_index[places],
+            fold_in=self.fold_in[places],
+            held_out=self.held_out[places],
+        )
 
     @property
     def has_history(self) -> np.ndarray:
@@ -132,8 +164,8 @@ def cases_of(
 ) -> Cases:
     """Cuts the cases of ``part`` out of all interactions.
 
-    A user is a case if one of their interactions carries ``part``; `Split.folded_in` says what is
-    folded in.
+    A user is a case if they have something to find (`Split.to_find`); `Split.folded_in` says what
+    is folded in.
 
     Args:
         part: ``VALIDATION`` or ``TEST``.
@@ -142,12 +174,12 @@ def cases_of(
         n_items: Number of columns.
         split: The parts.
     """
-    to_find = split.interaction_part == part
+    sought = split.to_find(part)
     row = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-    user_index = np.unique(row[to_find])
-    held_out = select(indptr, indices, n_items, to_find)[user_index]
+    user_index = np.unique(row[sought])
+    held_out = select(indptr, indices, n_items, sought)[user_index]
     fold_in = select(indptr, indices, n_items, split.folded_in(part))[user_index]
-    return Cases(user_index, fold_in, held_out)
+    return Cases(user_index, fold_in, held_out, exclude_seen=split.repeats is None)
 
 
 def select(indptr: np.ndarray, indices: np.ndarray, n_items: int, keep: np.ndarray) -> csr_array:
@@ -292,10 +324,14 @@ def check_split(split: Split, indptr: np.ndarray) -> None:
         DataError: if a part array has the wrong length or value, or no interaction is left for
             training.
     """
-    for name, parts, length, last in (
-        ("user_part", split.user_part, len(indptr) - 1, Part.TEST),
-        ("interaction_part", split.interaction_part, int(indptr[-1]), BEFORE_HISTORY),
-    ):
+    n_users, n_interactions = len(indptr) - 1, int(indptr[-1])
+    limits = {
+        "user_part": (n_users, Part.TEST),
+        "interaction_part": (n_interactions, BEFORE_HISTORY),
+        "repeats": (n_interactions, Part.VALIDATION | Part.TEST),
+    }
+    for name, parts in split.arrays.items():
+        length, last = limits[name]
         if parts.shape != (length,) or (length and int(parts.max()) > last):
             raise DataError(
                 f"{name} must hold {length} parts from 0 to {last}, found shape {parts.shape};"

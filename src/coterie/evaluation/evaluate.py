@@ -37,6 +37,8 @@ def evaluate(
 ) -> EvaluationReport:
     """Scores every case, masks its fold-in items and measures the ranking of the rest.
 
+    Cases may say that nothing is masked (`Cases.exclude_seen`).
+
     Args:
         scorer: A trained model or baseline.
         cases: What is shown and what must be found; or a data set, whose ``part`` they are.
@@ -55,7 +57,7 @@ def evaluate(
         ConfigError: if a metric, a cohort bound or the block size cannot be honoured, a metric
             needs ``train`` and there is none, or the model is a refit on this data set; cases of it
             are taken, for values in sample.
-        DataError: if there is no case, a case has nothing to find or is shown what it must find, or
+        DataError: if there is no case, a case has nothing to find or must find what is masked, or
             the catalogue is not the scorer's.
         NumericalError: if a score is not finite.
 
@@ -89,11 +91,12 @@ def evaluate(
     tally = _Tally(wanted, _training_items(wanted, train, scorer.n_items), scorer.n_items)
     ranker = Ranker(scorer, max(1, *(metric.k for metric in wanted)))
     for fold_in, held_out in _blocks(cases, block_size, progress):
-        tally.add(ranker.rank(fold_in, seen=fold_in).items, fold_in, held_out)
+        seen = fold_in if cases.exclude_seen else None
+        tally.add(ranker.rank(fold_in, seen).items, fold_in, held_out)
     users = (
         IdMap.of(cases.user_index) if user_ids is None else IdMap(user_ids.take(cases.user_index))
     )
-    n_interactions = np.diff(cases.fold_in.indptr).astype(np.int64) + np.diff(cases.held_out.indptr)
+    n_interactions = np.diff((cases.fold_in + cases.held_out).indptr).astype(np.int64)
     return EvaluationReport(
         users, n_interactions, tally.of_each(), lower_bounds, tally.of_all_lists()
     )
@@ -213,10 +216,11 @@ def _check(scorer: Scorer, cases: Cases) -> None:
             f"every case must have an item to find, found {int((n_held_out == 0).sum())} without;"
             " drop those users."
         )
-    shown = cases.fold_in.multiply(cases.held_out).nnz
-    if shown:
+    masked = cases.fold_in.multiply(cases.held_out).nnz if cases.exclude_seen else 0
+    if masked:
         raise DataError(
-            f"no held-out item may be folded in, found {shown} that are; split the data set anew."
+            f"no held-out item may be folded in and masked, found {masked} that are; split the data"
+            " set anew, or mask nothing (exclude_seen=False)."
         )
 
 

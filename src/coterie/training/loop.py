@@ -10,7 +10,6 @@ from torch import Tensor
 
 from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
-from coterie.data.split import Cases
 from coterie.data.split import Part as SplitPart
 from coterie.errors import ConfigError, Interrupted, NumericalError
 from coterie.evaluation.evaluate import evaluate
@@ -184,7 +183,7 @@ class TrainingLoop:
         """The metric's mean over all cases; each process ranks its own."""
         cases, metric, n = self.cases, self.config.metric, len(self.cases.user_index)
         mine = self.world.share(n)
-        own = Cases(cases.user_index[mine], cases.fold_in[mine], cases.held_out[mine])
+        own = cases.take(mine)
         values = (
             evaluate(self.step, own, metrics=(metric,)).metrics[metric]
             if len(own.user_index)
