@@ -12,6 +12,8 @@ from coterie.evaluation.compare import Comparison, Difference
 from coterie.evaluation.report import EvaluationReport
 
 METRIC = "ndcg@100"
+LEAST_USERS = 20
+"""Of a cohort that is drawn."""
 
 # Okabe and Ito's palette: told apart by colour-blind people, and in grey by the markers' shapes.
 COLOURS = ("#999999", "#E69F00", "#56B4E9", "#0072B2", "#D55E00", "#000000")
@@ -118,14 +120,16 @@ def _draw_cohorts(
     axes.set_yticks(
         range(len(parts)), [f"{part}\n({one.users} users)" for part, one in parts.items()]
     )
-    axes.set_ylim(len(parts) - 0.5, -0.5)
+    axes.set_ylim(len(parts) - 0.5, -1.4)  # room for the legend
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel(f"gain in NDCG@100, {gain.confidence:.0%} interval")
     axes.set_ylabel("interactions of the user")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper center", ncols=2)
     axes.set_title("Who gains", loc="left")
 
 
 def _parts(gain: Comparison) -> dict[str, Difference]:
-    cohorts = {name: cohort[METRIC] for name, cohort in gain.cohorts.items()}
+    """Everybody, and cohorts of users enough to say something."""
+    every = {name: cohort[METRIC] for name, cohort in gain.cohorts.items()}
+    cohorts = {name: one for name, one in every.items() if one.users >= LEAST_USERS}
     return {**cohorts, "all": gain.overall[METRIC]}

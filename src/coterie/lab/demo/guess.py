@@ -72,7 +72,10 @@ def guess(seen: Preview, stated: TableFields) -> Guess:
     known = cast("Mapping[str, str | None]", stated)
     given = {role: known.get(f"{role}_column") for role in ROLES}
     free = [name for name in names if name not in given.values()]
-    chosen = {role: name or _column(role, names, rows, free) for role, name in given.items()}
+    chosen = {
+        role: _column(role, names, rows, free) if name is None else name
+        for role, name in given.items()
+    }
     how = {"columns": columns, "delimiter": seen.delimiter, "encoding": seen.encoding}
     table = how | {f"{role}_column": name for role, name in chosen.items()}
     return Guess(
