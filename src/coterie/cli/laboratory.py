@@ -67,9 +67,7 @@ def demo(
             metavar="NAME,…", help=f"Of --data without a header: all columns in order; {MORE}."
         ),
     ] = None,
-    delimiter: Annotated[
-        str | None, typer.Option(help=r"Of --data, \\t for a tab; else found.")
-    ] = None,
+    delimiter: Annotated[str | None, typer.Option(help="Of --data, as in ';'; else found.")] = None,
     encoding: Annotated[
         str | None, typer.Option(help="Of --data, as in cp1252; else found.")
     ] = None,

@@ -100,9 +100,7 @@ def _draw_learning(
 
 
 def _draw_cohorts(
-    axes: Axes,
-    gains: Mapping[tuple[str, str], Comparison],
-    colours: Mapping[str, str],
+    axes: Axes, gains: Mapping[tuple[str, str], Comparison], colours: Mapping[str, str]
 ) -> None:
     for lane, ((name, reference), gain) in enumerate(gains.items()):
         parts = _parts(gain)
@@ -116,7 +114,7 @@ def _draw_cohorts(
             [one.difference for one in parts.values()], rows, marker,
             color=colour, markersize=8, label=f"{name}\nover {reference}",
         )  # fmt: skip
-    axes.axvline(0, color="black", linewidth=0.8)
+    axes.vlines(0, -0.5, len(parts) - 0.5, color="black", linewidth=0.8)
     axes.set_yticks(
         range(len(parts)), [f"{part}\n({one.users} users)" for part, one in parts.items()]
     )
@@ -124,7 +122,9 @@ def _draw_cohorts(
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel(f"gain in NDCG@100, {gain.confidence:.0%} interval")
     axes.set_ylabel("interactions of the user")
-    axes.legend(frameon=False, fontsize=8, loc="upper center", ncols=2)
+    axes.legend(
+        frameon=False, fontsize=8, loc="upper center", ncols=2, columnspacing=0.8, handletextpad=0
+    )
     axes.set_title("Who gains", loc="left")
 
 

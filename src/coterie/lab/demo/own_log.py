@@ -83,7 +83,7 @@ def prepare_own(own: OwnLog, seed: int) -> tuple[Dataset, str]:
             ),
         )
         data = prepare(log, rules)
-        return data, f"{columns}\n{_extent(data, n_users, rules)}"
+        return data, f"{columns}\n{_extent(data, n_users, own, rules.min_item_users)}"
 
 
 @contextmanager
@@ -93,8 +93,8 @@ def _opened(own: OwnLog) -> Iterator[tuple[InteractionLog, Guess | None]]:
         path = own.path
         if ending_of(str(path)) == ".zip":
             path = unpack_zip(str(path), Path(scratch))
-        inside = [one for one in path.iterdir() if one.is_file()] if path.is_dir() else [path]
-        if len(inside) > 1:
+        inside = _visible_files(path) if path.is_dir() else [path]
+        if len(inside) != 1:
             with read_log(path, titles=own.titles, **own.table) as log:
                 yield log, None
             return
@@ -105,6 +105,10 @@ def _opened(own: OwnLog) -> Iterator[tuple[InteractionLog, Guess | None]]:
         table: TableFields = {**guessed.table, "negative_ratings": True}
         with read_log(file, titles=titles, **table) as log:
             yield log, guessed
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    return [one for one in folder.iterdir() if one.is_file() and not one.name.startswith(".")]
 
 
 def _titles_beside(path: Path) -> Path | None:
@@ -190,19 +194,20 @@ def _columns(log: InteractionLog, guessed: Guess | None, words: str) -> str:
         f" time = {time or 'none'}",
         *guessed.notes,
         *(["titles were found beside it"] if log.titles else []),
-        "guessed; say otherwise with --user-column, --item-column, --rating-column,"
-        " --timestamp-column or --min-rating",
+        "a guess; otherwise --user-column, --item-column, --rating-column, --timestamp-column,"
+        " --min-rating",
     ]
     return "\n  ".join(lines)
 
 
-def _extent(data: Dataset, n_users: int, rules: PrepareRules) -> str:
-    """How much takes part, in words."""
+def _extent(data: Dataset, n_users: int, own: OwnLog, least_users: int) -> str:
+    """How much takes part, and what would take more, in words."""
     sizes = (len(data.interactions.indices), len(data.users), len(data.items))
-    n_likes, n_taken, n_items = (f"{size:,}" for size in sizes)
-    few = rules.min_item_users
-    rare = f", each liked by {few} or more (--items)" if few else ""
-    return (
-        f"{n_likes} likes of {n_taken} users take part, of {n_users:,} who like {LEAST_ITEMS} items"
-        f" or more (--users), and of {n_items} items{rare}"
-    )
+    lines = ["{:,} likes, {:,} users and {:,} items take part".format(*sizes)]
+    if n_users > own.most_users:
+        lines.append(
+            f"of {n_users:,} users who like {LEAST_ITEMS} items or more; --users takes more"
+        )
+    if least_users:
+        lines.append(f"items that {least_users} users like or more; --items takes more")
+    return "\n  ".join(lines)

@@ -1,6 +1,6 @@
 """What the demo prints: who ranks how well and what each is for, what is gained, and lists."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
 
 import numpy as np
@@ -35,13 +35,12 @@ def page(
         data: What was learnt from.
         label: What a reader sees of an item, by its id.
     """
-    gains = [_gain(*names, gain) for names, gain in zip(GAINS, contest.gains, strict=True)]
     chosen = f"On the validation users {contest.chosen} ranked best. Three test users' lists by it:"
     return "\n\n".join(
         [
             _table(reports, contest.seconds),
             plain_table(["model", "what it is for"], list(map(list, WHAT_FOR.items()))),
-            "\n".join(gains),
+            _gains(contest.gains),
             chosen,
             *_lists(contest.models[contest.chosen], data, label),
         ]
@@ -67,13 +66,15 @@ def _table(reports: Mapping[str, EvaluationReport], seconds: Mapping[str, float]
     return f"{table}\n± standard error over {len(first)} users; {LEGEND}"
 
 
-def _gain(candidate: str, reference: str, gain: Comparison) -> str:
-    one = gain.overall[METRIC]
-    return (
-        f"{candidate} over {reference}, NDCG@100: {one.difference:+.4f}"
-        f" ({one.relative_difference:+.1%}), {gain.confidence:.0%} interval"
-        f" [{one.low:+.4f}, {one.high:+.4f}], p = {one.p_value:.4f}"
-    )
+def _gains(gains: Sequence[Comparison]) -> str:
+    rows = []
+    for (candidate, reference), gain in zip(GAINS, gains, strict=True):
+        one = gain.overall[METRIC]
+        relative, interval = f"{one.relative_difference:+.1%}", f"[{one.low:+.4f}, {one.high:+.4f}]"
+        name = f"{candidate} over {reference}"
+        rows.append([name, f"{one.difference:+.4f}", relative, interval, f"{one.p_value:.4f}"])
+    header = ["gain", "relative", f"{gains[0].confidence:.0%} interval", "p"]
+    return plain_table([Metric.parse(METRIC).label, *header], rows)
 
 
 def _lists(model: TrainedModel, data: Dataset, label: Callable[[Id], str]) -> list[str]:
