@@ -253,8 +253,10 @@ def test_a_preview_of_parquet_has_its_names(tmp_path: Path) -> None:
     assert (seen.names, seen.rows) == (["who", "what"], [["ann", "7"], ["", "8"]])
 
 
-@pytest.mark.parametrize("text", ["", "\n\n", "one column\nand no other\n", "{oops\n"])
-def test_a_preview_of_nothing_is_refused(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text", ["", "\n\n", "one column\nand no other\n", "{oops\n", '{"a": 1}\n']
+)
+def test_what_is_no_table_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text(text)
     with pytest.raises(SourceError):
         preview(str(tmp_path / "log.csv"))

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coterie.data.scan import DELIMITERS, is_parquet
+from coterie.data.scan import DELIMITERS, is_json_lines, is_parquet
 from coterie.data.source import open_bytes, open_text
 from coterie.errors import SourceError
 
@@ -84,6 +84,12 @@ def _of_parquet(path: str) -> Preview:
 
 
 def _of_json_lines(path: str, lines: Sequence[str]) -> Preview:
+    if not is_json_lines(path):
+        raise SourceError(
+            "JSON lines must be called .jsonl or .ndjson to be read so, found another ending;"
+            " rename the file.",
+            path,
+        )
     try:
         records = [json.loads(line) for line in lines]
     except ValueError as error:
@@ -103,7 +109,7 @@ def _text(value: Any) -> str:
 
 def _of_text(path: str, lines: Sequence[str], delimiter: str | None, encoding: str) -> Preview:
     # Longer ones first: two tabs are also one and a blank column and one.
-    tried = (delimiter,) if delimiter else ("::", "\t\t", *DELIMITERS)
+    tried = (delimiter,) if delimiter else sorted((*DELIMITERS, "\t\t"), key=len, reverse=True)
     for one in tried:
         rows = _split(lines, one)
         width = len(rows[0])
