@@ -49,10 +49,9 @@ class Contest:
     gains: tuple[Comparison, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers."""
+        """The numbers, without the reports."""
         gains = zip(GAINS, self.gains, strict=True)
         return {
-            "models": {name: report.to_json() for name, report in self.reports.items()},
             "chosen": self.chosen,
             "gains": {f"{one} over {other}": gain.to_json() for (one, other), gain in gains},
             "training_seconds": dict(self.seconds),

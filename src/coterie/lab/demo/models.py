@@ -37,6 +37,6 @@ WHAT_FOR: Mapping[str, str] = {
     EASE: "try it first: no epochs, hard to beat; items² numbers, so some 20,000 items",
     MULT_VAE: "catalogues too large for that: a user is 200 numbers, an index can search",
     PIA: "dearer to train, the same to serve; on MovieLens-1M better than without",
-    PATH: "both scores added: best on MovieLens-1M and in simulation, at the price of both",
+    PATH: "both scores added; best on MovieLens-1M and in simulation, at the cost of both",
 }
 """A sentence a model."""

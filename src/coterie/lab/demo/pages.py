@@ -53,10 +53,7 @@ def _table(reports: Mapping[str, EvaluationReport], seconds: Mapping[str, float]
     rows = [
         [
             model,
-            *(
-                f"{report.mean(name):.4f} ± {report.standard_error(name):.4f}"
-                for name in first.metrics
-            ),
+            *(f"{report.mean(name):.4f} ± {report.standard_error(name):.4f}" for name in names),
             f"{seconds[model]:.0f} s" if model in seconds else "",
         ]
         for model, report in reports.items()

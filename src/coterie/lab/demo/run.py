@@ -54,7 +54,7 @@ class DemoResult:
     def to_json(self) -> dict[str, Any]:
         """The numbers, without the text."""
         models = {name: report.to_json() for name, report in self.reports.items()}
-        return {**self.contest.to_json(), "models": models}
+        return {"models": models, **self.contest.to_json()}
 
 
 def run_demo(
