@@ -261,6 +261,8 @@ def test_outputs_are_checked_before_anything_runs(
         ["export", "@", "--out", "x"],
         ["similar", "@", "--item", "1"],
         ["show", "@"],
+        ["demo", "--data", "@"],
+        ["demo", "--data", "data", "--titles", "@"],
         ["reproduce", "ml-1m", "--raw", "@"],
         ["reproduce", "ml-1m", "--data", "@"],
     ],

@@ -12,6 +12,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from coterie.lab.demo.own_log import OwnLog, prepare_own
+
 ROOT = Path(os.environ.get("COTERIE_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
 
 # One validation: ranking Gowalla's 29,858 users takes longer than two epochs on them.
@@ -107,3 +109,27 @@ def test_ml_1m_counts_are_those_known(tmp_path: Path) -> None:
     assert counts["rows_read"] == 1_000_209
     assert counts["rows_read"] - counts["rows_below_min_rating"] == 575_281
     assert counts["train_users"] + 1200 == counts["users"] == 6034
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "movietweetings/ratings.dat",
+            "user = user, item = item, rating = rating ≥ 7 (of 0–10), time = time",
+        ),
+        (
+            "ml-latest-small/ratings.csv",
+            "user = userId, item = movieId, rating = rating ≥ 4 (of 0.5–5), time = timestamp",
+        ),
+        (
+            "ml-1m/pairs.csv.gz",
+            "user = user_id, item = item_id, rating = liked > 0 (of 0–1), time = none",
+        ),
+    ],
+)
+def test_the_demo_guesses_columns_and_finds_titles(name: str, told: str) -> None:
+    found, words = prepare_own(OwnLog(data(name)), seed=1)
+    assert told in words
+    assert found.titles is not None
+    assert len(found.items) <= 5000

@@ -1,12 +1,13 @@
 """The demo, the results book and the benchmarks."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from coterie.cli.console import drawn, say, write_result
 from coterie.cli.options import (
+    MORE,
     Device,
     JsonFile,
     Precision,
@@ -17,6 +18,10 @@ from coterie.cli.options import (
     whole_numbers,
 )
 from coterie.cli.places import existing, result_file, result_folder
+from coterie.errors import ConfigError
+
+if TYPE_CHECKING:
+    from coterie.data.table_options import TableFields
 
 verbs = typer.Typer()
 
@@ -37,21 +42,90 @@ def demo(
             help="Where log, data set, models and figure go; replaced if there.",
         ),
     ] = Path("demo"),
-    users: Annotated[int, typer.Option(min=1000, help="Users of the simulated service.")] = 6000,
-    items: Annotated[int, typer.Option(min=200, help="Titles of the simulated service.")] = 1500,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            callback=existing,
+            help=(
+                "A log of your own in place of the simulated service: delimited text, JSON lines or"
+                " Parquet. Its columns are guessed, and told."
+            ),
+        ),
+    ] = None,
+    user_column: Annotated[str | None, typer.Option(help="Of --data, in place of a guess.")] = None,
+    item_column: Annotated[str | None, typer.Option(help="Of --data, in place of a guess.")] = None,
+    rating_column: Annotated[
+        str | None, typer.Option(help="Of --data: ratings or counts, in place of a guess.")
+    ] = None,
+    timestamp_column: Annotated[
+        str | None, typer.Option(help="Of --data, in place of a guess.")
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,…", help=f"Of --data without a header: all columns in order; {MORE}."
+        ),
+    ] = None,
+    delimiter: Annotated[str | None, typer.Option(help="Of --data, as in ';'; else found.")] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of --data, as in cp1252; else found.")
+    ] = None,
+    titles: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", callback=existing, help="Of --data's items; else movies.dat beside it."
+        ),
+    ] = None,
+    min_rating: Annotated[
+        float | None,
+        typer.Option(help="Of --data: the least that is a like (default 4 of 5, 7 of 10, any)."),
+    ] = None,
+    users: Annotated[
+        int, typer.Option(min=1000, help="Users of the simulated service; of --data at most.")
+    ] = 6000,
+    items: Annotated[
+        int | None,
+        typer.Option(
+            min=200,
+            help="Titles of the simulated service (default 1500); of --data at most (5000).",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of service, split and training.")] = 1,
     device: Device = "auto",
     json_file: JsonFile = None,
 ) -> None:
-    """The main job on a simulated streaming service: log, data set, five models, recommendations,
-    figure.
+    """The main job on a simulated streaming service, or with --data on a log of your own: data set,
+    five models, what each is for, lists, figure.
     """
-    from coterie.lab.demo.run import run_demo  # noqa: PLC0415
+    from coterie.lab.demo.own_log import OwnLog  # noqa: PLC0415
+    from coterie.lab.demo.run import run_demo, run_on_log  # noqa: PLC0415
 
+    stated = {
+        "user_column": user_column,
+        "item_column": item_column,
+        "rating_column": rating_column,
+        "timestamp_column": timestamp_column,
+        "columns": listed(columns) or None,
+        "delimiter": delimiter and delimiter.replace(r"\t", "\t"),
+        "encoding": encoding,
+    }
+    table = cast("TableFields", {name: one for name, one in stated.items() if one is not None})
+    if data is None and (table or titles or min_rating is not None):
+        raise ConfigError("columns, titles and ratings are those of a log; name it with --data.")
     with drawn() as progress:
-        result = run_demo(
-            folder, n_users=users, n_items=items, seed=seed, device=device, progress=progress
-        )
+        if data is None:
+            result = run_demo(
+                folder,
+                n_users=users,
+                n_items=items or 1500,
+                seed=seed,
+                device=device,
+                progress=progress,
+            )
+        else:
+            own = OwnLog(data, table, titles, min_rating, users, items or 5000)
+            result = run_on_log(folder, own, seed=seed, device=device, progress=progress)
     say(result.text)
     write_result(json_file, result.to_json())
 

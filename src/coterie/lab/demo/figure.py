@@ -1,4 +1,4 @@
-"""The demo's figure: who ranks best, how they learn, and whom PIA helps."""
+"""The demo's figure: who ranks best, how they learn, and who gains."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,10 +8,12 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from coterie.evaluation.compare import Comparison
+from coterie.evaluation.compare import Comparison, Difference
 from coterie.evaluation.report import EvaluationReport
 
 METRIC = "ndcg@100"
+LEAST_USERS = 20
+"""Of a cohort that is drawn."""
 
 # Okabe and Ito's palette: told apart by colour-blind people, and in grey by the markers' shapes.
 COLOURS = ("#999999", "#E69F00", "#56B4E9", "#0072B2", "#D55E00", "#000000")
@@ -22,15 +24,15 @@ def draw_demo(
     path: Path,
     reports: Mapping[str, EvaluationReport],
     histories: Mapping[str, Sequence[Mapping[str, Any]]],
-    gain: Comparison,
+    gains: Mapping[tuple[str, str], Comparison],
 ) -> None:
     """Draws three panels into a PNG.
 
     Args:
         path: Where to.
-        reports: Test results by model; the last is the best possible ranking.
+        reports: Test results by model.
         histories: Training history by network, as `read_history` gives it.
-        gain: PIA over masking alone.
+        gains: Comparisons, by candidate and reference.
     """
     with mpl.rc_context(
         {
@@ -42,10 +44,10 @@ def draw_demo(
     ):
         figure = Figure(figsize=(13, 4.2), layout="constrained", dpi=140)
         ranking, learning, cohorts = figure.subplots(1, 3, width_ratios=(1.2, 1, 0.9))
-        colours = dict(zip(reports, COLOURS, strict=True))
+        colours = dict(zip(reports, COLOURS, strict=False))
         _draw_ranking(ranking, reports, colours)
         _draw_learning(learning, histories, colours)
-        _draw_cohorts(cohorts, gain)
+        _draw_cohorts(cohorts, gains, colours)
         figure.savefig(path)
 
 
@@ -97,20 +99,37 @@ def _draw_learning(
     axes.set_title("Learning", loc="left")
 
 
-def _draw_cohorts(axes: Axes, gain: Comparison) -> None:
-    parts = {
-        **{name: cohort[METRIC] for name, cohort in gain.cohorts.items()},
-        "all": gain.overall[METRIC],
-    }
-    for row, one in enumerate(parts.values()):
-        axes.plot([one.low, one.high], [row, row], color=COLOURS[4], linewidth=2)
-        axes.plot(one.difference, row, MARKERS[4], color=COLOURS[4], markersize=8)
-    axes.axvline(0, color="black", linewidth=0.8)
+def _draw_cohorts(
+    axes: Axes, gains: Mapping[tuple[str, str], Comparison], colours: Mapping[str, str]
+) -> None:
+    for lane, ((name, reference), gain) in enumerate(gains.items()):
+        parts = _parts(gain)
+        rows = [row + 0.24 * lane - 0.12 for row in range(len(parts))]
+        marker, colour = MARKERS[list(colours).index(name)], colours[name]
+        axes.hlines(
+            rows, [one.low for one in parts.values()], [one.high for one in parts.values()],
+            color=colour, linewidth=2,
+        )  # fmt: skip
+        axes.plot(
+            [one.difference for one in parts.values()], rows, marker,
+            color=colour, markersize=8, label=f"{name}\nover {reference}",
+        )  # fmt: skip
+    axes.vlines(0, -0.5, len(parts) - 0.5, color="black", linewidth=0.8)
     axes.set_yticks(
-        range(len(parts)), [f"{name}\n({one.users} users)" for name, one in parts.items()]
+        range(len(parts)), [f"{part}\n({one.users} users)" for part, one in parts.items()]
     )
-    axes.set_ylim(len(parts) - 0.5, -0.5)
+    axes.set_ylim(len(parts) - 0.5, -1.4)  # room for the legend
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel(f"gain in NDCG@100, {gain.confidence:.0%} interval")
     axes.set_ylabel("interactions of the user")
-    axes.set_title("PIA over masking alone", loc="left")
+    axes.legend(
+        frameon=False, fontsize=8, loc="upper center", ncols=2, columnspacing=0.8, handletextpad=0
+    )
+    axes.set_title("Who gains", loc="left")
+
+
+def _parts(gain: Comparison) -> dict[str, Difference]:
+    """Everybody, and cohorts of users enough to say something."""
+    every = {name: cohort[METRIC] for name, cohort in gain.cohorts.items()}
+    cohorts = {name: one for name, one in every.items() if one.users >= LEAST_USERS}
+    return {**cohorts, "all": gain.overall[METRIC]}
