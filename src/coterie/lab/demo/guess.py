@@ -126,7 +126,7 @@ _COUNTS = frozenset(_NOUNS["rating"][2].split())
 _IDS = frozenset(("id", "ids", "key", "no", "code", "asin", "isbn", "sku", "uid", "iid"))
 _TEXTS = frozenset(("name", "names", "title"))
 _SAYS_NOTHING = frozenset(
-    ["the", "of", "is", "at", "in", "review", "reviews", "event", "raw", "total", "unix", "utc", "ms"]
+    ["of", "is", "at", "in", "review", "reviews", "event", "raw", "total", "unix", "utc", "ms"]
 )  # fmt: skip
 _BESIDE: Mapping[Role, frozenset[str]] = {
     "user": _IDS | _TEXTS,
