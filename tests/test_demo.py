@@ -234,6 +234,12 @@ def test_what_is_stated_is_not_guessed(tmp_path: Path) -> None:
     assert one.unused == ["kind", "nothing"]
 
 
+@pytest.mark.parametrize("names", [["user", "item"], ["user", "item", "a", "b"]])
+def test_names_must_be_those_of_all_columns(names: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"found {len(names)} names for '1, 2, 3'"):
+        guessed(tmp_path, "1,2,3\n", columns=names)
+
+
 def test_a_preview_is_of_any_delimiter_encoding_and_compression(tmp_path: Path) -> None:
     for number, (delimiter, encoding) in enumerate(
         product([",", "\t", ";", "|"], ["utf-8", "latin-1"])

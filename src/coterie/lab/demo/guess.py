@@ -56,7 +56,8 @@ def guess(seen: Preview, stated: TableFields) -> Guess:
         stated: What is known: columns by role, names of all columns.
 
     Raises:
-        ConfigError: if no column can be the user's or the item's, or two are as good.
+        ConfigError: if no column can be the user's or the item's, two are as good, or the names
+            stated are not those of all columns.
 
     Example:
         >>> seen = Preview(None, [["userId", "movieId", "rating"], ["1", "31", "2.5"]], ",")
@@ -69,6 +70,11 @@ def guess(seen: Preview, stated: TableFields) -> Guess:
         names, rows = rows[0], rows[1:]
     elif names is None:
         names = columns = columns or _names_by_content(rows)
+    if rows and len(names) != len(rows[0]):
+        raise ConfigError(
+            f"columns must name every field, found {len(names)} names for {', '.join(rows[0])!r};"
+            " name them all in order (--columns user,item,…)."
+        )
     known = cast("Mapping[str, str | None]", stated)
     given = {role: known.get(f"{role}_column") for role in ROLES}
     free = [name for name in names if name not in given.values()]
@@ -120,22 +126,8 @@ _COUNTS = frozenset(_NOUNS["rating"][2].split())
 _IDS = frozenset(("id", "ids", "key", "no", "code", "asin", "isbn", "sku", "uid", "iid"))
 _TEXTS = frozenset(("name", "names", "title"))
 _SAYS_NOTHING = frozenset(
-    [
-        "the",
-        "of",
-        "is",
-        "at",
-        "in",
-        "review",
-        "reviews",
-        "event",
-        "raw",
-        "total",
-        "unix",
-        "utc",
-        "ms",
-    ]
-)
+    ["of", "is", "at", "in", "review", "reviews", "event", "raw", "total", "unix", "utc", "ms"]
+)  # fmt: skip
 _BESIDE: Mapping[Role, frozenset[str]] = {
     "user": _IDS | _TEXTS,
     "item": _IDS | _TEXTS | {"parent", "steam"},
