@@ -235,16 +235,10 @@ def settle_ids(
 
 def _as_integers(database: duckdb.DuckDBPyConnection, table: str, column: str) -> str | None:
     """How a column of text is altered where all of it is whole numbers; else None."""
-    plain = (
-        f"CAST(TRY_CAST({column} AS BIGINT) AS VARCHAR) = {column} AND"
-        f" length(ltrim({column}, '-')) <= 18"
-    )
+    if not _all(database, table, column, _is_whole_float(column)):
+        return None
     # Tried, as the deleted rows that the table still holds are converted as well.
-    if _all(database, table, column, plain):
-        return f"BIGINT USING TRY_CAST({column} AS BIGINT)"
-    if _all(database, table, column, _is_whole_float(column)):
-        return f"BIGINT USING TRY_CAST(string_split({column}, '.')[1] AS BIGINT)"
-    return None
+    return f"BIGINT USING TRY_CAST({column} AS BIGINT)"
 
 
 def _is_whole_float(column: str) -> str:
@@ -262,8 +256,7 @@ def _refuse_text(database: duckdb.DuckDBPyConnection, table: str, column: str) -
 
 def _all(database: duckdb.DuckDBPyConnection, table: str, column: str, condition: str) -> bool:
     """Whether the condition holds for every id that is there."""
-    held = f"bool_and(coalesce({condition}, false)) FILTER ({column} IS NOT NULL)"
-    return bool(_one(database, f"SELECT coalesce({held}, true) FROM {table}"))
+    return bool(_one(database, f"SELECT coalesce(bool_and({condition}), true) FROM {table}"))
 
 
 def _one(database: duckdb.DuckDBPyConnection, query: str) -> Any:
