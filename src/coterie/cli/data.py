@@ -75,7 +75,7 @@ def prepare(
     ] = None,
     delimiter: Annotated[
         str | None,
-        typer.Option(help=r"Table: one or two characters between fields, \\t a tab; else found."),
+        typer.Option(help=r"Table: one or two characters between fields, \t a tab; else found."),
     ] = None,
     encoding: Annotated[str, typer.Option(help="Table: of its text, as in cp1252.")] = "utf-8",
     null_word: Annotated[

@@ -51,6 +51,7 @@ class InteractionLog:
             False  # of how often the user had the item; else every row is once
         )
         self.titles: Mapping[str, str] | None = None
+        self.copies: dict[str, str] = {}  # what was unpacked or converted, with what it was
         self._folder = tempfile.TemporaryDirectory(prefix="coterie-")
         self.scratch = Path(self._folder.name) / "scratch"
         self.scratch.mkdir()
