@@ -710,6 +710,9 @@ def test_a_name_need_not_be_text(tmp_path: Path) -> None:
         write(path, "user_id,item_id\n1,2\n")
         assert pairs(path) == [(1, 2)]
         assert as_lists(read_histories(path)) == {1: [2]}
+        with read_log(path) as log:
+            assert log.sources[0]["file"] in ("n\\xff.csv", "a.csv")
+            assert log.name == log.sources[0]["file"]
 
 
 def test_faults_of_copies_are_blamed_on_their_sources(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from coterie.data.movielens import COLUMNS, RATINGS, read_movielens
 from coterie.data.netflix import read_netflix
 from coterie.data.parts import as_list, blaming, unpack_zip
 from coterie.data.scan import header_of, is_json_lines, is_parquet
-from coterie.data.source import ending_of, exists, open_text
+from coterie.data.source import ending_of, exists, name_of, open_text
 from coterie.data.table import read_arrow, read_table
 from coterie.data.table_options import TableFields, TableOptions
 from coterie.data.taste_profile import read_taste_profile
@@ -80,7 +80,7 @@ def read_log(
             f"format must be auto or one of {', '.join(FORMATS)}, found {format!r}; choose one of"
             " them."
         )
-    name = Path(as_list(source)[0]).name if is_path(source) else type(source).__name__
+    name = name_of(as_list(source)[0]) if is_path(source) else type(source).__name__
     log = InteractionLog(name, format, memory_limit)
     try:
         with blaming(log.copies):

@@ -66,6 +66,11 @@ def ending_of(path: str) -> str:
     return PurePosixPath(plain_name(path)).suffix
 
 
+def name_of(path: str) -> str:
+    """A file's own name, bytes in it that are no text written as escapes."""
+    return Path(path).name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def exists(path: str) -> bool:
     """Whether a file or folder is there, locally or behind a URL.
 
