@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import random
 import sqlite3
 import zipfile
@@ -632,3 +633,214 @@ def test_databases_that_are_not_there(tmp_path: Path) -> None:
     write(tmp_path / "no.db", "no database at all, but long enough to be read as one" * 20)
     with pytest.raises(SourceError, match="not a database"):
         read_log(f"sqlite:///{tmp_path}/no.db", query="SELECT * FROM views")
+
+
+# What strangers have: found by trying their files.
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t", ";", "|", "::", " "])
+def test_files_without_a_header_may_have_any_usual_delimiter(
+    tmp_path: Path, delimiter: str
+) -> None:
+    lines = [("ann", "b 1" if delimiter != " " else "b1", "4"), ("bob", "b2", "3")]
+    path = write(tmp_path / "log.txt", "\n".join(map(delimiter.join, lines)))
+    columns = ["user_id", "item_id", "stars"]
+    found = rows(path, columns=columns, rating_column="stars")
+    assert [row[:3] for row in found] == [(user, item, float(n)) for user, item, n in lines]
+    with pytest.raises(SourceError, match=r"log\.txt:1: the first line must hold the 4 columns"):
+        read_log(path, columns=[*columns, "more"])
+
+
+def test_json_by_its_plain_ending_is_json_lines(tmp_path: Path) -> None:
+    lines = [{"user_id": "ann", "item_id": 7}, {"user_id": "bob", "item_id": 8}]
+    text = "\n".join(map(json.dumps, lines))
+    packed = write(tmp_path / "reviews.json.gz", gzip.compress(text.encode()))
+    for path in (packed, write(tmp_path / "reviews.json", text)):
+        assert pairs(path) == [("ann", 7), ("bob", 8)]
+        assert as_lists(read_histories(path)) == {"ann": [7], "bob": [8]}
+    array = write(tmp_path / "array.json", json.dumps(lines))
+    with pytest.raises(SourceError, match=r"array\.json:1: every line must be a JSON object"):
+        read_log(array)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".jsonl.gz", ".csv.bz2"])
+def test_a_mark_before_utf8_is_no_sign_of_the_text(tmp_path: Path, ending: str) -> None:
+    text = "user_id,item_id\n1,2\n" if "csv" in ending else '{"user_id": 1, "item_id": 2}\n'
+    content = ("\ufeff" + text).encode()
+    path = tmp_path / f"log{ending}"
+    if path.suffix in (".gz", ".bz2"):
+        content = gzip.compress(content) if path.suffix == ".gz" else bz2.compress(content)
+    write(path, content)
+    assert pairs(path) == [(1, 2)]
+    assert as_lists(read_histories(path)) == {1: [2]}
+
+
+JSON_IDS = [7, 7.0, -3, 10**22, 2**63, "7", "007", "é\n", "true", None]
+NO_IDS = [True, 1.5, [7], {"a": 7}]
+
+
+@pytest.mark.parametrize("value", [*JSON_IDS, *NO_IDS], ids=repr)
+def test_json_ids_of_logs_and_histories_are_text_or_whole_numbers(
+    tmp_path: Path, value: Any
+) -> None:
+    """Beside a text, so that all stay as they are written."""
+    lines = [{"user_id": "ann", "item_id": value}, {"user_id": "ann", "item_id": "x"}]
+    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, lines)))
+    listed = {"user_id": "ann", "item_ids": [value, "x"]}
+    lists = write(tmp_path / "b.jsonl", json.dumps(listed))
+    if any(value is one for one in NO_IDS):
+        with pytest.raises(SourceError, match=r"a\.jsonl:1: 'item_id' must be text or a whole"):
+            read_log(path)
+        with pytest.raises(SourceError, match=r"b\.jsonl:1: 'item_ids' must be text or a whole"):
+            read_histories(lists)
+        return
+    expected = ["x"] if value is None else [str(value), "x"]
+    assert [item for _, item in pairs(path)] == expected
+    assert as_lists(read_histories(path)) == as_lists(read_histories(lists)) == {"ann": expected}
+
+
+@pytest.mark.parametrize("unit", [1, 1000, 10**6, 10**9])
+def test_fractions_of_a_second_are_rounded_down(tmp_path: Path, unit: int) -> None:
+    midnight = 1601251200
+    times = [(midnight - 1 + part) * unit for part in (0.25, 0.5, 0.999)]
+    table = pa.table({"user_id": [1, 2, 3], "item_id": [1, 2, 3], "t": times})
+    pq.write_table(table, tmp_path / "a.parquet")
+    table.to_pandas().to_csv(tmp_path / "a.csv", index=False, float_format="%.3f")
+    for name in ("a.parquet", "a.csv"):
+        found = [row[3] for row in rows(tmp_path / name, timestamp_column="t")]
+        assert found == [midnight - 1] * 3
+
+
+def test_a_minute_is_no_millisecond_of_1976(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.csv", "user_id,item_id,when\n1,2,202009281200\n")
+    with pytest.raises(SourceError, match=r"log\.csv:2: 'when' must be a time between 1980"):
+        read_log(path, timestamp_column="when")
+    assert rows(path, timestamp_column="when", timestamp_unit="ms")[0][3] == 202009281
+
+
+def test_a_folder_may_be_named_like_a_file(tmp_path: Path) -> None:
+    write(tmp_path / "plays.csv" / "part-00000.csv", "user_id,item_id\n1,2\n")
+    write(tmp_path / "plays.csv" / "_SUCCESS", "")
+    assert pairs(tmp_path / "plays.csv") == [(1, 2)]
+    assert as_lists(read_histories(tmp_path / "plays.csv")) == {1: [2]}
+
+
+def test_a_pipe_is_refused_before_it_is_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log.csv")
+    for read in (read_log, read_histories):
+        with pytest.raises(SourceError, match=r"log\.csv: a source must be a file"):
+            read(tmp_path / "log.csv")
+
+
+def test_a_name_need_not_be_text(tmp_path: Path) -> None:
+    for name in (b"n\xff.csv", b"d\xff/a.csv"):
+        path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        write(path, "user_id,item_id\n1,2\n")
+        assert pairs(path) == [(1, 2)]
+        assert as_lists(read_histories(path)) == {1: [2]}
+        with read_log(path) as log:
+            assert log.sources[0]["file"] in ("n\\xff.csv", "a.csv")
+            assert log.name == log.sources[0]["file"]
+
+
+def test_faults_of_copies_are_blamed_on_their_sources(tmp_path: Path) -> None:
+    bad = "user_id,item_id\né,2\n1\n"
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("one/good.csv", "user_id,item_id\n1,2\n")
+        archive.writestr("one/more/bad.csv", bad)
+    latin = write(tmp_path / "latin.csv", bad.encode("cp1252"))
+    packed = write(tmp_path / "packed.csv.bz2", bz2.compress(bad.encode()))
+    for path, place, encoding in (
+        (tmp_path / "a.zip", "a.zip/more/bad.csv", "utf-8"),
+        (tmp_path / "a.zip", "a.zip/more/bad.csv", "cp1252"),
+        (latin, "latin.csv", "cp1252"),
+        (packed, "packed.csv.bz2", "utf-8"),
+    ):
+        with pytest.raises(SourceError) as caught:
+            read_log(path, encoding=encoding)
+        assert (caught.value.path, caught.value.line) == (str(tmp_path / place), 3)
+        assert str(tmp_path / place) in str(caught.value)
+    with pytest.raises(SourceError, match=r"packed\.csv\.bz2:3: every line"):
+        read_histories(packed)
+
+
+@pytest.mark.parametrize("encoding", ["klingon", "rot13", "base64", "undefined"])
+def test_encodings_of_no_text_are_refused(tmp_path: Path, encoding: str) -> None:
+    path = write(tmp_path / "log.csv", "user_id,item_id\n1,2\n")
+    with pytest.raises(ConfigError, match="encoding must be one that Python knows"):
+        read_log(path, encoding=encoding)
+
+
+def test_a_partition_of_nothing_is_missing(tmp_path: Path) -> None:
+    for value in ("7", "__HIVE_DEFAULT_PARTITION__"):
+        write(tmp_path / f"user_id={value}" / "a.csv", "item_id\n3\n")
+    with read_log(tmp_path, partitions=True) as log:
+        assert log.connection.execute("SELECT user_id, item_id FROM log").fetchall() == [(7, 3)]
+        assert log.counts["rows_without_id"] == 1
+
+
+def test_users_who_all_have_nothing_yet(tmp_path: Path) -> None:
+    nothing = {"item_id": pa.nulls(2), "item_ids": pa.array([[], []], pa.list_(pa.null()))}
+    for name, items in nothing.items():
+        pq.write_table(pa.table({"user_id": ["a", "b"], name: items}), tmp_path / "h.parquet")
+        assert as_lists(read_histories(tmp_path / "h.parquet")) == {"a": [], "b": []}
+
+
+def test_other_columns_of_a_frame_may_be_of_any_type() -> None:
+    frame = pd.DataFrame({"user_id": [1, 2], "x": np.ones(2, np.float16), "item_id": ["a", "b"]})
+    assert pairs(frame) == [(1, "a"), (2, "b")]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pd.DataFrame({"user_id": [1, "a"], "item_id": [1, 2]}),
+        pd.DataFrame({"user_id": np.ones(2, np.float16), "item_id": [1, 2]}),
+        pd.DataFrame([[1, 2, 3]], columns=["user_id", "item_id", "item_id"]),
+        pd.Series([1, 2], name="user_id"),
+    ],
+    ids=["mixed", "float16", "twice", "series"],
+)
+def test_frames_that_are_no_table_are_refused(frame: Any) -> None:
+    with pytest.raises(SourceError, match="must each have a name and one type"):
+        read_log(frame)
+
+
+def test_titles_are_quoted_by_the_standard(tmp_path: Path) -> None:
+    titles = {"1": 'A "b"\nc', "2": "d;e, f\t|", "3": "\u2028g\x85"}
+    for delimiter in ",;\t|":
+        text = io.StringIO()
+        out = csv.writer(text, delimiter=delimiter)
+        out.writerows([["item_id", "title"], *titles.items()])
+        assert read_titles(write(tmp_path / "t.csv", "\ufeff" + text.getvalue())) == titles
+    with pytest.raises(SourceError, match=r"open\.csv:3: fields must be quoted by the standard"):
+        read_titles(write(tmp_path / "open.csv", 'item_id,title\n1,"A\n2,B\n'))
+    with pytest.raises(SourceError, match=r"long\.csv:2: fields must"):
+        read_titles(write(tmp_path / "long.csv", "item_id,title\n1," + "x" * 200_000 + "\n"))
+
+
+def test_titles_of_floats_are_those_of_integers(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"item_id": [7, None, 8], "title": ["a", "none", "b"]})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    assert read_titles(tmp_path / "t.csv") == {"7": "a", "8": "b"}
+    kept = write(tmp_path / "kept.csv", "item_id,title\n7.0,a\n7.5,b\n")
+    assert read_titles(kept) == {"7.0": "a", "7.5": "b"}
+
+
+def test_titles_in_a_dat_file_may_be_a_table(tmp_path: Path) -> None:
+    path = write(tmp_path / "artists.dat", "id\tname\turl\n1\tA::B\thttp://a\n")
+    assert read_titles(path, "id", "name") == {"1": "A::B"}
+    with pytest.raises(SourceError, match=r"and title, found id, name, url; name the columns"):
+        read_titles(path)
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz"])
+def test_json_lines_keep_their_order(tmp_path: Path, ending: str, end: str) -> None:
+    """Several threads took a last line without an end first, in one reading of fifty."""
+    lines = [{"user_id": "ann", "item_id": item} for item in "abc"]
+    text = ("\n".join(map(json.dumps, lines)) + end).encode()
+    path = write(tmp_path / f"a{ending}", gzip.compress(text) if ending.endswith("gz") else text)
+    for _ in range(20):
+        assert pairs(path) == [("ann", "a"), ("ann", "b"), ("ann", "c")]
+        assert as_lists(read_histories(path)) == {"ann": ["a", "b", "c"]}

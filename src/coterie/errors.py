@@ -59,6 +59,7 @@ class SourceError(DataError):
     """
 
     def __init__(self, problem: str, path: str | Path, line: int | None = None) -> None:
+        self.problem = problem
         self.path = str(path)
         self.line = line
         place = self.path if line is None else f"{self.path}:{line}"

@@ -244,7 +244,7 @@ def read_ids(path: Path | None) -> list[str] | None:
     try:
         return [
             line.strip()
-            for line in path.read_text(encoding="utf-8-sig").splitlines()
+            for line in path.read_text(encoding="utf-8-sig").split("\n")
             if line.strip()
         ]
     except (OSError, UnicodeDecodeError) as error:

@@ -25,19 +25,24 @@ WHOLE_NUMBER = "0|-?[1-9][0-9]{0,17}"
 """What a text id must look like to be read as an integer without loss: eighteen digits at most, as
 `IdMap.index_of` looks up in text."""
 
-_WHOLE_FLOAT = rf"({WHOLE_NUMBER})(\.0+)?"
+WHOLE_FLOAT = rf"({WHOLE_NUMBER})(\.0+)?"
 """Integers as pandas writes a column that has a missing value."""
 
 _WHOLE_KINDS = (
     "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
-    "HUGEINT", "UHUGEINT",
+    "HUGEINT", "UHUGEINT", '"NULL"',
 )  # fmt: skip
+"""With that of a column of which nothing is known, as no value is there."""
 _FLOAT_KINDS = ("DOUBLE", "FLOAT")
 _TEXT_KINDS = ("VARCHAR", "UUID", "ENUM")
 _DATE_KINDS = ("DATE", "TIMESTAMP")
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _LARGEST_EXACT_FLOAT = 2**53
 _NAMED = "(user_id IS NOT NULL OR item_id IS NOT NULL)"
+
+
+_FIRST_TIME = 315_532_800
+"""1980: a log has no earlier times, and milliseconds of 1976 are minutes as 202009281200."""
 
 
 def is_text_kind(kind: str) -> bool:
@@ -124,9 +129,16 @@ def seconds_sql(column: Column, path: str, name: str, unit: TimeUnit = "auto") -
         return f"CAST(floor(epoch({sql})) AS BIGINT)"
     if kind == "VARCHAR":
         of_text = f"CAST(floor(epoch(TRY_CAST({sql} AS TIMESTAMPTZ))) AS BIGINT)"
-        return f"coalesce({_of_number(f'TRY_CAST({sql} AS BIGINT)', unit)}, {of_text})"
-    if kind in (*_WHOLE_KINDS, *_FLOAT_KINDS) or kind.startswith("DECIMAL"):
+        # A cast rounds, and a double would not hold nanoseconds.
+        number = (
+            f"CASE WHEN contains({sql}, '.') THEN TRY_CAST(floor(TRY_CAST({sql} AS DOUBLE)) AS"
+            f" BIGINT) ELSE TRY_CAST({sql} AS BIGINT) END"
+        )
+        return f"coalesce({_of_number(number, unit)}, {of_text})"
+    if kind in _WHOLE_KINDS:
         return _of_number(f"TRY_CAST({sql} AS BIGINT)", unit)
+    if kind in _FLOAT_KINDS or kind.startswith("DECIMAL"):
+        return _of_number(f"TRY_CAST(floor({sql}) AS BIGINT)", unit)
     raise SourceError(
         f"times must be numbers, dates, times of a date, or text of them, found {kind} in column"
         f" {name!r}; cast it.",
@@ -172,12 +184,12 @@ def row_rules(
         broken = f"{_NAMED} AND coalesce(NOT (rating BETWEEN {low!r} AND {high!r}), true)"
         rules.append((broken, f"{rating!r} must be a number from {low:g} to {high:g}"))
     if timestamp:
-        first = FIRST_SECOND if unit == "auto" else 0
+        first = _FIRST_TIME if unit == "auto" else 0
         broken = f"{_NAMED} AND coalesce(NOT (timestamp BETWEEN {first} AND {LAST_SECOND}), true)"
         words = (
             f"{timestamp!r} must be seconds since 1970 (up to {LAST_SECOND}) or an ISO date or time"
             if unit == "s"
-            else f"{timestamp!r} must be a time between 1973 and 2286: seconds, milli-, micro- or"
+            else f"{timestamp!r} must be a time between 1980 and 2286: seconds, milli-, micro- or"
             " nanoseconds since 1970, a day as 20200928, or an ISO date or time; a unit that is"
             " named (s, ms, …) is taken at its word"
         )
@@ -235,20 +247,14 @@ def settle_ids(
 
 def _as_integers(database: duckdb.DuckDBPyConnection, table: str, column: str) -> str | None:
     """How a column of text is altered where all of it is whole numbers; else None."""
-    plain = (
-        f"CAST(TRY_CAST({column} AS BIGINT) AS VARCHAR) = {column} AND"
-        f" length(ltrim({column}, '-')) <= 18"
-    )
+    if not _all(database, table, column, _is_whole_float(column)):
+        return None
     # Tried, as the deleted rows that the table still holds are converted as well.
-    if _all(database, table, column, plain):
-        return f"BIGINT USING TRY_CAST({column} AS BIGINT)"
-    if _all(database, table, column, _is_whole_float(column)):
-        return f"BIGINT USING TRY_CAST(string_split({column}, '.')[1] AS BIGINT)"
-    return None
+    return f"BIGINT USING TRY_CAST({column} AS BIGINT)"
 
 
 def _is_whole_float(column: str) -> str:
-    return f"regexp_full_match({column}, {literal(_WHOLE_FLOAT)})"
+    return f"regexp_full_match({column}, {literal(WHOLE_FLOAT)})"
 
 
 def _refuse_text(database: duckdb.DuckDBPyConnection, table: str, column: str) -> None:
@@ -262,8 +268,7 @@ def _refuse_text(database: duckdb.DuckDBPyConnection, table: str, column: str) -
 
 def _all(database: duckdb.DuckDBPyConnection, table: str, column: str, condition: str) -> bool:
     """Whether the condition holds for every id that is there."""
-    held = f"bool_and(coalesce({condition}, false)) FILTER ({column} IS NOT NULL)"
-    return bool(_one(database, f"SELECT coalesce({held}, true) FROM {table}"))
+    return bool(_one(database, f"SELECT coalesce(bool_and({condition}), true) FROM {table}"))
 
 
 def _one(database: duckdb.DuckDBPyConnection, query: str) -> Any:

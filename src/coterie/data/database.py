@@ -56,7 +56,11 @@ def read_query(log: InteractionLog, url: str, options: TableOptions) -> None:
     schema = pa.schema([(name, pa.string()) for name in options.wanted])
     with _answer(url, f"SELECT {fields} FROM {given}") as cursor:
         stream = pa.RecordBatchReader.from_batches(schema, _batches(cursor, schema))
-        scan = replace(scan_arrow(log.connection, stream, "answer"), is_text=True, path="query")
+        scan = replace(
+            scan_arrow(log.connection, stream, options.wanted, "answer"),
+            is_text=True,
+            path="query",
+        )
         load_scans(log, [scan], options)
 
 

@@ -3,13 +3,17 @@
 An absent field and a null are the same: missing. Other fields are passed over.
 """
 
+import io
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import duckdb
+
 from coterie.data.scan import Scan, scan_json_lines
-from coterie.data.source import open_text
+from coterie.data.source import compression_of, open_bytes, open_text
 from coterie.errors import SourceError
 
 
@@ -17,14 +21,14 @@ def scan_json_table(path: str, ids: Sequence[str], others: Sequence[str] = ()) -
     """Scans the named fields of every line as text.
 
     Args:
-        path: ``.jsonl`` or ``.ndjson``, plain, ``.gz`` or ``.zst``.
+        path: ``.jsonl``, ``.ndjson`` or ``.json``, plain, ``.gz`` or ``.zst``.
         ids: Fields of text or whole numbers; anything else in them is an error of DuckDB's, which
             `refusal` puts into words.
         others: Fields of text, numbers or truth values.
     """
     scan = scan_json_lines(path, dict.fromkeys([*ids, *others], "JSON"))
     texts = ", ".join(
-        f"{_id(f'c{i}') if name in ids else _text(f'c{i}')} AS c{i}"
+        f"{json_id(f'c{i}') if name in ids else _text(f'c{i}')} AS c{i}"
         for i, name in enumerate(scan.names)
     )
     kinds = ["VARCHAR"] * len(scan.names)
@@ -35,13 +39,39 @@ def _text(column: str) -> str:
     return f"({column} ->> '$')"
 
 
-def _id(column: str) -> str:
+def json_id(column: str) -> str:
+    """SQL for an id as text; an error of DuckDB's where there is no text and no whole number."""
     plain = f"json_type({column}) IN ('VARCHAR', 'BIGINT', 'UBIGINT', 'NULL')"
-    whole = f"json_type({column}) = 'DOUBLE' AND regexp_full_match({_text(column)}, '-?[0-9]+.0+')"
+    # Integers of more than 64 bits are doubles to DuckDB, which keeps their text.
+    digits = f"regexp_full_match({_text(column)}, '-?[0-9]+([.]0+)?')"
+    whole = f"json_type({column}) = 'DOUBLE' AND {digits}"
     return (
         f"CASE WHEN {plain} OR {whole} THEN {_text(column)} WHEN {column} IS NULL THEN NULL ELSE"
         " error('no id') END"
     )
+
+
+@contextmanager
+def in_order(database: duckdb.DuckDBPyConnection, path: str) -> Iterator[None]:
+    """Around the reading of JSON lines: several threads of DuckDB's take a last line that has no
+    end before others, now and then.
+    """
+    if _ends_with_a_line(path):
+        yield
+        return
+    database.execute("SET threads = 1")
+    try:
+        yield
+    finally:
+        database.execute("RESET threads")
+
+
+def _ends_with_a_line(path: str) -> bool:
+    if compression_of(path):
+        return False
+    with open_bytes(path) as file:
+        file.seek(max(file.seek(0, io.SEEK_END) - 1, 0))
+        return file.read() == b"\n"
 
 
 def line_of_row(path: str, row: int) -> tuple[int, str]:
@@ -57,10 +87,12 @@ def no_field(path: str, name: str) -> SourceError:
     )
 
 
-def refusal(path: str, ids: Sequence[str], problem: str) -> SourceError:
-    """Where and why DuckDB could not read the file, by a slow second pass."""
+def refusal(path: str, ids: Sequence[str], problem: str, lists: Sequence[str] = ()) -> SourceError:
+    """Where and why DuckDB could not read the file, by a slow second pass; ``lists`` are fields
+    that may hold several ids.
+    """
     for number, text in _lines(path):
-        wrong = _wrong(text, ids)
+        wrong = _wrong(text, ids, lists)
         if wrong is not None:
             return SourceError(f"{wrong}, found {text[:120]!r}; correct it.", path, number)
     return SourceError(
@@ -76,17 +108,21 @@ def _lines(path: str) -> Iterator[tuple[int, str]]:
                 yield number, line.rstrip("\r\n")
 
 
-def _wrong(text: str, ids: Sequence[str]) -> str | None:
+def _wrong(text: str, ids: Sequence[str], lists: Sequence[str]) -> str | None:
     try:
         row: Any = json.loads(text.removeprefix("\ufeff"))
     except ValueError:
         return "every line must be a JSON object as UTF-8 text"
     if "\ufffd" in text or not isinstance(row, dict):
         return "every line must be a JSON object as UTF-8 text"
-    for name in ids:
+    for name in (*ids, *lists):
         value = row.get(name)
-        if isinstance(value, bool | list | dict) or (
-            isinstance(value, float) and not value.is_integer()
-        ):
+        if not all(map(_is_id, value if name in lists and isinstance(value, list) else [value])):
             return f"{name!r} must be text or a whole number"
     return None
+
+
+def _is_id(value: Any) -> bool:
+    """Whether a JSON value is text, a whole number or nothing."""
+    is_fraction = isinstance(value, float) and not value.is_integer()
+    return not is_fraction and not isinstance(value, bool | list | dict)

@@ -15,7 +15,7 @@ from typing import Any, Self
 import duckdb
 import fsspec
 
-from coterie.data.source import fingerprint, is_url
+from coterie.data.source import fingerprint, is_url, name_of
 from coterie.errors import ConfigError
 
 
@@ -51,6 +51,7 @@ class InteractionLog:
             False  # of how often the user had the item; else every row is once
         )
         self.titles: Mapping[str, str] | None = None
+        self.copies: dict[str, str] = {}  # what was unpacked or converted, with what it was
         self._folder = tempfile.TemporaryDirectory(prefix="coterie-")
         self.scratch = Path(self._folder.name) / "scratch"
         self.scratch.mkdir()
@@ -81,7 +82,7 @@ class InteractionLog:
         for path in paths[:1]:
             if is_url(path):
                 self.connection.register_filesystem(fsspec.core.url_to_fs(path)[0])
-        self._sources.append(self._hashing.submit(fingerprint, paths, name or Path(paths[0]).name))
+        self._sources.append(self._hashing.submit(fingerprint, paths, name or name_of(paths[0])))
 
     def note_source(self, name: str, content: str) -> None:
         """Notes a source that is no file, by its text."""

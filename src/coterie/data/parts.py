@@ -8,7 +8,8 @@ import codecs
 import shutil
 import stat
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,7 +17,7 @@ from urllib.parse import unquote
 
 import fsspec
 
-from coterie.data.scan import has_no_words
+from coterie.data.scan import has_no_words, is_json_lines
 from coterie.data.source import (
     BLOCK,
     check_member_name,
@@ -30,6 +31,7 @@ from coterie.data.source import (
 from coterie.errors import ConfigError, SourceError
 
 _SCANNED_COMPRESSIONS = ("", ".gz", ".zst")
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,10 @@ class Part:
     def partitions(self) -> dict[str, str]:
         """The hive partitions in the path: values by name, as in ``day=2020-01-01/part-0.csv``."""
         pairs = (piece.split("=", 1) for piece in PurePosixPath(self.source).parts[:-1])
-        return {unquote(name): unquote(value) for name, value in _twos(pairs)}
+        return {
+            unquote(name): "" if value == _HIVE_NULL else unquote(value)
+            for name, value in _twos(pairs)
+        }
 
 
 def _twos(pairs: Iterator[list[str]]) -> Iterator[tuple[str, str]]:
@@ -139,6 +144,7 @@ def scannable(source: str, scratch: Path, encoding: str = "utf-8") -> Part:
         SourceError: if the file is not written in it.
     """
     as_it_is = _is_utf8(encoding) and compression_of(source) in _SCANNED_COMPRESSIONS
+    as_it_is = as_it_is and not (is_json_lines(source) and _begins_with_mark(source))
     if as_it_is and not has_no_words(source):
         return Part(source, source)
     name = source if as_it_is else plain_name(source)
@@ -148,16 +154,23 @@ def scannable(source: str, scratch: Path, encoding: str = "utf-8") -> Part:
         return Part(str(copy), source)
     with open_bytes(source) as file, copy.open("wb") as target:
         if _is_utf8(encoding):
+            target.write(file.read(len(codecs.BOM_UTF8)).removeprefix(codecs.BOM_UTF8))
             shutil.copyfileobj(file, target, BLOCK)
         else:
             _transcode(file, target, encoding, source)
     return Part(str(copy), source)
 
 
+def _begins_with_mark(path: str) -> bool:
+    with open_bytes(path) as file:
+        return file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+
+
 def _is_utf8(encoding: str) -> bool:
     try:
+        " ".encode(encoding)  # Codecs of other things than text are refused here.
         return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
-    except LookupError as error:
+    except (LookupError, UnicodeError) as error:
         raise ConfigError(
             f"encoding must be one that Python knows, found {encoding!r}; as in utf-8, cp1252 or"
             " utf-16."
@@ -174,6 +187,26 @@ def _transcode(file: Any, target: Any, encoding: str, source: str) -> None:
         raise SourceError(
             f"the file must be text in {encoding} ({error}); name its own encoding.", source
         ) from error
+
+
+@contextmanager
+def blaming(copies: Mapping[str, str]) -> Iterator[None]:
+    """Around the reading of copies: a fault is one of the file that a copy was made of.
+
+    Args:
+        copies: Source by copy, files or folders; a later one may be the copy of an earlier one.
+
+    Raises:
+        SourceError: at the source.
+    """
+    try:
+        yield
+    except SourceError as error:
+        path = error.path
+        for copy, source in reversed(list(copies.items())):
+            if path == copy or path.startswith(f"{copy}/"):
+                path = source + path.removeprefix(copy)
+        raise SourceError(error.problem, path, error.line) from error
 
 
 def as_list(paths: Any) -> list[str]:

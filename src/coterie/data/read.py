@@ -13,9 +13,9 @@ from coterie.data.frames import hands_over_arrow, is_matrix, matrix_table, pairs
 from coterie.data.log import InteractionLog
 from coterie.data.movielens import COLUMNS, RATINGS, read_movielens
 from coterie.data.netflix import read_netflix
-from coterie.data.parts import as_list, unpack_zip
+from coterie.data.parts import as_list, blaming, unpack_zip
 from coterie.data.scan import header_of, is_json_lines, is_parquet
-from coterie.data.source import ending_of, exists, open_text
+from coterie.data.source import ending_of, exists, name_of, open_text
 from coterie.data.table import read_arrow, read_table
 from coterie.data.table_options import TableFields, TableOptions
 from coterie.data.taste_profile import read_taste_profile
@@ -82,11 +82,12 @@ def read_log(
             f"format must be auto or one of {', '.join(FORMATS)}, found {format!r}; choose one of"
             " them."
         )
-    name = Path(as_list(source)[0]).name if is_path(source) else type(source).__name__
+    name = name_of(as_list(source)[0]) if is_path(source) else type(source).__name__
     log = InteractionLog(name, format, memory_limit)
     try:
-        _fill(log, source, options)
-        _finish(log, titles)
+        with blaming(log.copies):
+            _fill(log, source, options)
+            _finish(log, titles)
     except BaseException:
         log.close()
         raise
@@ -154,7 +155,9 @@ def _unpacked(log: InteractionLog, path: str) -> str:
     if ending_of(path) != ".zip":
         return path
     log.add_source(path)
-    return str(unpack_zip(path, log.scratch))
+    folder = str(unpack_zip(path, log.scratch))
+    log.copies[folder] = path
+    return folder
 
 
 def _finish(log: InteractionLog, titles: str | Path | Mapping[str, str] | None) -> None:
@@ -189,6 +192,8 @@ def _detect(paths: Sequence[str], options: TableOptions) -> Format:
 
 def _detect_file(path: str) -> Format:
     ending = ending_of(path)
+    if Path(path).is_dir() or is_parquet(path) or is_json_lines(path):
+        return "table"
     if ending == ".data":
         return "movielens"
     if ending == ".dat":
@@ -196,8 +201,6 @@ def _detect_file(path: str) -> Format:
             return "movielens" if "::" in text.readline() else "table"
     if ending in (".csv", ".tsv"):
         return "movielens" if tuple(header_of(path, ",")) == COLUMNS else "table"
-    if is_parquet(path) or is_json_lines(path) or Path(path).is_dir():
-        return "table"
     raise ConfigError(
         f"the format of {path} is not recognised by its name; say it, one of {', '.join(FORMATS)}."
     )

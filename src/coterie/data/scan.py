@@ -150,7 +150,8 @@ def exactly(path: str) -> str:
 
 def has_no_words(path: str) -> bool:
     """Whether DuckDB cannot be told to read this file and no other."""
-    return "\\" in path and any(sign in path for sign in "[*?")
+    is_unicode = not any("\ud800" <= sign <= "\udfff" for sign in path)
+    return not is_unicode or ("\\" in path and any(sign in path for sign in "[*?"))
 
 
 def scan_delimited(
@@ -238,7 +239,7 @@ def scan_json_lines(path: str, kinds: Mapping[str, str]) -> Scan:
 
 def is_json_lines(path: str) -> bool:
     """Whether the name's ending says so."""
-    return ending_of(path) in (".jsonl", ".ndjson")
+    return ending_of(path) in (".jsonl", ".ndjson", ".json")
 
 
 def is_parquet(path: str) -> bool:
@@ -267,6 +268,23 @@ def header_of(path: str, delimiter: str) -> list[str]:
     if len(delimiter) == 1:
         return next(csv.reader([line], delimiter=delimiter))
     return [name.strip('"') for name in line.rstrip("\r\n").split(delimiter)]
+
+
+def find_delimiter(path: str, n_columns: int) -> str:
+    """The delimiter, or the space, that cuts a file's first line into so many fields.
+
+    Raises:
+        SourceError: if none does.
+    """
+    for one in (*DELIMITERS, " "):
+        if len(header_of(path, one)) == n_columns:
+            return one
+    raise SourceError(
+        f"the first line must hold the {n_columns} columns that are named, found"
+        f" {header_of(path, DELIMITERS[-1])[0][:120]!r}; name them all, or say the delimiter.",
+        path,
+        1,
+    )
 
 
 def find_header(

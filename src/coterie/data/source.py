@@ -66,9 +66,24 @@ def ending_of(path: str) -> str:
     return PurePosixPath(plain_name(path)).suffix
 
 
+def name_of(path: str) -> str:
+    """A file's own name, bytes in it that are no text written as escapes."""
+    return Path(path).name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def exists(path: str) -> bool:
-    """Whether a file or folder is there, locally or behind a URL."""
+    """Whether a file or folder is there, locally or behind a URL.
+
+    Raises:
+        SourceError: if it is a pipe.
+    """
     if not is_url(path):
+        if Path(path).is_fifo():
+            raise SourceError(
+                "a source must be a file, as it is read more than once, found a pipe; write it to a"
+                " file first.",
+                path,
+            )
         return Path(path).exists()
     with reaching(path):
         filesystem, inside = fsspec.core.url_to_fs(path)

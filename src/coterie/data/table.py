@@ -3,6 +3,7 @@ whatever hands over Arrow.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import duckdb
@@ -18,12 +19,13 @@ from coterie.data.columns import (
     settle_ids,
 )
 from coterie.data.delimited import noting_lines, refuse_line
-from coterie.data.json_lines import line_of_row, no_field, refusal, scan_json_table
+from coterie.data.json_lines import in_order, line_of_row, no_field, refusal, scan_json_table
 from coterie.data.log import InteractionLog
 from coterie.data.parts import Part, all_files, as_list, scannable
 from coterie.data.scan import (
     UNREADABLE,
     Scan,
+    find_delimiter,
     find_header,
     is_json_lines,
     is_parquet,
@@ -50,7 +52,7 @@ def read_table(log: InteractionLog, paths: Sequence[str], options: TableOptions)
     Args:
         log: Where to.
         paths: Local paths or fsspec URLs of files or folders, all of one format: ``.parquet``,
-            ``.jsonl`` or ``.ndjson``, else delimited text; text plain or compressed.
+            ``.jsonl``, ``.ndjson`` or ``.json``, else delimited text; text plain or compressed.
         options: What its columns are, and how it is written.
 
     Raises:
@@ -64,6 +66,7 @@ def read_table(log: InteractionLog, paths: Sequence[str], options: TableOptions)
 def _open_all(log: InteractionLog, paths: Sequence[str], options: TableOptions) -> list[Scan]:
     files = all_files(paths, pattern=options.pattern)
     parts = [scannable(file, log.scratch, options.encoding) for file in files]
+    log.copies |= {part.path: part.source for part in parts}
     for file in files:
         log.add_source(file)
     return [open_table(log.connection, part, options) for part in parts]
@@ -71,22 +74,44 @@ def _open_all(log: InteractionLog, paths: Sequence[str], options: TableOptions) 
 
 def read_arrow(log: InteractionLog, table: Any, options: TableOptions) -> None:
     """Reads interactions from named columns of an object with the Arrow PyCapsule interface."""
-    scan = scan_arrow(log.connection, table, "arrow_table")
-    test = [] if options.test is None else [scan_arrow(log.connection, options.test, "arrow_test")]
-    for one in (scan, *test):
-        one.need(options.wanted)
+    scan = scan_arrow(log.connection, table, options.wanted, "arrow_table")
+    test = []
+    if options.test is not None:
+        test = [scan_arrow(log.connection, options.test, options.wanted, "arrow_test")]
     load_scans(log, [scan], options, test)
 
 
-def scan_arrow(database: duckdb.DuckDBPyConnection, table: Any, name: str) -> Scan:
-    """Scans an object that hands over a stream of Arrow batches; what is read once is kept, in a
-    table of that name.
+def scan_arrow(
+    database: duckdb.DuckDBPyConnection, table: Any, wanted: Sequence[str], name: str
+) -> Scan:
+    """Scans some columns of an object that hands over a stream of Arrow batches; what is read once
+    is kept, in a table of that name.
+
+    Raises:
+        SourceError: if a column is missing, or of no type that Arrow and DuckDB know.
     """
-    stream = pa.RecordBatchReader.from_stream(table)
-    database.register("arrow_stream", stream)
-    database.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM arrow_stream")
-    database.unregister("arrow_stream")
-    return named_by_place(database, name, stream.schema.names, type(table).__name__)
+    path = type(table).__name__
+    try:
+        stream = pa.RecordBatchReader.from_stream(table)
+        Scan("", stream.schema.names, (), path, is_text=False).need(wanted)
+        chosen = _some_columns(stream, wanted)
+        database.register("arrow_stream", chosen)
+        database.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM arrow_stream")
+        database.unregister("arrow_stream")
+    except (duckdb.NotImplementedException, pa.ArrowException, TypeError, ValueError) as error:
+        raise SourceError(
+            f"the columns of a table in memory must each have a name and one type, found: {error};"
+            " hand over those that are needed, and cast them.",
+            path,
+        ) from error
+    return named_by_place(database, name, chosen.schema.names, path)
+
+
+def _some_columns(stream: pa.RecordBatchReader, wanted: Sequence[str]) -> pa.RecordBatchReader:
+    """A table may hold columns, not asked for, of types that DuckDB does not know."""
+    places = [i for i, name in enumerate(stream.schema.names) if name in wanted]
+    schema = pa.schema([stream.schema.field(i) for i in places])
+    return pa.RecordBatchReader.from_batches(schema, (batch.select(places) for batch in stream))
 
 
 def open_table(database: duckdb.DuckDBPyConnection, part: Part, options: TableOptions) -> Scan:
@@ -110,7 +135,8 @@ def open_table(database: duckdb.DuckDBPyConnection, part: Part, options: TableOp
 
 def _open_delimited(path: str, wanted: Sequence[str], options: TableOptions) -> Scan:
     if options.columns is not None:
-        names, delimiter = list(options.columns), options.delimiter or ","
+        names = list(options.columns)
+        delimiter = options.delimiter or find_delimiter(path, len(names))
     else:
         names, delimiter = find_header(path, wanted, options.delimiter)
     return scan_delimited(
@@ -169,17 +195,19 @@ def _append(log: InteractionLog, scan: Scan, options: TableOptions, part: SplitP
 
 def _execute(log: InteractionLog, insert: str, scan: Scan, options: TableOptions) -> None:
     ids = (options.user, options.item)
+    is_json = is_json_lines(scan.path)
     try:
-        log.connection.execute(insert)
+        with in_order(log.connection, scan.path) if is_json else nullcontext():
+            log.connection.execute(insert)
     except UNREADABLE as error:
-        if is_json_lines(scan.path):
+        if is_json:
             raise refusal(scan.path, ids, str(error)) from error
         raise SourceError(
             f"the rows must be whole, with ids that fit 64 bits, found:"
             f" {str(error).splitlines()[0]}.",
             scan.path,
         ) from error
-    if is_json_lines(scan.path):
+    if is_json:
         n_rows, *n_found = log.one("SELECT count(*), count(user_id), count(item_id) FROM log")
         for name, found in zip(ids, n_found, strict=True):
             if n_rows and not found:

@@ -1,12 +1,15 @@
 """Titles of items: what a reader of a list wants to see beside an id."""
 
 import csv
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from coterie.data.columns import WHOLE_FLOAT
 from coterie.data.scan import header_of
 from coterie.data.source import open_bytes, open_text, plain_name
 from coterie.errors import SourceError
@@ -45,7 +48,14 @@ def read_titles(
         raise SourceError(
             "the file must hold the title of at least one item, found none; check the path.", path
         )
-    return pairs
+    return _whole(pairs)
+
+
+def _whole(titles: dict[str, str]) -> dict[str, str]:
+    """Ids as integers are written where all are whole floats, as they are in a log."""
+    if not all(re.fullmatch(WHOLE_FLOAT, item) for item in titles):
+        return titles
+    return {item.partition(".")[0]: title for item, title in titles.items()}
 
 
 def _pairs(
@@ -53,7 +63,7 @@ def _pairs(
 ) -> Iterable[tuple[str, str]]:
     if name.endswith((".parquet", ".pq")):
         return _parquet(path, columns)
-    if any(columns) or (not name.endswith((".dat", ".item")) and not name.startswith(_NAMES)):
+    if any(columns) or not _is_released(path, name):
         return _columns(path, columns)
     if name.endswith(".dat"):
         return ((item, title) for item, title, *_ in _lines(path, "::", 2))
@@ -66,6 +76,14 @@ def _pairs(
         (song, f"{artist} – {title}")
         for _, song, artist, title in _lines(path, "<SEP>", 4, at_most=4)
     )
+
+
+def _is_released(path: str, name: str) -> bool:
+    """Whether the file is one of MovieLens', Netflix's or the Million Song Dataset's."""
+    if name.endswith(".dat"):
+        with open_text(path) as text:
+            return "::" in text.readline()
+    return name.endswith(".item") or name.startswith(_NAMES)
 
 
 def _lines(path: str, separator: str, fields: int, at_most: int = 0) -> Iterator[list[str]]:
@@ -101,9 +119,9 @@ def _columns(path: str, columns: tuple[str | None, str | None]) -> Iterator[tupl
     names = headers[delimiter]
     item, title = _wanted(path, names, columns)
     with open_text(path, "utf-8-sig") as text:
-        rows = csv.reader(text, delimiter=delimiter)
+        rows = csv.reader(text, delimiter=delimiter, strict=True)
         next(rows)
-        for row in rows:
+        for row in _whole_rows(rows, path):
             if row and (len(row) != len(names) or "\ufffd" in row[title]):
                 raise SourceError(
                     f"a line must have {len(names)} fields of UTF-8 text, found {row}; correct it.",
@@ -112,6 +130,17 @@ def _columns(path: str, columns: tuple[str | None, str | None]) -> Iterator[tupl
                 )
             if row and row[item] and row[title]:
                 yield row[item], row[title]
+
+
+def _whole_rows(rows: Any, path: str) -> Iterator[list[str]]:
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise SourceError(
+            f"fields must be quoted by the standard, found: {error}; correct the line.",
+            path,
+            rows.line_num,
+        ) from error
 
 
 def _fits(names: list[str], columns: tuple[str | None, str | None]) -> int:

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from coterie.data.columns import id_sql, settle_ids
 from coterie.data.delimited import noting_lines
-from coterie.data.json_lines import refusal
-from coterie.data.parts import files_of, scannable
+from coterie.data.json_lines import in_order, json_id, refusal
+from coterie.data.parts import blaming, files_of, scannable
 from coterie.data.scan import (
     DELIMITERS,
     Column,
@@ -32,7 +32,7 @@ from coterie.data.table_options import NULL_WORDS
 from coterie.errors import CoterieError, DataError, SourceError
 from coterie.ranking.histories import Histories
 
-ENDINGS = (".parquet", ".pq", ".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
+ENDINGS = (".parquet", ".pq", ".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json")
 """That name the format, before ``.gz``, ``.zst`` or ``.bz2``."""
 
 
@@ -127,8 +127,14 @@ def load_pairs(
     Raises:
         SourceError: if a file cannot be read, lacks a column, or names no user in some row.
     """
-    sources = [scannable(path, scratch) for path in paths]
-    scans = [_scan(database, part.path, user_column, item_column) for part in sources]
+    parts = [scannable(path, scratch) for path in paths]
+    with blaming({part.path: part.source for part in parts}):
+        _load(database, [_scan(database, part.path, user_column, item_column) for part in parts])
+    nameless = database.execute("SELECT count(*) FROM pairs WHERE user_id IS NULL").fetchall()
+    check_all_named(nameless[0][0], paths[0])
+
+
+def _load(database: duckdb.DuckDBPyConnection, scans: Sequence[Scan]) -> None:
     selects = [_select(scan) for scan in scans]
     kinds = [
         "VARCHAR" if any(select[place][1] == "VARCHAR" for select in selects) else "BIGINT"
@@ -138,8 +144,6 @@ def load_pairs(
     for scan, ((user, _), (item, _)) in zip(scans, selects, strict=True):
         with _naming(database, scan):
             database.execute(f"INSERT INTO pairs SELECT {user}, {item} FROM {scan.sql}")
-    nameless = database.execute("SELECT count(*) FROM pairs WHERE user_id IS NULL").fetchall()
-    check_all_named(nameless[0][0], paths[0])
     for column in ("user_id", "item_id"):
         is_text = all(scan.is_text for scan in scans)
         settle_ids(database, "pairs", column, "auto", is_text=is_text)
@@ -199,10 +203,11 @@ def _scan_json(
         present = [name for name, n in zip(names, found.fetchall()[0], strict=True) if n]
     place = names.index(find_item_column(path, present, user_column, item_column))
     listed = (
-        f"CASE json_type(c{place}) WHEN 'ARRAY' THEN c{place} ->> '$[*]'"
-        f" ELSE [c{place} ->> '$'] END"
+        f"CASE json_type(c{place}) WHEN 'ARRAY' THEN json_extract(c{place}, '$[*]')"
+        f" ELSE [c{place}] END"
     )
-    sql = f"(SELECT c0 ->> '$' AS c0, {_each(listed)} AS c1 FROM {scan.sql})"
+    each = f"(SELECT c0, {_each(listed)} AS c1 FROM {scan.sql})"
+    sql = f"(SELECT {json_id('c0')} AS c0, {json_id('c1')} AS c1 FROM {each})"
     return Scan(sql, names[:2], ("VARCHAR", "VARCHAR"), path, is_text=True)
 
 
@@ -227,9 +232,11 @@ def _naming(database: duckdb.DuckDBPyConnection, scan: Scan) -> Iterator[None]:
             yield
     elif scan.is_text:
         try:
-            yield
+            with in_order(database, scan.path):
+                yield
         except duckdb.Error as error:
-            raise refusal(scan.path, scan.names[:1], str(error)) from error
+            user, item = scan.names[:2]
+            raise refusal(scan.path, [user], str(error), lists=[item, f"{item}s"]) from error
     else:
         with readable(scan.path):
             yield
