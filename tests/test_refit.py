@@ -62,7 +62,7 @@ VALUES = STEPPED | CLOSED
 
 def everybody(data: Dataset) -> Dataset:
     """The same interactions, all of them for training."""
-    parts = (np.zeros(len(part), np.uint8) for part in vars(data.split).values())
+    parts = (np.zeros(len(part), np.uint8) for part in data.split.arrays.values())
     return Dataset(data.interactions, Split(*parts), data.titles)
 
 

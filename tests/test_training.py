@@ -592,7 +592,7 @@ def without_validation(data: Dataset) -> Dataset:
     """The same data set with its validation users among the training users."""
     parts = [
         np.where(part == Part.VALIDATION, np.uint8(Part.TRAIN), part)
-        for part in vars(data.split).values()
+        for part in data.split.arrays.values()
     ]
     return Dataset(data.interactions, Split(*parts), data.titles)
 
