@@ -844,3 +844,8 @@ def test_json_lines_keep_their_order(tmp_path: Path, ending: str, end: str) -> N
     for _ in range(20):
         assert pairs(path) == [("ann", "a"), ("ann", "b"), ("ann", "c")]
         assert as_lists(read_histories(path)) == {"ann": ["a", "b", "c"]}
+
+
+def test_blank_ids_are_spaces_and_nothing_else(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "user_id,item_id\n  ,1\n\xa0,2\n\u3000,3\n\t,4\n")
+    assert pairs(path) == [("\xa0", 2), ("\u3000", 3), ("\t", 4)]

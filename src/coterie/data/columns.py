@@ -65,7 +65,7 @@ def id_sql(
     if is_text_kind(kind):
         words = ", ".join(map(literal, null_words)) or "NULL"
         text = sql if kind == "VARCHAR" else f"CAST({sql} AS VARCHAR)"
-        missing = f"{text} IN ({words}) OR trim({text}) = ''"
+        missing = f"{text} IN ({words}) OR trim({text}, ' ') = ''"
         return f"CASE WHEN {missing} THEN NULL ELSE {text} END", "VARCHAR"
     if kind in _WHOLE_KINDS:
         return f"CAST({sql} AS BIGINT)", "BIGINT"
