@@ -338,8 +338,8 @@ def test_no_more_users_and_items_take_part_than_said(service: Path) -> None:
     whole, _ = prepare_own(OwnLog(service / "ratings.csv"), seed=3)
     assert 100 < len(data.users) <= 200
     assert 10 < len(data.items) <= 50
-    assert f"of {len(whole.users)} users who like 5 items or more; --users takes more" in told
     assert "users like or more; --items takes more" in told
+    assert "users who like 5 of them or more; --users takes more" in told
     assert set(data.users.values.to_pylist()) < set(whole.users.values.to_pylist())
     other, _ = prepare_own(own, seed=4)
     assert not data.users.values.equals(other.users.values)
@@ -347,8 +347,32 @@ def test_no_more_users_and_items_take_part_than_said(service: Path) -> None:
 
 def test_too_small_a_log_is_refused(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("user,item\n" + "".join(f"1,{i}\n" for i in range(9)))
-    with pytest.raises(DataError, match="100 users must like at least 5 items each, found 1"):
+    with pytest.raises(DataError, match="100 users must like at least 5 items each, .* found 1;"):
         prepare_own(OwnLog(tmp_path / "log.csv"), seed=1)
+
+
+def long_tail(path: Path, n_core: int) -> Path:
+    """So many users with 10 of 40 items, and 1,000 with 5 items that nobody else has."""
+    random = np.random.default_rng(1)
+    rows = [(user, item) for user in range(n_core) for item in random.choice(40, 10, False)]
+    rows += [(n_core + user, 100 + 5 * user + item) for user in range(1000) for item in range(5)]
+    path.write_text("user,item,rating\n" + "".join(f"{user},{item},5\n" for user, item in rows))
+    return path
+
+
+@pytest.mark.parametrize("n_core", [100, 250, 690])
+def test_users_count_once_rare_items_are_gone(n_core: int, tmp_path: Path) -> None:
+    """Users whose items all went were held out, and left next to nobody to learn from."""
+    data, told = prepare_own(OwnLog(long_tail(tmp_path / "log.csv", n_core)), seed=1)
+    assert data.provenance["counts"]["train_users"] == n_core - 2 * (n_core // 5)
+    assert f"{n_core} users and 40 items take part" in told
+    assert "items that 2 users like or more; --items takes more" in told
+
+
+def test_too_few_users_of_common_items_are_refused_in_the_demos_words(tmp_path: Path) -> None:
+    log = long_tail(tmp_path / "log.csv", 99)
+    with pytest.raises(DataError, match="of the 5,000 that most users like, found 99; raise --it"):
+        prepare_own(OwnLog(log), seed=1)
 
 
 def test_every_model_is_said_to_be_for_something() -> None:

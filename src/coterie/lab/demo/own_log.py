@@ -73,17 +73,13 @@ def prepare_own(own: OwnLog, seed: int) -> tuple[Dataset, str]:
         for line in columns.splitlines():
             logger.info(line)
         liked = "rating IS DISTINCT FROM 0" if like is None else f"rating >= {like}"
-        n_users = _draw_users(log, liked, own.most_users, seed)
-        rules = PrepareRules(
-            min_rating=like,
-            min_user_items=LEAST_ITEMS,
-            min_item_users=_least_users(log, liked, own.most_items),
-            split=StrongGeneralisation(
-                min(MOST_HELD_OUT, n_users // 5, own.most_users // 5), seed=seed
-            ),
-        )
+        least_users = _drop_rare_items(log, liked, own.most_items)
+        n_users = _draw_users(log, liked, own, seed)
+        held_out = min(MOST_HELD_OUT, n_users // 5, own.most_users // 5)
+        split = StrongGeneralisation(held_out, seed=seed)
+        rules = PrepareRules(min_rating=like, min_user_items=LEAST_ITEMS, split=split)
         data = prepare(log, rules)
-        return data, f"{columns}\n{_extent(data, n_users, own, rules.min_item_users)}"
+        return data, f"{columns}\n{_extent(data, n_users, own, least_users)}"
 
 
 @contextmanager
@@ -152,36 +148,49 @@ def likes(
     return like, f" ≥ {like:g} {scale}"
 
 
-def _draw_users(log: InteractionLog, liked: str, most: int, seed: int) -> int:
+def _takes_part(liked: str) -> str:
+    """SQL for the users who like enough of the items that are left."""
+    return (
+        f"SELECT user_id FROM log WHERE {liked} GROUP BY user_id HAVING count(DISTINCT item_id) >="
+        f" {LEAST_ITEMS}"
+    )
+
+
+def _drop_rare_items(log: InteractionLog, liked: str, most: int) -> int:
+    """Leaves at most so many items; how many users one of them must have, 0 if all stay."""
+    users = (
+        f"SELECT item_id, count(DISTINCT user_id) AS n FROM log WHERE {liked} AND user_id IN"
+        f" ({_takes_part(liked)}) GROUP BY item_id"
+    )
+    next_most = log.one(f"SELECT n FROM ({users}) ORDER BY n DESC LIMIT 1 OFFSET {most}")
+    if not next_most:
+        return 0
+    least = int(next_most[0]) + 1
+    log.connection.execute(
+        f"DELETE FROM log WHERE item_id NOT IN (SELECT item_id FROM ({users}) WHERE n >= {least})"
+    )
+    return least
+
+
+def _draw_users(log: InteractionLog, liked: str, own: OwnLog, seed: int) -> int:
     """Leaves the rows of at most so many users who like enough; how many of those there were.
 
     Raises:
         DataError: if there are too few to learn from and to measure on.
     """
-    log.connection.execute(
-        f"CREATE TEMP TABLE takes_part AS SELECT user_id FROM log WHERE {liked} GROUP BY user_id"
-        f" HAVING count(DISTINCT item_id) >= {LEAST_ITEMS}"
-    )
+    log.connection.execute(f"CREATE TEMP TABLE takes_part AS {_takes_part(liked)}")
     n_users = int(log.one("SELECT count(*) FROM takes_part")[0])
     if n_users < LEAST_USERS:
         raise DataError(
-            f"{LEAST_USERS} users must like at least {LEAST_ITEMS} items each, found {n_users};"
-            " lower --min-rating, or take a larger log."
+            f"{LEAST_USERS} users must like at least {LEAST_ITEMS} items each, of the"
+            f" {own.most_items:,} that most users like, found {n_users}; raise --items, lower"
+            " --min-rating, or take a larger log."
         )
     log.connection.execute(
         "DELETE FROM log WHERE user_id NOT IN (SELECT user_id FROM takes_part ORDER BY"
-        f" md5(concat(user_id, ' ', {seed})) LIMIT {most})"
+        f" md5(concat(user_id, ' ', {seed})) LIMIT {own.most_users})"
     )
     return n_users
-
-
-def _least_users(log: InteractionLog, liked: str, most: int) -> int:
-    """How many users an item must have, for at most so many items to be left."""
-    next_most = log.one(
-        f"SELECT count(DISTINCT user_id) AS n FROM log WHERE {liked} GROUP BY item_id ORDER BY n"
-        f" DESC LIMIT 1 OFFSET {most}"
-    )
-    return next_most[0] + 1 if next_most else 0
 
 
 def _columns(log: InteractionLog, guessed: Guess | None, words: str) -> str:
@@ -204,10 +213,10 @@ def _extent(data: Dataset, n_users: int, own: OwnLog, least_users: int) -> str:
     """How much takes part, and what would take more, in words."""
     sizes = (len(data.interactions.indices), len(data.users), len(data.items))
     lines = ["{:,} likes, {:,} users and {:,} items take part".format(*sizes)]
-    if n_users > own.most_users:
-        lines.append(
-            f"of {n_users:,} users who like {LEAST_ITEMS} items or more; --users takes more"
-        )
     if least_users:
         lines.append(f"items that {least_users} users like or more; --items takes more")
+    if n_users > own.most_users:
+        lines.append(
+            f"of {n_users:,} users who like {LEAST_ITEMS} of them or more; --users takes more"
+        )
     return "\n  ".join(lines)
