@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import coterie
 from coterie.data.dataset import Dataset
 from coterie.data.log import InteractionLog
+from coterie.data.titles import read_titles
 from coterie.errors import ConfigError, DataError, SourceError
 from coterie.files import check_replaceable
 from coterie.lab.demo.contest import METRIC
@@ -128,6 +129,12 @@ REAL = {
         "user_id,anime_id,rating\n1,20,-1\n1,24,10\n",
         ("user_id", "anime_id", "rating", None),
     ),
+    "FilmTrust": ("1 1 2\n1 2 4\n", ("user", "item", "rating", None)),
+    "Online Retail": (
+        "InvoiceNo;StockCode;Description;Quantity;InvoiceDate;UnitPrice;CustomerID;Country\n"
+        "536365;85123A;HOLDER;6;01/12/2010 08:26;2,55;17850;United Kingdom\n",
+        ("CustomerID", "StockCode", "Quantity", None),
+    ),
     "what pandas writes": (
         ",user,product,quantity,order_date\n0,7,hat,2,2024-05-01\n1,8,scarf,1,2024-05-02\n",
         ("user", "product", "quantity", "order_date"),
@@ -208,7 +215,7 @@ def test_case_signs_and_order_of_a_header_do_not_matter(
         (
             "alpha,beta,gamma\n1,2,3\n",
             "must be the user's, found none among alpha, beta, gamma whose name says so; say which"
-            " (--user-column alpha)",
+            " (--user-column NAME)",
         ),
         (
             '151603712,"The Elder Scrolls V Skyrim",purchase,1.0,0\n',
@@ -252,6 +259,14 @@ def test_a_preview_is_of_any_delimiter_encoding_and_compression(tmp_path: Path) 
         assert seen.rows == [["user", "livre", "note"], ["Zoé", "7", "5"]]
 
 
+def test_an_encoding_is_judged_by_the_whole_file(tmp_path: Path) -> None:
+    rows = b"user,item\n" + b"ann,hat\n" * 60_000
+    (tmp_path / "log.csv").write_bytes(rows + "ann,b\xe9ret\n".encode("latin-1"))
+    assert preview(str(tmp_path / "log.csv")).encoding == "latin-1"
+    (tmp_path / "log.csv").write_bytes(rows + "ann,b\xe9ret\n".encode())
+    assert preview(str(tmp_path / "log.csv")).encoding == "utf-8"
+
+
 def test_a_preview_of_parquet_has_its_names(tmp_path: Path) -> None:
     table = pa.table({"who": ["ann", None], "what": [7, 8]})
     pq.write_table(table, tmp_path / "log.parquet")
@@ -272,6 +287,7 @@ def test_what_is_no_table_is_refused(text: str, tmp_path: Path) -> None:
     ("ratings", "is_count", "like", "words"),
     [
         (np.arange(1, 11) / 2, False, 4.0, "≥ 4 (of 0.5–5)"),
+        (np.arange(1, 9) / 2, False, 3.0, "≥ 3 (of 0.5–4)"),
         (np.arange(1, 6), False, 4.0, "≥ 4 (of 1–5)"),
         (np.arange(0, 11), False, 7.0, "≥ 7 (of 0–10)"),
         (np.arange(-1, 11), False, 7.0, "≥ 7 (of -1–10)"),
@@ -347,7 +363,7 @@ def test_no_more_users_and_items_take_part_than_said(service: Path) -> None:
 
 def test_too_small_a_log_is_refused(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("user,item\n" + "".join(f"1,{i}\n" for i in range(9)))
-    with pytest.raises(DataError, match="100 users must like at least 5 items each, .* found 1;"):
+    with pytest.raises(DataError, match=r"100 users must like at least 5 items each, .* found 1;"):
         prepare_own(OwnLog(tmp_path / "log.csv"), seed=1)
 
 
@@ -413,6 +429,36 @@ def test_demo_of_an_own_log_through_the_command_line(
 def test_columns_without_a_log_are_a_wrong_option(run_coterie: Callable[..., int]) -> None:
     assert run_coterie("demo", "--user-column", "who") == 2
     assert run_coterie("demo", "--min-rating", "3") == 2
+    assert run_coterie("demo", "--quote", "none") == 2
+    assert run_coterie("demo", "--titles-columns", "id,name") == 2
+
+
+def test_titles_columns_and_quotes_are_stated(service: Path, tmp_path: Path) -> None:
+    """As `prepare` takes them; and titles that were named were not found beside the log."""
+    log, names = tmp_path / "log.tsv", tmp_path / "artists.dat"
+    with coterie.read_log(service) as read:
+        rows = read.connection.execute("SELECT user_id, item_id FROM log").fetchall()
+    log.write_text("".join(f'{user}\t"{item}\n' for user, item in rows))
+    ids = sorted({item for _, item in rows})
+    names.write_text("id\tname\n" + "".join(f'"{item}\t"Weird {item}" Al\n' for item in ids))
+    titles = read_titles(names, "id", "name", quote="")
+    data, told = prepare_own(OwnLog(log, {"quote": ""}, titles), seed=3)
+    assert data.titles is not None
+    assert data.titles[0].startswith('"Weird ')  # type: ignore[union-attr]
+    assert "beside" not in told
+    beside, told = prepare_own(OwnLog(service / "ratings.csv"), seed=3)
+    assert beside.titles is not None
+    assert "titles were found beside it" in told
+
+
+def test_wrong_titles_are_told_before_the_work(
+    service: Path, tmp_path: Path, run_coterie: Callable[..., int]
+) -> None:
+    names = tmp_path / "names.csv"
+    names.write_text("id,name\n1,a\n")
+    log = ("demo", "--data", service / "ratings.csv", "--out", tmp_path / "demo")
+    assert run_coterie(*log, "--titles", names, "--titles-columns", "id,title") == 3
+    assert not (tmp_path / "demo").exists()
 
 
 def test_a_folder_with_other_things_is_not_replaced(service: Path, tmp_path: Path) -> None:

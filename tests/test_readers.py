@@ -25,7 +25,7 @@ from coterie.data.netflix import parse_ratings
 from coterie.data.read import read_log
 from coterie.data.table_options import NULL_WORDS, TableFields
 from coterie.data.titles import read_titles
-from coterie.errors import ConfigError, SourceError
+from coterie.errors import ConfigError, NotFoundError, SourceError
 from coterie.files import sha256
 
 REAL = Path(os.environ.get("COTERIE_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -206,7 +206,8 @@ def test_lines_that_end_unlike_each_other_are_refused(tmp_path: Path) -> None:
 
 
 def test_missing_and_empty_sources_are_refused(tmp_path: Path) -> None:
-    refused(tmp_path / "nowhere.csv", None, "must exist")
+    with pytest.raises(NotFoundError, match="must exist"):
+        read_log(tmp_path / "nowhere.csv")
     refused(write(tmp_path / "ratings.csv", ""), 1, "header")
     refused(
         write(tmp_path / "ratings.csv", "userId,movieId,rating,timestamp\n"),
@@ -458,7 +459,24 @@ def test_adjacency_names_the_line_of_a_bad_user(tmp_path: Path, bad: str) -> Non
 
 def test_adjacency_needs_both_files(tmp_path: Path) -> None:
     write(tmp_path / "train.txt", "0 1\n")
-    refused(tmp_path, None, "test.txt", "add it")
+    refused(tmp_path, None, "test.txt", "add it", "not called train.txt")
+
+
+def test_adjacency_of_another_name_has_no_split(tmp_path: Path) -> None:
+    path = write(tmp_path / "likes.dat", "0 5 6\n1 7\n2\n")
+    with read_log(path, "adjacency") as log:
+        assert not log.has("part")
+        assert log.counts == {"rows_read": 3, "users_without_items": 1}
+    assert [row[:2] for row in rows(path, format="adjacency")] == [(0, 5), (0, 6), (1, 7)]
+
+
+def test_adjacency_is_a_line_a_user(tmp_path: Path) -> None:
+    """CiteULike's lines begin with a count, which made one user of all lines as long."""
+    write(tmp_path / "test.txt", "2 1 5\n")
+    write(tmp_path / "train.txt", "2 1 5\n\n3 4 5 6\n2 7 8\n")
+    refused(tmp_path, 4, "found 2 first again, and 2 users in 3 lines", "put the user's number in")
+    write(tmp_path / "train.txt", "7 1 5\n7 2 4\n")
+    refused(tmp_path, 2, "found 7 first again", "are a table, its columns to be named")
 
 
 # Tables
@@ -520,7 +538,7 @@ def test_table_drops_and_counts_rows_without_an_id(tmp_path: Path) -> None:
     ["7,b,nan", "7,b,inf", "7,b,-1", "7,b,2e9", "7,b,", "7,b,good", "7,b", "7,b,1,1", "7,\xff,1"],
 )
 def test_table_names_the_line_of_a_bad_row(tmp_path: Path, bad: str) -> None:
-    text = f'user,item,score\n1,"two\nlines",3\n\n{bad}\n2,c,4\n'
+    text = f'note,user,item,score\n"two\nlines",1,a,3\n\nx,{bad}\nx,2,c,4\n'
     refused(write(tmp_path / "log.csv", text.encode("latin-1")), 5, "found", **SCORES)
 
 
@@ -656,7 +674,7 @@ def test_table_is_read_through_fsspec(suffix: str) -> None:
         f"/coterie/log{suffix}", gzip.compress(content) if suffix.endswith(".gz") else content
     )
     assert [row[:2] for row in rows(f"memory://coterie/log{suffix}")] == [("ann", 1), ("bob", 2)]
-    with pytest.raises(SourceError, match="must exist"):
+    with pytest.raises(NotFoundError, match="must exist"):
         read_log("memory://coterie/nowhere.csv")
     memory.pipe("/coterie/bad.csv", b"user_id,item_id\nann,1\nbob\n")
     refused("memory://coterie/bad.csv", 3, "bob")
@@ -753,7 +771,8 @@ def test_titles_option_goes_with_any_format(tmp_path: Path) -> None:
         write(tmp_path / "log.csv", "user_id,item_id\n1,2\n"), "table", titles=titles
     ) as log:
         assert log.titles == TITLE_FILES["movies.dat"][1]
-    refused(tmp_path / "log.csv", None, "must exist", titles=tmp_path / "nowhere.csv")
+    with pytest.raises(NotFoundError, match="must exist"):
+        read_log(tmp_path / "log.csv", titles=tmp_path / "nowhere.csv")
 
 
 # The door
@@ -832,7 +851,7 @@ def test_reading_stops_cleanly_when_asked_to(
 ) -> None:
     """A stop by Ctrl-C, too, must leave no temporary database."""
 
-    def stop(path: Path) -> Callable[[], None]:
+    def stop(path: Path, **_: str) -> Callable[[], None]:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("coterie.data.read.read_titles", stop)

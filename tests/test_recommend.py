@@ -363,7 +363,7 @@ def test_read_histories_says_what_is_wrong(
 
 
 def test_read_histories_needs_a_file(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="none was found"):
+    with pytest.raises(NotFoundError, match="none was found"):
         read_histories(tmp_path / "missing.csv")
 
 

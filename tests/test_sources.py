@@ -28,14 +28,16 @@ from coterie.data.frames import matrix_table
 from coterie.data.ids import IdMap
 from coterie.data.prepare import prepare
 from coterie.data.read import read_log
-from coterie.data.rules import GivenSplit
+from coterie.data.rules import GivenSplit, StrongGeneralisation
 from coterie.data.source import line_of_record
 from coterie.data.split import Part
 from coterie.data.table_options import IdType
 from coterie.data.titles import read_titles
-from coterie.errors import ConfigError, DataError, SourceError
+from coterie.errors import ConfigError, DataError, NotFoundError, SourceError
 from coterie.ranking.histories import Histories
 from coterie.ranking.history_files import read_histories
+from coterie.stream.history_source import stream_histories
+from coterie.stream.storage import Folder
 
 Row = tuple[Any, ...]
 
@@ -63,7 +65,7 @@ def as_lists(histories: Histories) -> dict[Any, list[Any]]:
 
 # Dialects: Python's own csv module is the oracle.
 
-SIGNS = ["a", "b", "7", "#", "'", '"', "\\", ",", ";", "|", "\t", " ", "\n", "é", "NA", "%", "--"]
+SIGNS = ["a", "b", "7", "#", "'", '"', "\\", ",", ";", "|", "\t", " ", "é", "NA", "%", "--"]
 
 
 def odd_table(random_: random.Random) -> tuple[list[list[str]], str]:
@@ -142,7 +144,7 @@ def test_a_pattern_is_one_where_that_is_asked_for(tmp_path: Path) -> None:
         write(tmp_path / f"log{number}.csv", f"user_id,item_id\n{number},7\n")
     write(tmp_path / "other.csv", "user_id,item_id\n9,9\n")
     assert pairs(str(tmp_path / "log*.csv"), pattern=True) == [(1, 7), (2, 7)]
-    with pytest.raises(SourceError, match="must exist"):
+    with pytest.raises(NotFoundError, match="must exist"):
         read_log(tmp_path / "log*.csv")
     with pytest.raises(SourceError, match="found none"):
         read_log(str(tmp_path / "none*.csv"), pattern=True)
@@ -369,7 +371,9 @@ def test_a_fault_in_a_later_part_is_named_by_its_file(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / f"{name}.csv", "user_id,item_id,r\n1,2,3\n")
     write(tmp_path / "c.csv", "user_id,item_id,r\n1,2,3\n1,3,oops\n")
-    with pytest.raises(SourceError, match=r"c.csv:3: 'r' must be a number .* found '1,3,oops'"):
+    with pytest.raises(
+        SourceError, match=r"c.csv:3: 'r' must be a number .* found 'oops'; say what words"
+    ):
         read_log(tmp_path, rating_column="r")
     write(tmp_path / "d.parquet", b"")
     with pytest.raises(SourceError, match=r"of one format, found \.csv, \.parquet"):
@@ -478,7 +482,7 @@ def test_two_sources_are_a_given_split(tmp_path: Path, kind: str) -> None:
     cases = data.cases(Part.TEST)
     assert data.users.ids_of(cases.user_index) == ["bob"]  # nobody trained on green
     if kind == "csv":
-        with pytest.raises(SourceError, match="must exist"):
+        with pytest.raises(NotFoundError, match="must exist"):
             read_log(sources[0], test=tmp_path / "none.csv")
 
 
@@ -628,7 +632,7 @@ def test_a_query_is_a_log(kind: str, request: pytest.FixtureRequest) -> None:
 
 
 def test_databases_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="none was found"):
+    with pytest.raises(NotFoundError, match="none was found"):
         read_log(f"sqlite:///{tmp_path}/none.db", query="SELECT 1")
     write(tmp_path / "no.db", "no database at all, but long enough to be read as one" * 20)
     with pytest.raises(SourceError, match="not a database"):
@@ -849,3 +853,143 @@ def test_json_lines_keep_their_order(tmp_path: Path, ending: str, end: str) -> N
 def test_blank_ids_are_spaces_and_nothing_else(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "user_id,item_id\n  ,1\n\xa0,2\n\u3000,3\n\t,4\n")
     assert pairs(path) == [("\xa0", 2), ("\u3000", 3), ("\t", 4)]
+
+
+UNREAD = "user_id,item_id,rating,timestamp\n1,2,3,1381006850\n"
+
+
+def test_columns_that_are_not_read_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "f.csv", UNREAD * 20)
+    rules: dict[str, Any] = {"min_user_items": 0, "split": StrongGeneralisation(0)}
+    frame = pd.read_csv(io.StringIO(UNREAD))
+    lines = write(tmp_path / "f.jsonl", frame.to_json(orient="records", lines=True))
+    for source in (path, frame, lines):
+        caplog.clear()
+        data = prepare(source, **rules)
+        assert "columns not used: rating, timestamp (--rating-column, --time" in caplog.text
+        reading = data.provenance["reading"]
+        assert reading["columns"] == {"user_id": "user_id", "item_id": "item_id"}
+        assert reading["columns_not_used"] == ["rating", "timestamp"]
+    caplog.clear()
+    both = prepare(path, rating="rating", timestamp="timestamp", **rules)
+    assert not caplog.text
+    reading = both.provenance["reading"]
+    assert reading["columns"] == {
+        "user_id": "user_id", "item_id": "item_id", "rating": "rating", "timestamp": "timestamp",
+    }  # fmt: skip
+    assert (reading["delimiters"], reading["encoding"], reading["quote"]) == ([","], "utf-8", '"')
+    assert both.fingerprint != prepare(path, **rules).fingerprint
+
+
+def unbalanced(n_users: int) -> str:
+    bands = ['"Heroes', "Blur", "Interpol", 'Air"', "Can", "Neu!", "Ride", "Slint", "Wire"]
+    rows = [f"{user}\t{band}\n" for user in range(n_users) for band in bands]
+    return "user_id\titem_id\n" + "".join(rows)
+
+
+@pytest.mark.parametrize("read", [read_log, read_histories])
+def test_a_quote_that_is_not_closed_swallows_no_lines(read: Any, tmp_path: Path) -> None:
+    path = write(tmp_path / "log.tsv", unbalanced(200))
+    with pytest.raises(SourceError, match=r"log\.tsv:2: the item id must be of one line") as caught:
+        read(path)
+    assert "not closed: correct it, or switch quoting off (--quote none)" in str(caught.value)
+    if read is read_log:
+        assert len(pairs(path, quote="")) == 1800
+        return
+    found = as_lists(read_histories(path, quote=""))
+    assert (len(found), found[7][0]) == (200, '"Heroes')
+
+
+def test_quotes_of_other_signs_and_none(tmp_path: Path) -> None:
+    text = "user_id,item_id\n1,'a,b'\n2,x\n"
+    assert pairs(write(tmp_path / "a.csv", text), quote="'") == [(1, "a,b"), (2, "x")]
+    assert pairs(write(tmp_path / "b.csv", text.replace("'", "*")), quote="*")[0] == (1, "a,b")
+    weird = '58\t1686\t"Weird Al" Yankovic\t109\n'
+    path = write(tmp_path / "c.tsv", weird)
+    names = ["user_id", "artist", "item_id", "n"]
+    assert pairs(path, columns=names, quote="") == [(58, '"Weird Al" Yankovic')]
+    with pytest.raises(SourceError, match=r"c\.tsv:1: .* or switch quoting off: --quote none"):
+        read_log(path, columns=names)
+    titles = write(tmp_path / "t.tsv", 'item_id\ttitle\n1686\t"Weird Al" Yankovic\n')
+    assert read_titles(titles, quote="") == {"1686": '"Weird Al" Yankovic'}
+    with read_log(path, columns=names, quote="", item_column="artist", titles=titles) as log:
+        assert log.titles == {"1686": '"Weird Al" Yankovic'}
+    with pytest.raises(SourceError, match="switch quoting off: --quote none"):
+        read_titles(titles)
+    for quote in ("none", ","):
+        with pytest.raises(ConfigError, match="quote must be one sign that is no delimiter"):
+            read_log(path, columns=names, quote=quote, delimiter=",")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("view", "found 'view'.*--rating-value view=1,buy=3"),
+        ("-1", "found '-1'.*--min-rating.*--negative-value"),
+        ("2e9", "found '2e9'.*; correct or remove it"),
+        (None, "found nothing.*; correct or remove it"),
+    ],
+)
+def test_faults_of_values_show_them_and_name_what_helps(
+    tmp_path: Path, value: str | None, words: str
+) -> None:
+    frame = pd.DataFrame({"user_id": [1, 2], "item_id": [3, 4], "event": ["5", value]})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    for source in (tmp_path / "a.csv", tmp_path / "a.jsonl", frame):
+        with pytest.raises(SourceError, match=f"'event' must be a number from 0 .*{words}"):
+            read_log(source, rating_column="event")
+        with pytest.raises(SourceError, match=words):
+            read_log(source, rating_column="event", rating_values={"buy": 3})
+
+
+def test_a_wrong_time_of_a_frame_is_shown() -> None:
+    frame = pd.DataFrame({"user_id": [1, 2], "item_id": [3, 4], "t": ["2020-09-28", "1/12/2010"]})
+    with pytest.raises(SourceError, match=r"found '1/12/2010' in row 2; .*--timestamp-unit"):
+        read_log(frame, timestamp_column="t")
+
+
+def test_columns_that_are_not_there_name_their_options(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "user,item\n1,2\n")
+    with pytest.raises(SourceError, match=r"--user-column, --item-column, .*--columns"):
+        read_log(path)
+
+
+def test_columns_of_a_frame_may_be_numbers() -> None:
+    frame = pd.DataFrame([(user, item, 5) for user in range(9) for item in range(3)])
+    data = prepare(frame, user=0, item=1, rating=2, min_user_items=0, split=StrongGeneralisation(0))
+    assert data.train.shape == (9, 3)
+    assert data.provenance["reading"]["columns"] == {"user_id": "0", "item_id": "1", "rating": "2"}
+
+
+def test_a_unit_that_cannot_be_meant_is_noted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "a.csv", f"user_id,item_id,t\n1,2,{WHEN}\n")
+    assert rows(path, timestamp_column="t", timestamp_unit="ms")[0][3] == WHEN // 1000
+    assert "a.csv: 1 times are before 1980 by the unit ms that is named" in caplog.text
+    caplog.clear()
+    rows(path, timestamp_column="t", timestamp_unit="s")
+    assert not caplog.text
+
+
+def test_histories_are_taken_as_the_log_they_came_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What `prepare` takes, `recommend` does: no header, latin-1, rows without a user."""
+    text = "Zo\xe9;7;x\n;8;x\nann;9;x\n".encode("latin-1")
+    written: Any = {"columns": ["user_id", "item_id", "n"], "encoding": "latin-1"}
+    for ending in ("dat", "txt", "data"):
+        caplog.clear()
+        path = write(tmp_path / f"h.{ending}", text)
+        assert as_lists(read_histories(path, **written)) == {"Zo\xe9": [7], "ann": [9]}
+        assert f"h.{ending}: 1 rows without a user are passed over" in caplog.text
+        assert as_lists(read_histories(path, delimiter=";", **written)).keys() == {"Zo\xe9", "ann"}
+        stream = stream_histories(path, **written).source(Folder(str(tmp_path / ending)))
+        assert as_lists(stream.read(0, stream.n_users)) == {"Zo\xe9": [7], "ann": [9]}
+    pq.write_table(pa.table({"user_id": [1], "item_id": [2]}), tmp_path / "h.parquet")
+    for read in (read_histories, stream_histories):
+        with pytest.raises(ConfigError, match="encoding must be those of text, found Parquet"):
+            read(tmp_path / "h.parquet", encoding="latin-1")

@@ -8,7 +8,7 @@
     │   └── SourceError          3  … at a known file and, where there is one, line
     ├── ArtifactError            4  a saved model, checkpoint or data set that is damaged
     ├── NumericalError           5  a value that stopped being finite
-    ├── NotFoundError            6  what was named (a run, a model, a user, an item) does not exist
+    ├── NotFoundError            6  what was named (a file, a run, a user, an item) does not exist
     ├── UnavailableError         8  a service or a device that cannot be reached now
     ├── CannotWriteError         9  a place that cannot be written: no rights, no room
     └── Interrupted          128+n  a stop that was asked for; what was done so far is on disk
@@ -79,7 +79,7 @@ class NumericalError(CoterieError):
 
 
 class NotFoundError(CoterieError):
-    """What was named does not exist: a folder, a run, a model, a user, an item."""
+    """What was named does not exist: a file, a folder, a run, a model, a user, an item."""
 
     exit_code = 6
 

@@ -77,6 +77,7 @@ def backtest(
     timestamp_column: reading.TimestampColumn = None,
     columns: reading.AllColumns = None,
     delimiter: reading.Delimiter = None,
+    quote: reading.Quote = '"',
     encoding: reading.Encoding = "utf-8",
     null_word: reading.NullWord = None,
     rating_value: reading.RatingValue = None,

@@ -47,6 +47,7 @@ def prepare(
     timestamp_column: reading.TimestampColumn = None,
     columns: reading.AllColumns = None,
     delimiter: reading.Delimiter = None,
+    quote: reading.Quote = '"',
     encoding: reading.Encoding = "utf-8",
     null_word: reading.NullWord = None,
     rating_value: reading.RatingValue = None,
@@ -140,6 +141,7 @@ def prepare(
     given = locals()  # before all else: the options by name
     from coterie.data.prepare import prepare as prepare_log  # noqa: PLC0415
     from coterie.data.rules import split_rules  # noqa: PLC0415
+    from coterie.data.table_options import not_used  # noqa: PLC0415
 
     options = {name: given[name] for name in _OF_SPLITS} | {
         "test_from": test_from and test_from.date()
@@ -154,6 +156,8 @@ def prepare(
     counts = dataset.provenance["counts"]
     for name, count in shown(counts | dataset.provenance.get("ceiling", {})).items():
         say(f"{name:41} {count:>20}")
+    if words := not_used(dataset.provenance["reading"]):
+        say(words)
     say_written("data set", folder, f"fingerprint {dataset.fingerprint[:16]}")
     write_result(
         json_file, {"folder": str(folder), "fingerprint": dataset.fingerprint, **dataset.provenance}

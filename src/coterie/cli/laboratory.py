@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from coterie.cli import reading
 from coterie.cli.console import drawn, say, write_result
 from coterie.cli.options import (
     MORE,
@@ -68,6 +69,7 @@ def demo(
         ),
     ] = None,
     delimiter: Annotated[str | None, typer.Option(help="Of --data, as in ';'; else found.")] = None,
+    quote: reading.Quote = '"',
     encoding: Annotated[
         str | None, typer.Option(help="Of --data, as in cp1252; else found.")
     ] = None,
@@ -77,9 +79,12 @@ def demo(
             metavar="FILE", callback=existing, help="Of --data's items; else movies.dat beside it."
         ),
     ] = None,
+    titles_columns: reading.TitlesColumns = None,
     min_rating: Annotated[
         float | None,
-        typer.Option(help="Of --data: the least that is a like (default 4 of 5, 7 of 10, any)."),
+        typer.Option(
+            help="Of --data: the least that is a like (default 3 of 4, 4 of 5, 7 of 10, any)."
+        ),
     ] = None,
     users: Annotated[
         int, typer.Option(min=1000, help="Users of the simulated service; of --data at most.")
@@ -106,12 +111,10 @@ def demo(
         "item_column": item_column,
         "rating_column": rating_column,
         "timestamp_column": timestamp_column,
-        "columns": listed(columns) or None,
-        "delimiter": delimiter and delimiter.replace(r"\t", "\t"),
         "encoding": encoding,
-    }
+    } | reading.written(columns, delimiter, quote, encoding)
     table = cast("TableFields", {name: one for name, one in stated.items() if one is not None})
-    if data is None and (table or titles or min_rating is not None):
+    if data is None and (table or titles or titles_columns or min_rating is not None):
         raise ConfigError("columns, titles and ratings are those of a log; name it with --data.")
     with drawn() as progress:
         if data is None:
@@ -124,7 +127,8 @@ def demo(
                 progress=progress,
             )
         else:
-            own = OwnLog(data, table, titles, min_rating, users, items or 5000)
+            told = reading.titles_of(titles, titles_columns, table.get("quote", '"'))
+            own = OwnLog(data, table, told, min_rating, users, items or 5000)
             result = run_on_log(folder, own, seed=seed, device=device, progress=progress)
     say(result.text)
     write_result(json_file, result.to_json())

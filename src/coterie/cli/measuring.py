@@ -18,6 +18,7 @@ from coterie.cli.options import (
     listed,
 )
 from coterie.cli.places import existing, result_file, result_folder
+from coterie.errors import DataError
 from coterie.files import check_replaceable
 from coterie.running.progress import Update
 
@@ -45,9 +46,13 @@ def evaluate(
     json_file: JsonFile = None,
 ) -> None:
     """Measure a model on held-out users, overall and by their number of interactions."""
+    from coterie.evaluation.metrics import metric_of  # noqa: PLC0415
+
     measured = _evaluate(run, split, listed(metric), data, device, in_sample=in_sample)
     report, of_new_users = measured.report, measured.of_new_users
     say(str(report))
+    if beyond := [one for one in report.metrics if metric_of(one).k > measured.n_items]:
+        say(f"k exceeds the {measured.n_items} items of the data set: {', '.join(beyond)}")
     if of_new_users is not None:
         say(f"\nusers with nothing known before, answered by popularity\n{of_new_users}")
     if per_user is not None:
@@ -99,6 +104,11 @@ def compare(
         for side in sides
     ]
     reports = [[one.report for one in side] for side in measured]
+    if not all(len(one) for side in reports for one in side):
+        raise DataError(
+            "a comparison needs users of whom something is known, found none; hold out more users"
+            " or items."
+        )
     comparison = compare_runs(*reports, seed=seed, n_resamples=resamples, confidence=confidence)
     say(str(comparison))
     write_result(
@@ -186,13 +196,14 @@ def analyze(
 
 
 class _Measured(NamedTuple):
-    """The report, that of new users where there are any, and whether the model had trained on
-    those it was measured on.
+    """The report, of nobody where all are new; that of new users where there are any; whether the
+    model had trained on those it was measured on; and how many items there are.
     """
 
     report: Any
     of_new_users: Any
     in_sample: bool
+    n_items: int
 
 
 def _evaluate(
@@ -212,14 +223,18 @@ def _evaluate(
     loaded, part = load_run(run, data, device, in_sample=in_sample), Part[split.name]
     if loaded.model.is_refit:
         say(f"{run}: a refit, measured on users it was trained on: the values are too good")
+    cases = loaded.dataset.cases(part)
+    of_new_users = evaluate_new_users(loaded.dataset, part, metrics=metrics)
+    if of_new_users is not None and not len(cases.user_index):
+        nobody = of_new_users.take(cases.user_index)
+        return _Measured(nobody, of_new_users, loaded.model.is_refit, cases.held_out.shape[1])
     with drawn() as progress:
         report = evaluate_model(
             loaded.model,
-            loaded.dataset.cases(part),
+            cases,
             metrics=metrics,
             user_ids=loaded.dataset.users,
             train=loaded.dataset.train,
             progress=progress,
         )
-    of_new_users = evaluate_new_users(loaded.dataset, part, metrics=metrics)
-    return _Measured(report, of_new_users, loaded.model.is_refit)
+    return _Measured(report, of_new_users, loaded.model.is_refit, cases.held_out.shape[1])

@@ -1,6 +1,9 @@
-"""Options of reading a log and of what is kept of it: what `prepare` and `backtest` share."""
+"""Options of reading a log and of what is kept of it: what `prepare` and `backtest`, and in
+parts `recommend` and `demo` share.
+"""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -11,6 +14,7 @@ from coterie.errors import ConfigError
 if TYPE_CHECKING:
     from coterie.data.log import InteractionLog
     from coterie.data.rules import PrepareRules, SplitByLog, SplitRules
+    from coterie.data.table_options import TextFields
 
 LogPaths = Annotated[
     list[str],
@@ -37,7 +41,10 @@ UserColumn = Annotated[
 ItemColumn = Annotated[
     str | None, typer.Option(help="Table: column of item ids (default item_id).")
 ]
-RatingColumn = Annotated[str | None, typer.Option(help="Table: column of ratings or counts.")]
+RatingColumn = Annotated[
+    str | None,
+    typer.Option(help="Table: column of ratings, or of counts, which --merge sum alone keeps."),
+]
 TimestampColumn = Annotated[
     str | None, typer.Option(help="Table: column of times (seconds since 1970, or ISO).")
 ]
@@ -50,6 +57,13 @@ AllColumns = Annotated[
 Delimiter = Annotated[
     str | None,
     typer.Option(help=r"Table: one or two characters between fields, \t a tab; else found."),
+]
+Quote = Annotated[
+    str,
+    typer.Option(
+        metavar="SIGN",
+        help="Table, titles: around fields that hold a delimiter; none: quotes are plain signs.",
+    ),
 ]
 Encoding = Annotated[str, typer.Option(help="Table: of its text, as in cp1252.")]
 NullWord = Annotated[
@@ -134,12 +148,12 @@ def read(given: Mapping[str, Any]) -> "InteractionLog":
     from coterie.data.read import read_log  # noqa: PLC0415
     from coterie.data.table_options import NULL_WORDS, TableFields  # noqa: PLC0415
 
-    same = ("user_column", "item_column", "rating_column", "timestamp_column", "encoding", "query")
-    delimiter, words = given["delimiter"], given["null_word"]
+    same = ("user_column", "item_column", "rating_column", "timestamp_column", "query")
+    text = written(*(given[name] for name in ("columns", "delimiter", "quote", "encoding")))
+    words = given["null_word"]
     table = {name: given[name] for name in same} | {
+        **text,
         "test": given.get("test"),
-        "columns": listed(given["columns"]) or None,
-        "delimiter": None if delimiter is None else delimiter.replace(r"\t", "\t"),
         "null_words": NULL_WORDS if words is None else tuple(words),
         "rating_values": dict(map(value_of, listed(given["rating_value"]))),
         "negative_ratings": given["min_rating"] is not None or bool(given["negative_value"]),
@@ -152,13 +166,36 @@ def read(given: Mapping[str, Any]) -> "InteractionLog":
     return read_log(
         given["paths"],
         given["format"],
-        titles=_titles(given["titles"], given["titles_columns"]),
+        titles=titles_of(given["titles"], given["titles_columns"], text.get("quote", '"')),
         memory_limit=given["memory_limit"],
         **cast(TableFields, table),
     )
 
 
-def _titles(path: str | None, columns: str | None) -> "str | dict[str, str] | None":
+def written(
+    columns: list[str] | None, delimiter: str | None, quote: str, encoding: str | None
+) -> "TextFields":
+    r"""How delimited text is written, as far as that is said.
+
+    Example:
+        >>> written(None, r"\t", "none", "utf-8")
+        {'delimiter': '\t', 'quote': ''}
+    """
+    fields: TextFields = {}
+    if columns:
+        fields["columns"] = listed(columns)
+    if delimiter is not None:
+        fields["delimiter"] = delimiter.replace(r"\t", "\t")
+    if quote != '"':
+        fields["quote"] = "" if quote == "none" else quote
+    if encoding not in (None, "utf-8"):
+        fields["encoding"] = encoding
+    return fields
+
+
+def titles_of(
+    path: str | Path | None, columns: str | None, quote: str
+) -> str | Path | dict[str, str] | None:
     """Where they are or, of a table whose columns are named, the titles."""
     from coterie.data.titles import read_titles  # noqa: PLC0415
 
@@ -169,7 +206,7 @@ def _titles(path: str | None, columns: str | None) -> "str | dict[str, str] | No
         raise ConfigError(
             f"--titles-columns must be ID,TITLE beside --titles, found {columns!r}; give both."
         )
-    return read_titles(path, *names)
+    return read_titles(path, names[0], names[1], quote)
 
 
 def rules(given: Mapping[str, Any], split: "SplitRules | SplitByLog") -> "PrepareRules":

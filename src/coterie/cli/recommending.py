@@ -1,10 +1,11 @@
 """What models are for: lists, indexes, exports."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from coterie.cli import reading
 from coterie.cli.console import drawn, out, write_result
 from coterie.cli.options import (
     MORE,
@@ -20,6 +21,7 @@ from coterie.errors import ConfigError
 from coterie.running.progress import Update
 
 if TYPE_CHECKING:
+    from coterie.data.table_options import TextFields
     from coterie.ranking.engine import WrittenRecommendations
     from coterie.ranking.histories import Histories
     from coterie.ranking.options import RankingOptions
@@ -37,8 +39,8 @@ def recommend(
         str,
         typer.Option(
             help=(
-                "Parquet, CSV or JSON lines of user_id,item_id (an empty item_id: no history) or of"
-                " user_id,item_ids (lists). "
+                "Parquet, delimited text (.csv, .tsv, .txt, .dat, .data) or JSON lines of"
+                " user_id,item_id (an empty item_id: no history) or of user_id,item_ids (lists). "
                 "For a folder out also a folder of such files, an fsspec URL, or a data set folder:"
                 " everybody in it."
             )
@@ -61,6 +63,10 @@ def recommend(
     item_column: Annotated[
         str, typer.Option(help="Column of item ids; its plural is a column of lists.")
     ] = "item_id",
+    columns: reading.AllColumns = None,
+    delimiter: reading.Delimiter = None,
+    quote: reading.Quote = '"',
+    encoding: reading.Encoding = "utf-8",
     users: Annotated[
         list[str] | None,
         typer.Option(
@@ -124,7 +130,9 @@ def recommend(
             f"--engine ray and --threads are for a folder, --out is the file {path}; name a"
             " folder, or leave them out."
         )
-    wanted = _wanted((histories, user_column, item_column), users, users_file)
+    written = reading.written(columns, delimiter, quote, encoding)
+    place = _Place((histories, user_column, item_column), written)
+    wanted = _wanted(place, users, users_file)
     chosen = Execution.of(device).resolved().device
     model = TrainedModel.load(run, chosen)
     options = RankingOptions(
@@ -148,40 +156,51 @@ def recommend(
     write_result(json_file, done.to_json())
 
 
+class _Place(NamedTuple):
+    """Where histories are: path and columns; and how text is written, as far as that is said."""
+
+    names: tuple[str, str, str]
+    written: "TextFields"
+
+    def read(self) -> "Histories":
+        from coterie.ranking.history_files import read_histories  # noqa: PLC0415
+
+        return read_histories(*self.names, **self.written)
+
+
 def _wanted(
-    place: tuple[str, str, str], users: list[str] | None, users_file: Path | None
-) -> "tuple[str, str, str] | Histories":
+    place: _Place, users: list[str] | None, users_file: Path | None
+) -> "_Place | Histories":
     """Where everybody's histories are; or, where users are named, the histories of those."""
     from coterie.data.source import is_url  # noqa: PLC0415
-    from coterie.ranking.history_files import read_histories  # noqa: PLC0415
 
+    path = place.names[0]
     if users is None and users_file is None:
         return place
-    if is_url(place[0]) or Path(place[0]).is_dir():
+    if is_url(path) or Path(path).is_dir():
         raise ConfigError(
             "--users and --users-file look users up in one local file of histories, found the"
-            f" folder or URL {place[0]}; name a file, or leave them out to ask for everybody."
+            f" folder or URL {path}; name a file, or leave them out to ask for everybody."
         )
-    return read_histories(*place).of_users([*listed(users), *(read_ids(users_file) or [])])
+    return place.read().of_users([*listed(users), *(read_ids(users_file) or [])])
 
 
 def _to_file(
     model: "TrainedModel",
-    wanted: "tuple[str, str, str] | Histories",
+    wanted: "_Place | Histories",
     path: str,
     options: "RankingOptions",
 ) -> "WrittenRecommendations":
     from coterie.ranking.engine import recommend_to_file  # noqa: PLC0415
-    from coterie.ranking.history_files import read_histories  # noqa: PLC0415
 
-    histories = read_histories(*wanted) if isinstance(wanted, tuple) else wanted
+    histories = wanted.read() if isinstance(wanted, _Place) else wanted
     with drawn() as progress:
         return recommend_to_file(model, histories, path, options, progress=progress)
 
 
 def _to_folder(
     model: "TrainedModel",
-    wanted: "tuple[str, str, str] | Histories",
+    wanted: "_Place | Histories",
     path: str,
     options: "RankingOptions",
     shard_users: int,
@@ -189,7 +208,7 @@ def _to_folder(
     ray: "RayEngine | None",
 ) -> "FolderRecommendations":
     from coterie.running.interrupt import StopRequest  # noqa: PLC0415
-    from coterie.stream.history_source import open_histories  # noqa: PLC0415
+    from coterie.stream.history_source import stream_histories  # noqa: PLC0415
     from coterie.stream.to_folder import recommend_to_folder  # noqa: PLC0415
 
     with drawn() as progress, StopRequest() as stop:
@@ -205,7 +224,9 @@ def _to_folder(
 
         return recommend_to_folder(
             model,
-            open_histories(*wanted) if isinstance(wanted, tuple) else wanted,
+            stream_histories(*wanted.names, **wanted.written)
+            if isinstance(wanted, _Place)
+            else wanted,
             path,
             options,
             shard_users=shard_users,

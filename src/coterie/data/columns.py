@@ -6,7 +6,8 @@ DuckDB casts generously (``1.5`` to the integer 2, ``0x1`` to 1, a day as 202009
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import duckdb
 
@@ -41,7 +42,7 @@ _LARGEST_EXACT_FLOAT = 2**53
 _NAMED = "(user_id IS NOT NULL OR item_id IS NOT NULL)"
 
 
-_FIRST_TIME = 315_532_800
+FIRST_TIME = 315_532_800
 """1980: a log has no earlier times, and milliseconds of 1976 are minutes as 202009281200."""
 
 
@@ -161,6 +162,20 @@ def _of_number(number: str, unit: TimeUnit) -> str:
     )
 
 
+class Rule(NamedTuple):
+    """What must hold in every row of the log.
+
+    Args:
+        broken: SQL for the rows that break it.
+        words: The rule.
+        of: What it is about: a column of the log.
+    """
+
+    broken: str
+    words: str
+    of: str
+
+
 def row_rules(
     bounds: tuple[float, float],
     rating: str | None,
@@ -168,52 +183,58 @@ def row_rules(
     *,
     ids: bool,
     unit: TimeUnit = "s",
-) -> list[tuple[str, str]]:
-    """What must hold in every row of the log: pairs of an SQL condition that breaks the rule, and
-    the rule in words. Rows without user and item are of no interest.
+) -> list[Rule]:
+    """The rules of ids, where they must be integers, and of ratings and times, where there are any.
+    Rows without user and item are of no interest.
     """
     low, high = bounds
     rules = []
     if ids:
         rules += [
-            ("user_id IS NULL", "the user id must be present and an integer"),
-            ("item_id IS NULL", "the item id must be present and an integer"),
+            Rule("user_id IS NULL", "the user id must be present and an integer", "user_id"),
+            Rule("item_id IS NULL", "the item id must be present and an integer", "item_id"),
         ]
     if rating:
         # NaN is greater than every number to DuckDB, so BETWEEN refuses it too.
         broken = f"{_NAMED} AND coalesce(NOT (rating BETWEEN {low!r} AND {high!r}), true)"
-        rules.append((broken, f"{rating!r} must be a number from {low:g} to {high:g}"))
+        words = f"{rating!r} must be a number from {low:g} to {high:g}"
+        rules.append(Rule(broken, words, "rating"))
     if timestamp:
-        first = _FIRST_TIME if unit == "auto" else 0
+        first = FIRST_TIME if unit == "auto" else 0
         broken = f"{_NAMED} AND coalesce(NOT (timestamp BETWEEN {first} AND {LAST_SECOND}), true)"
         words = (
             f"{timestamp!r} must be seconds since 1970 (up to {LAST_SECOND}) or an ISO date or time"
             if unit == "s"
             else f"{timestamp!r} must be a time between 1980 and 2286: seconds, milli-, micro- or"
-            " nanoseconds since 1970, a day as 20200928, or an ISO date or time; a unit that is"
-            " named (s, ms, …) is taken at its word"
+            " nanoseconds since 1970, a day as 20200928, or an ISO date or time"
         )
-        rules.append((broken, words))
+        rules.append(Rule(broken, words, "timestamp"))
     return rules
 
 
+def line_rules() -> list[Rule]:
+    """Ids of delimited text have no line break: one comes of a quote that was not meant as one."""
+    return [
+        Rule(f"regexp_matches({one}, '[\r\n]')", f"the {one[:4]} id must be of one line", one)
+        for one in ("user_id", "item_id")
+    ]
+
+
 def first_fault(
-    log: InteractionLog, rules: Sequence[tuple[str, str]], begin: int = 0
-) -> tuple[int, str] | None:
-    """The 0-based row, from ``begin`` on, of the first broken rule, and the rule in words; None if
-    all hold.
+    log: InteractionLog, rules: Sequence[Rule], begin: int = 0
+) -> tuple[int, Rule] | None:
+    """The 0-based row, from ``begin`` on, of the first broken rule, and the rule; None if all
+    hold.
     """
     if not rules:
         return None
     firsts = log.one(
         "SELECT "
-        + ", ".join(f"min(rowid) FILTER ({broken})" for broken, _ in rules)
+        + ", ".join(f"min(rowid) FILTER ({rule.broken})" for rule in rules)
         + f" FROM log WHERE rowid >= {begin}"
     )
-    faults = [
-        (row, words) for row, (_, words) in zip(firsts, rules, strict=True) if row is not None
-    ]
-    return min(faults) if faults else None
+    faults = [(row, rule) for row, rule in zip(firsts, rules, strict=True) if row is not None]
+    return min(faults, key=itemgetter(0)) if faults else None
 
 
 def settle_ids(

@@ -16,7 +16,7 @@ from coterie.data.log import InteractionLog
 from coterie.data.scan import Scan, identifier
 from coterie.data.table import load_scans, scan_arrow
 from coterie.data.table_options import TableOptions
-from coterie.errors import ConfigError, SourceError, UnavailableError
+from coterie.errors import ConfigError, NotFoundError, SourceError, UnavailableError
 from coterie.extras import require
 
 _SQLITE = "sqlite:///"
@@ -51,7 +51,8 @@ def read_query(log: InteractionLog, url: str, options: TableOptions) -> None:
     given = f"({options.query.rstrip().rstrip(';')}) AS given"
     with _answer(url, f"SELECT * FROM {given} LIMIT 0") as cursor:
         # SQLite takes the name of a column that is not there for a text.
-        Scan("", [one[0] for one in cursor.description], (), "query", False).need(options.wanted)
+        names = [one[0] for one in cursor.description]
+        Scan("", names, (), "query", False).need(options.wanted)
     fields = ", ".join(f"CAST({identifier(name)} AS TEXT)" for name in options.wanted)
     schema = pa.schema([(name, pa.string()) for name in options.wanted])
     with _answer(url, f"SELECT {fields} FROM {given}") as cursor:
@@ -60,6 +61,7 @@ def read_query(log: InteractionLog, url: str, options: TableOptions) -> None:
             scan_arrow(log.connection, stream, options.wanted, "answer"),
             is_text=True,
             path="query",
+            others=[name for name in names if name not in options.wanted],
         )
         load_scans(log, [scan], options)
 
@@ -82,7 +84,7 @@ def _answer(url: str, query: str) -> Iterator[Any]:
 def _sqlite_answer(url: str, query: str) -> Iterator[sqlite3.Cursor]:
     path = Path(url.removeprefix(_SQLITE))
     if not path.is_file():
-        raise SourceError("the database must exist here, none was found; check the path.", path)
+        raise NotFoundError(f"{path}: the database must exist, none was found; check the path.")
     try:
         uri = f"{path.absolute().as_uri()}?mode=ro"
         # DuckDB asks for the rows from a thread of its own.

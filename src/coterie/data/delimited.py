@@ -66,10 +66,10 @@ def load_delimited(log: InteractionLog, path: str, layout: Layout) -> None:
     rules = row_rules(layout.bounds, layout.rating, layout.timestamp, ids=True)
     fault = first_fault(log, rules)
     if fault is not None:
-        refuse_line(path, fault[0] + layout.header, fault[1], layout.delimiter, layout.quote)
+        _refuse_line(path, fault[0] + layout.header, fault[1].words, layout.delimiter, layout.quote)
 
 
-def refuse_line(path: str, record: int, rule: str, delimiter: str, quote: str) -> None:
+def _refuse_line(path: str, record: int, rule: str, delimiter: str, quote: str) -> None:
     """Raises at the line of a record (0-based, a header counting as one) that breaks a rule."""
     line, text = line_of_record(path, record, delimiter, quote)
     raise SourceError(f"{rule}, found {text[:120]!r}; correct or remove the line.", path, line)
@@ -124,9 +124,12 @@ def _refuse_rejects(
         if quote:
             # DuckDB counts a record as one line, also where a quoted field spans several.
             line, _ = line_of_record(path, line - 1, delimiter, quote, count_blank=True)
+        advice = "or name the file's encoding"
+        if quote and quote in text:
+            advice = "name the file's encoding, or switch quoting off: --quote none"
         raise SourceError(
             f"every line must have the same columns as UTF-8 text, found {text[:120]!r}"
-            f" ({message}); correct it, or name the file's encoding.",
+            f" ({message}); correct it, {advice}.",
             path,
             line,
         )

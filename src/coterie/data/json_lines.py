@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import duckdb
@@ -77,6 +78,11 @@ def _ends_with_a_line(path: str) -> bool:
 def line_of_row(path: str, row: int) -> tuple[int, str]:
     """The 1-based line of a 0-based row, and its text."""
     return next(one for i, one in enumerate(_lines(path)) if i == row)
+
+
+def first_fields(path: str) -> list[str]:
+    """The fields of the first line."""
+    return [name for _, text in islice(_lines(path), 1) for name in json.loads(text)]
 
 
 def no_field(path: str, name: str) -> SourceError:

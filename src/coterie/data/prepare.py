@@ -12,6 +12,7 @@ References:
     D. Liang et al. (2018), Variational Autoencoders for Collaborative Filtering, section 4.1.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -49,9 +50,11 @@ from coterie.data.split import (
     hide_validation_items,
     leave_last,
 )
-from coterie.data.table_options import TableFields
+from coterie.data.table_options import TableFields, not_used
 from coterie.errors import ConfigError, DataError
 from coterie.running.progress import Progress, Update, silent
+
+logger = logging.getLogger(__name__)
 
 _DEFAULT = PrepareRules()
 
@@ -65,10 +68,10 @@ def prepare(
     rules: PrepareRules = _DEFAULT,
     progress: Progress = silent,
     *,
-    user: str | None = None,
-    item: str | None = None,
-    rating: str | None = None,
-    timestamp: str | None = None,
+    user: str | int | None = None,
+    item: str | int | None = None,
+    rating: str | int | None = None,
+    timestamp: str | int | None = None,
     titles: str | Path | Mapping[str, str] | None = None,
     **fields: Unpack[PrepareFields],
 ) -> Dataset:
@@ -84,7 +87,7 @@ def prepare(
             them; or what that returned, which is not changed.
         rules: What to keep and whom to hold out.
         progress: Called when a stage begins.
-        user: Of a table: column of user ids; ``user_id`` if None.
+        user: Of a table: column of user ids, by its name or a frame's number; ``user_id`` if None.
         item: Of a table: column of item ids; ``item_id`` if None.
         rating: Of a table: column of ratings or counts.
         timestamp: Of a table: column of times.
@@ -95,6 +98,7 @@ def prepare(
         The data set, with sources, rules and the count of everything dropped in its provenance.
 
     Raises:
+        NotFoundError: if a file or folder is missing.
         SourceError: at the file and line that break the format, or if there is no row.
         ConfigError: if a rule does not fit the log (a least rating where there are no ratings, a
             split by time where there are no times, more held-out users than users), or columns are
@@ -119,6 +123,8 @@ def prepare(
         )
         progress(Update("reading the log"))
         with read_log(source, titles=titles, **table) as log:
+            if words := not_used(log.reading):
+                logger.warning("%s: %s", log.name, words)
             return _prepare(log, rules, progress)
     if table or titles is not None:
         raise ConfigError(

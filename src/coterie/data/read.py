@@ -20,7 +20,7 @@ from coterie.data.table import read_arrow, read_table
 from coterie.data.table_options import TableFields, TableOptions
 from coterie.data.taste_profile import read_taste_profile
 from coterie.data.titles import read_titles
-from coterie.errors import ConfigError, SourceError
+from coterie.errors import ConfigError, NotFoundError, SourceError
 
 Format = Literal["movielens", "netflix", "taste-profile", "adjacency", "table"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -62,6 +62,7 @@ def read_log(
         The log, to be closed (or used in ``with``) when the data set is prepared.
 
     Raises:
+        NotFoundError: if a file or folder is missing.
         SourceError: at the file and line that break the format, or if there is no row.
         ConfigError: if the format is unknown or is not recognised, or columns are named where none
             are.
@@ -87,7 +88,7 @@ def read_log(
     try:
         with blaming(log.copies):
             _fill(log, source, options)
-            _finish(log, titles)
+            _finish(log, titles, options.quote)
     except BaseException:
         log.close()
         raise
@@ -131,8 +132,8 @@ def _read_paths(log: InteractionLog, paths: list[str], options: TableOptions) ->
     if not options.pattern:
         for path in paths:
             if not exists(path):
-                raise SourceError(
-                    "the file or folder must exist, none was found; check the path.", path
+                raise NotFoundError(
+                    f"{path}: the file or folder must exist, none was found; check the path."
                 )
     if log.format != "taste-profile" and "train_triplets" not in paths[0]:
         paths = [_unpacked(log, path) for path in paths]
@@ -160,9 +161,9 @@ def _unpacked(log: InteractionLog, path: str) -> str:
     return folder
 
 
-def _finish(log: InteractionLog, titles: str | Path | Mapping[str, str] | None) -> None:
+def _finish(log: InteractionLog, titles: str | Path | Mapping[str, str] | None, quote: str) -> None:
     if titles is not None:
-        log.titles = read_titles(titles) if isinstance(titles, str | Path) else titles
+        log.titles = read_titles(titles, quote=quote) if isinstance(titles, str | Path) else titles
     if not log.n_rows:
         raise SourceError(
             f"the log must hold at least one interaction, found none ({log.counts}); check the file"

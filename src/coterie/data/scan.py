@@ -7,9 +7,10 @@ differ in case alone.
 """
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -58,7 +59,9 @@ class Scan:
         path: For errors.
         is_text: Whether the format keeps no types, so that values are what they look like.
         delimiter: Of delimited text.
+        quote: Likewise; ``""`` if quotes are signs like others.
         header: Whether its first line is one.
+        others: Columns that the source has besides.
     """
 
     sql: str
@@ -67,7 +70,9 @@ class Scan:
     path: str
     is_text: bool
     delimiter: str = ""
+    quote: str = ""
     header: bool = False
+    others: Sequence[str] = ()
 
     def column(self, name: str) -> Column:
         """The column of that name.
@@ -116,8 +121,9 @@ def missing_columns(missing: Sequence[str], found: Sequence[str]) -> str:
     """The words for columns that are not there."""
     return (
         f"the header must hold {', '.join(map(repr, missing))}, found"
-        f" {', '.join(map(repr, found))}; name the columns as they are, or all of them in order"
-        " (columns) if there is no header."
+        f" {', '.join(map(repr, found))}; name the columns as they are (--user-column,"
+        " --item-column, …; in Python user, item, …), or all of them in order (--columns; in Python"
+        " columns) if there is no header."
     )
 
 
@@ -177,7 +183,7 @@ def scan_delimited(
         f" rejects_limit = 1000, max_line_size = {longest_line_bytes})"
     )
     kinds = ["VARCHAR"] * len(names)
-    return Scan(sql, names, kinds, path, is_text=True, delimiter=delimiter, header=header)
+    return Scan(sql, names, kinds, path, True, delimiter, quote, header)
 
 
 def scan_lines(path: str) -> Scan:
@@ -247,11 +253,23 @@ def is_parquet(path: str) -> bool:
     return ending_of(path) in (".parquet", ".pq")
 
 
-def header_of(path: str, delimiter: str) -> list[str]:
+def reader_of(lines: Iterable[str], delimiter: str, quote: str, *, strict: bool = False) -> Any:
+    """Python's reader of delimited text, its delimiter one sign, quoted or not.
+
+    Example:
+        >>> [next(reader_of(['"a;b";c'], ";", quote)) for quote in ('"', "")]
+        [['a;b', 'c'], ['"a', 'b"', 'c']]
+    """
+    if not quote:
+        return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    return csv.reader(lines, delimiter=delimiter, quotechar=quote, strict=strict)
+
+
+def header_of(path: str, delimiter: str, quote: str = '"') -> list[str]:
     """The column names in a delimited file's first line.
 
     Raises:
-        SourceError: if the file is missing, empty or no UTF-8 text.
+        SourceError: if the file is empty or no UTF-8 text.
     """
     with open_text(path) as text:
         line = text.readline().removeprefix("\ufeff")
@@ -266,18 +284,19 @@ def header_of(path: str, delimiter: str) -> list[str]:
             1,
         )
     if len(delimiter) == 1:
-        return next(csv.reader([line], delimiter=delimiter))
-    return [name.strip('"') for name in line.rstrip("\r\n").split(delimiter)]
+        return next(reader_of([line], delimiter, quote))
+    names = line.rstrip("\r\n").split(delimiter)
+    return [name.strip(quote) for name in names] if quote else names
 
 
-def find_delimiter(path: str, n_columns: int) -> str:
+def find_delimiter(path: str, n_columns: int, quote: str = '"') -> str:
     """The delimiter, or the space, that cuts a file's first line into so many fields.
 
     Raises:
         SourceError: if none does.
     """
     for one in (*DELIMITERS, " "):
-        if len(header_of(path, one)) == n_columns:
+        if one != quote and len(header_of(path, one, quote)) == n_columns:
             return one
     raise SourceError(
         f"the first line must hold the {n_columns} columns that are named, found"
@@ -288,14 +307,15 @@ def find_delimiter(path: str, n_columns: int) -> str:
 
 
 def find_header(
-    path: str, wanted: Sequence[str], delimiter: str | None = None
+    path: str, wanted: Sequence[str], delimiter: str | None = None, quote: str = '"'
 ) -> tuple[list[str], str]:
     """Columns and delimiter: the first delimiter that yields all wanted columns.
 
     Raises:
         SourceError: if none does.
     """
-    headers = {one: header_of(path, one) for one in ([delimiter] if delimiter else DELIMITERS)}
+    tried = [delimiter] if delimiter else [one for one in DELIMITERS if one != quote]
+    headers = {one: header_of(path, one, quote) for one in tried}
     for one, names in headers.items():
         if set(wanted) <= set(names):
             return names, one

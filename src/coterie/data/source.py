@@ -19,7 +19,13 @@ from typing import IO, Any, cast
 import fsspec
 import pyarrow as pa
 
-from coterie.errors import ConfigError, MissingPackageError, SourceError, UnavailableError
+from coterie.errors import (
+    ConfigError,
+    MissingPackageError,
+    NotFoundError,
+    SourceError,
+    UnavailableError,
+)
 
 BLOCK = 1 << 20
 
@@ -125,7 +131,8 @@ def open_bytes(path: str, *, unpack: bool = True) -> Iterator[IO[bytes]]:
         unpack: False reads the bytes as they lie on the disk.
 
     Raises:
-        SourceError: if the file is missing or is found damaged, also while the caller reads it.
+        NotFoundError: if the file is missing.
+        SourceError: if it is found damaged, also while the caller reads it.
         UnavailableError: if a URL cannot be reached.
     """
     try:
@@ -137,7 +144,9 @@ def open_bytes(path: str, *, unpack: bool = True) -> Iterator[IO[bytes]]:
             else:
                 yield file
     except FileNotFoundError as error:
-        raise SourceError("the file must exist, none was found; check the path.", path) from error
+        raise NotFoundError(
+            f"{path}: the file must exist, none was found; check the path."
+        ) from error
     except _DAMAGE as error:
         raise SourceError(
             f"the file must be whole and readable, found: {error}; fetch it again.", path
@@ -217,7 +226,8 @@ def line_of_record(
 
 def _is_open(record: str, delimiter: str, quote: str) -> bool:
     """Whether a quoted field goes on at the end of what was read of a record."""
-    quoted = re.compile(f"{quote}(?:[^{quote}]++|{quote}{quote})*+{quote}")
+    sign = re.escape(quote)
+    quoted = re.compile(f"{sign}(?:[^{sign}]++|{sign}{sign})*+{sign}")
     place = 0
     while record.find(quote, place) >= 0:
         if record.startswith(quote, place):

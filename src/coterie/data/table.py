@@ -2,24 +2,30 @@
 whatever hands over Arrow.
 """
 
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from coterie.data.blame import blame
 from coterie.data.columns import (
+    FIRST_TIME,
     first_fault,
     id_sql,
     is_text_kind,
+    line_rules,
     rating_sql,
     row_rules,
     seconds_sql,
     settle_ids,
 )
-from coterie.data.delimited import noting_lines, refuse_line
-from coterie.data.json_lines import in_order, line_of_row, no_field, refusal, scan_json_table
+from coterie.data.delimited import noting_lines
+from coterie.data.json_lines import first_fields, in_order, no_field, refusal, scan_json_table
 from coterie.data.log import InteractionLog
 from coterie.data.parts import Part, all_files, as_list, scannable
 from coterie.data.scan import (
@@ -37,6 +43,8 @@ from coterie.data.scan import (
 from coterie.data.split import Part as SplitPart
 from coterie.data.table_options import TableOptions
 from coterie.errors import SourceError
+
+logger = logging.getLogger(__name__)
 
 _LARGEST_RATING = 1e9
 """Or count: a larger one is a time stamp taken for it."""
@@ -104,7 +112,9 @@ def scan_arrow(
             " hand over those that are needed, and cast them.",
             path,
         ) from error
-    return named_by_place(database, name, chosen.schema.names, path)
+    scan = named_by_place(database, name, chosen.schema.names, path)
+    others = [name for name in stream.schema.names if name not in wanted]
+    return replace(scan, others=[name for name in others if not name.startswith("__index_level_")])
 
 
 def _some_columns(stream: pa.RecordBatchReader, wanted: Sequence[str]) -> pa.RecordBatchReader:
@@ -136,13 +146,14 @@ def open_table(database: duckdb.DuckDBPyConnection, part: Part, options: TableOp
 def _open_delimited(path: str, wanted: Sequence[str], options: TableOptions) -> Scan:
     if options.columns is not None:
         names = list(options.columns)
-        delimiter = options.delimiter or find_delimiter(path, len(names))
+        delimiter = options.delimiter or find_delimiter(path, len(names), options.quote)
     else:
-        names, delimiter = find_header(path, wanted, options.delimiter)
+        names, delimiter = find_header(path, wanted, options.delimiter, options.quote)
     return scan_delimited(
         path,
         names,
         delimiter,
+        quote=options.quote,
         header=options.columns is None,
         null_words=options.null_words or [""],
     )
@@ -173,7 +184,41 @@ def load_scans(
     is_text = all(scan.is_text for scan in scans)
     for column, wanted in (("user_id", options.user_id_type), ("item_id", options.item_id_type)):
         settle_ids(log.connection, "log", column, wanted, is_text=is_text)
-    log.reading = options.rules()
+    log.reading = options.rules() | _written(scans, options)
+    if options.timestamp_column and options.timestamp_unit != "auto":
+        _note_early_times(log, options)
+
+
+def _written(scans: Sequence[Scan], options: TableOptions) -> dict[str, Any]:
+    """What the manifest tells of how the source was written, found or stated, as JSON values."""
+    names = [name for scan in scans for name in _names(scan)]
+    others = [name for name in dict.fromkeys(names) if name and name not in options.wanted]
+    written: dict[str, Any] = {"columns_not_used": others}
+    if options.columns is not None:
+        written["columns_in_order"] = list(options.columns)
+    if delimiters := list(dict.fromkeys(scan.delimiter for scan in scans if scan.delimiter)):
+        written |= {"delimiters": delimiters, "quote": options.quote, "encoding": options.encoding}
+    return written
+
+
+def _names(scan: Scan) -> Sequence[str]:
+    return first_fields(scan.path) if is_json_lines(scan.path) else (*scan.names, *scan.others)
+
+
+def _note_early_times(log: InteractionLog, options: TableOptions) -> None:
+    """A unit is taken at its word; but a wrong one puts all times into January 1970."""
+    n_early, first = log.one(
+        f"SELECT count(*), min(timestamp) FROM log WHERE timestamp < {FIRST_TIME}"
+    )
+    if n_early:
+        logger.warning(
+            "%s: %s times are before 1980 by the unit %s that is named, the first in %s; is it"
+            " theirs?",
+            log.name,
+            f"{n_early:,}",
+            options.timestamp_unit,
+            datetime.fromtimestamp(first, UTC).year,
+        )
 
 
 def _append(log: InteractionLog, scan: Scan, options: TableOptions, part: SplitPart | None) -> None:
@@ -181,16 +226,16 @@ def _append(log: InteractionLog, scan: Scan, options: TableOptions, part: SplitP
     fields = _fields(scan, options, "NULL" if part is None else str(int(part)))
     insert = f"INSERT INTO log SELECT {fields} FROM {scan.sql}"
     if scan.delimiter:
-        with noting_lines(log.connection, scan.path, scan.delimiter, '"'):
+        with noting_lines(log.connection, scan.path, scan.delimiter, scan.quote):
             log.connection.execute(insert)
     else:
         _execute(log, insert, scan, options)
     rating, timestamp = options.rating_column, options.timestamp_column
     bounds = (-_LARGEST_RATING if options.negative_ratings else 0.0, _LARGEST_RATING)
     rules = row_rules(bounds, rating, timestamp, ids=False, unit=options.timestamp_unit)
-    fault = first_fault(log, rules, begin)
+    fault = first_fault(log, [*(line_rules() if scan.quote else []), *rules], begin)
     if fault is not None:
-        _blame(scan, fault[0] - begin, fault[1])
+        blame(log.connection, scan, fault[0] - begin, fault[1], options)
 
 
 def _execute(log: InteractionLog, insert: str, scan: Scan, options: TableOptions) -> None:
@@ -231,17 +276,6 @@ def _fields(scan: Scan, options: TableOptions, part: str) -> str:
         ids = [f"CASE WHEN {again} THEN NULL ELSE {one} END" for one in ids]
         values[2] = f"CASE WHEN {again} THEN {_HEADER_AGAIN} ELSE {part} END"
     return ", ".join([*ids, *values])
-
-
-def _blame(scan: Scan, row: int, rule: str) -> None:
-    if scan.delimiter:
-        refuse_line(scan.path, row + scan.header, rule, scan.delimiter, '"')
-    if is_json_lines(scan.path):
-        line, text = line_of_row(scan.path, row)
-        raise SourceError(
-            f"{rule}, found {text[:120]!r}; correct or remove the line.", scan.path, line
-        )
-    raise SourceError(f"{rule}, found otherwise in row {row + 1}; correct or remove it.", scan.path)
 
 
 def _count_losses(log: InteractionLog) -> None:

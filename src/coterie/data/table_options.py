@@ -14,16 +14,22 @@ NULL_WORDS = ("", "NULL", "null", "None", "NaN", "nan", "<NA>", r"\N")
 """Texts that mean a missing value: those that SQL, pandas and MySQL write."""
 
 
-class TableFields(TypedDict, total=False):
+class TextFields(TypedDict, total=False):
+    """The fields of `TableOptions` that say how delimited text is written."""
+
+    columns: Sequence[str] | None
+    delimiter: str | None
+    quote: str
+    encoding: str
+
+
+class TableFields(TextFields, total=False):
     """The fields of `TableOptions`, for functions that take them by name."""
 
     user_column: str | None
     item_column: str | None
     rating_column: str | None
     timestamp_column: str | None
-    columns: Sequence[str] | None
-    delimiter: str | None
-    encoding: str
     null_words: Sequence[str]
     rating_values: Mapping[str, float]
     negative_ratings: bool
@@ -48,6 +54,8 @@ class TableOptions:
         columns: Names of all columns in order, of delimited text without a header.
         delimiter: Between fields of delimited text, one or two characters; if None comma, tab,
             semicolon, bar or two colons, whichever gives the columns that are named.
+        quote: Around fields of delimited text that hold a delimiter, one sign; ``""`` if quotes are
+            signs like others.
         encoding: Of text, as Python names encodings.
         null_words: Texts that stand for a missing id.
         rating_values: What words in the rating column mean, as in ``{"view": 1, "buy": 3}``.
@@ -77,6 +85,7 @@ class TableOptions:
     timestamp_column: str | None = None
     columns: Sequence[str] | None = None
     delimiter: str | None = None
+    quote: str = '"'
     encoding: str = "utf-8"
     null_words: Sequence[str] = NULL_WORDS
     rating_values: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -90,6 +99,10 @@ class TableOptions:
     test: Any = None
 
     def __post_init__(self) -> None:
+        for name in ("user_column", "item_column", "rating_column", "timestamp_column"):
+            column: Any = getattr(self, name)
+            if column is not None:  # a frame's numbers as Arrow calls its columns
+                object.__setattr__(self, name, str(column))
         if "" in (self.user_column, self.item_column, self.rating_column, self.timestamp_column):
             raise ConfigError(
                 "a column must have a name, found an empty one; leave that option out."
@@ -97,6 +110,11 @@ class TableOptions:
         if self.delimiter is not None and not 1 <= len(self.delimiter) <= 2:
             raise ConfigError(
                 f"delimiter must be one or two characters, found {self.delimiter!r}; as in '::'."
+            )
+        if len(self.quote) > 1 or (self.quote and self.quote in (self.delimiter or "")):
+            raise ConfigError(
+                f"quote must be one sign that is no delimiter, found {self.quote!r}; as in '\"', or"
+                " '' for none (--quote none)."
             )
         for name, kind in (
             ("timestamp_unit", TimeUnit), ("user_id_type", IdType), ("item_id_type", IdType),
@@ -125,7 +143,10 @@ class TableOptions:
 
     def rules(self) -> dict[str, Any]:
         """What the manifest tells of how values were read, as JSON values."""
-        rules: dict[str, Any] = {"null_words": list(self.null_words)}
+        named = {"user_id": self.user, "item_id": self.item, "rating": self.rating_column}
+        named["timestamp"] = self.timestamp_column
+        columns = {role: name for role, name in named.items() if name is not None}
+        rules: dict[str, Any] = {"null_words": list(self.null_words), "columns": columns}
         if self.timestamp_column is not None:
             rules["timestamp_unit"] = self.timestamp_unit
         if self.rating_values:
@@ -144,3 +165,27 @@ class TableOptions:
 
 
 _DEFAULT = TableOptions()
+
+_MOST_NAMES = 8
+_USES = {"rating": "--rating-column", "timestamp": "--timestamp-column"}
+
+
+def not_used(reading: Mapping[str, Any]) -> str:
+    """What to say of columns that were there and not read, where there are ratings or times to be
+    looked for among them; else nothing.
+
+    Args:
+        reading: How a table was read, as `coterie.data.log.InteractionLog.reading` has it.
+
+    Example:
+        >>> read = {"columns": {"user_id": "who", "item_id": "what"}, "columns_not_used": ["stars"]}
+        >>> print(not_used(read))
+        columns not used: stars (--rating-column, --timestamp-column; in Python rating, timestamp)
+    """
+    names = reading.get("columns_not_used", [])
+    roles = [role for role in _USES if role not in reading.get("columns", {})]
+    if not names or not roles:
+        return ""
+    listed = ", ".join(names[:_MOST_NAMES]) + (", …" if len(names) > _MOST_NAMES else "")
+    options = ", ".join(_USES[role] for role in roles)
+    return f"columns not used: {listed} ({options}; in Python {', '.join(roles)})"

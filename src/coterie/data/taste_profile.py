@@ -63,7 +63,7 @@ def _read_zip(log: InteractionLog, path: str) -> None:
         _blame(path, str(error))
     fault = first_fault(log, row_rules(BOUNDS, COLUMNS[2], None, ids=True))
     if fault is not None:
-        _blame(path, fault[1])
+        _blame(path, fault[1].words)
 
 
 def open_triplets(member: IO[bytes]) -> pc.CSVStreamingReader:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coterie.data.columns import WHOLE_FLOAT
-from coterie.data.scan import header_of
+from coterie.data.scan import header_of, reader_of
 from coterie.data.source import open_bytes, open_text, plain_name
 from coterie.errors import SourceError
 
@@ -19,7 +19,10 @@ _ID_NAMES = ("item_id", "movieId", "id")
 
 
 def read_titles(
-    path: str | Path, item_column: str | None = None, title_column: str | None = None
+    path: str | Path,
+    item_column: str | None = None,
+    title_column: str | None = None,
+    quote: str = '"',
 ) -> dict[str, str]:
     """Reads a title for every item id; an id that comes again keeps its first.
 
@@ -32,17 +35,20 @@ def read_titles(
             ``unique_tracks.txt``. The last four may be latin-1.
         item_column: Of a table: column of ids; ``item_id``, ``movieId`` or ``id`` if None.
         title_column: Of a table: column of titles; ``title`` if None.
+        quote: Of delimited text with a header: around fields that hold a delimiter; ``""`` if
+            quotes are signs like others.
 
     Returns:
         Title by item id, the id as text.
 
     Raises:
-        SourceError: if the file is missing, or at the first line that holds no id and title.
+        NotFoundError: if the file is missing.
+        SourceError: at the first line that holds no id and title.
     """
     path = str(path)
     pairs: dict[str, str] = {}
     name = PurePosixPath(plain_name(path)).name
-    for item, title in _pairs(path, name, (item_column, title_column)):
+    for item, title in _pairs(path, name, (item_column, title_column), quote):
         pairs.setdefault(item, title)
     if not pairs:
         raise SourceError(
@@ -59,12 +65,12 @@ def _whole(titles: dict[str, str]) -> dict[str, str]:
 
 
 def _pairs(
-    path: str, name: str, columns: tuple[str | None, str | None]
+    path: str, name: str, columns: tuple[str | None, str | None], quote: str
 ) -> Iterable[tuple[str, str]]:
     if name.endswith((".parquet", ".pq")):
         return _parquet(path, columns)
     if any(columns) or not _is_released(path, name):
-        return _columns(path, columns)
+        return _columns(path, columns, quote)
     if name.endswith(".dat"):
         return ((item, title) for item, title, *_ in _lines(path, "::", 2))
     if name.endswith(".item"):
@@ -113,13 +119,15 @@ def _decoded(path: str) -> list[str]:
     return [line.rstrip("\r") for line in text.split("\n")]
 
 
-def _columns(path: str, columns: tuple[str | None, str | None]) -> Iterator[tuple[str, str]]:
-    headers = {one: header_of(path, one) for one in (",", "\t", ";", "|")}
+def _columns(
+    path: str, columns: tuple[str | None, str | None], quote: str
+) -> Iterator[tuple[str, str]]:
+    headers = {one: header_of(path, one, quote) for one in ",\t;|" if one != quote}
     delimiter = max(headers, key=lambda one: _fits(headers[one], columns))
     names = headers[delimiter]
     item, title = _wanted(path, names, columns)
     with open_text(path, "utf-8-sig") as text:
-        rows = csv.reader(text, delimiter=delimiter, strict=True)
+        rows = reader_of(text, delimiter, quote, strict=True)
         next(rows)
         for row in _whole_rows(rows, path):
             if row and (len(row) != len(names) or "\ufffd" in row[title]):
@@ -137,7 +145,8 @@ def _whole_rows(rows: Any, path: str) -> Iterator[list[str]]:
         yield from rows
     except csv.Error as error:
         raise SourceError(
-            f"fields must be quoted by the standard, found: {error}; correct the line.",
+            f"fields must be quoted by the standard, found: {error}; correct the line, or switch"
+            " quoting off: --quote none.",
             path,
             rows.line_num,
         ) from error

@@ -1,18 +1,22 @@
 """Histories from files: Parquet, delimited text and JSON lines.
 
 Apart from the training logs' readers because a row here need have neither a time nor an item, and
-nobody is dropped: whoever is in the file gets an answer. Files are scanned as logs are.
+nobody who is named is dropped: whoever is in the file gets an answer. Files are scanned as logs
+are.
 """
 
+import logging
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
+from typing import Unpack
 
 import duckdb
 import pyarrow as pa
 
-from coterie.data.columns import id_sql, settle_ids
+from coterie.data.blame import blame
+from coterie.data.columns import Rule, id_sql, line_rules, settle_ids
 from coterie.data.delimited import noting_lines
 from coterie.data.json_lines import in_order, json_id, refusal
 from coterie.data.parts import blaming, files_of, scannable
@@ -20,6 +24,7 @@ from coterie.data.scan import (
     DELIMITERS,
     Column,
     Scan,
+    find_delimiter,
     header_of,
     is_json_lines,
     is_parquet,
@@ -28,32 +33,42 @@ from coterie.data.scan import (
     scan_parquet,
 )
 from coterie.data.source import ending_of, exists
-from coterie.data.table_options import NULL_WORDS
-from coterie.errors import CoterieError, DataError, SourceError
+from coterie.data.table_options import NULL_WORDS, TableOptions, TextFields
+from coterie.errors import ConfigError, CoterieError, DataError, NotFoundError, SourceError
 from coterie.ranking.histories import Histories
 
-ENDINGS = (".parquet", ".pq", ".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json")
+logger = logging.getLogger(__name__)
+
+_TEXT = (".csv", ".tsv", ".txt", ".dat", ".data")
+ENDINGS = (".parquet", ".pq", *_TEXT, ".jsonl", ".ndjson", ".json")
 """That name the format, before ``.gz``, ``.zst`` or ``.bz2``."""
 
 
 def read_histories(
-    path: str | Path, user_column: str = "user_id", item_column: str = "item_id"
+    path: str | Path,
+    user_column: str = "user_id",
+    item_column: str = "item_id",
+    **written: Unpack[TextFields],
 ) -> Histories:
     r"""Reads histories from Parquet, delimited text or JSON lines, text also compressed.
 
     Either one row a pair, or one row a user with a list, in the item column or under its plural
     (``item_ids``). A row whose item is missing, or whose list is empty, means a user who has had
-    nothing yet. Ids of formats without types are integers if all of their column are written as
-    whole numbers (``7.0`` too, ``007`` not), else strings.
+    nothing yet; rows without a user are passed over, with a warning that counts them. Ids of
+    formats without types are integers if all of their column are written as whole numbers (``7.0``
+    too, ``007`` not), else strings.
 
     Args:
         path: File ending in one of `ENDINGS`, or a folder of files with one ending.
         user_column: Name of the column of user ids.
         item_column: Name of the column of item ids; its plural is the name with an ``s``.
+        written: How text is written, as in `coterie.data.table_options.TableOptions`.
 
     Raises:
-        SourceError: if the file is missing, has another format, lacks a column or names no user in
-            some row; at the first line that has not the columns of the others.
+        NotFoundError: if the file is missing.
+        SourceError: if it has another format, lacks a column or names no user; at the first line
+            that has not the columns of the others, or an id with a line break.
+        ConfigError: if it is said how text is written, and it is none.
 
     Example:
         >>> import tempfile
@@ -70,9 +85,10 @@ def read_histories(
     """
     path = str(path)
     if not exists(path):
-        raise SourceError("a history file must exist here, none was found; check the path.", path)
+        raise NotFoundError(f"{path}: a history file must exist, none was found; check the path.")
+    options = history_options(path, user_column, item_column, written)
     with duckdb.connect() as database, tempfile.TemporaryDirectory(prefix="coterie-") as scratch:
-        load_pairs(database, files_of(path), user_column, item_column, Path(scratch))
+        load_pairs(database, files_of(path), options, Path(scratch))
         pairs = database.sql("SELECT * FROM pairs").to_arrow_table()
     users, items = (column.combine_chunks() for column in pairs.columns)
     try:
@@ -117,24 +133,37 @@ def check_ending(name: str) -> str:
 def load_pairs(
     database: duckdb.DuckDBPyConnection,
     paths: Sequence[str],
-    user_column: str,
-    item_column: str,
+    options: TableOptions,
     scratch: Path,
 ) -> None:
     """Makes the table ``pairs(user_id, item_id)``, one row a pair, in file order; the item is NULL
-    for a user who has had nothing.
+    for a user who has had nothing. Rows without a user are passed over, with a warning.
 
     Raises:
-        SourceError: if a file cannot be read, lacks a column, or names no user in some row.
+        SourceError: if a file cannot be read, lacks a column, or no row names its user.
     """
-    parts = [scannable(path, scratch) for path in paths]
+    parts = [scannable(path, scratch, options.encoding) for path in paths]
     with blaming({part.path: part.source for part in parts}):
-        _load(database, [_scan(database, part.path, user_column, item_column) for part in parts])
-    nameless = database.execute("SELECT count(*) FROM pairs WHERE user_id IS NULL").fetchall()
-    check_all_named(nameless[0][0], paths[0])
+        _load(database, [_scan(database, part.path, options) for part in parts], options)
+    _drop_nameless(database, paths[0])
+    for column in ("user_id", "item_id"):
+        is_text = not is_parquet(paths[0])
+        settle_ids(database, "pairs", column, "auto", is_text=is_text)
 
 
-def _load(database: duckdb.DuckDBPyConnection, scans: Sequence[Scan]) -> None:
+def _drop_nameless(database: duckdb.DuckDBPyConnection, path: str) -> None:
+    n_rows, n_named = database.execute("SELECT count(*), count(user_id) FROM pairs").fetchall()[0]
+    if n_rows and not n_named:
+        check_all_named(n_rows, path)
+    if n_named < n_rows:
+        database.execute("DELETE FROM pairs WHERE user_id IS NULL")
+        n_nameless = f"{n_rows - n_named:,}"
+        logger.warning("%s: %s rows without a user are passed over", path, n_nameless)
+
+
+def _load(
+    database: duckdb.DuckDBPyConnection, scans: Sequence[Scan], options: TableOptions
+) -> None:
     selects = [_select(scan) for scan in scans]
     kinds = [
         "VARCHAR" if any(select[place][1] == "VARCHAR" for select in selects) else "BIGINT"
@@ -144,9 +173,21 @@ def _load(database: duckdb.DuckDBPyConnection, scans: Sequence[Scan]) -> None:
     for scan, ((user, _), (item, _)) in zip(scans, selects, strict=True):
         with _naming(database, scan):
             database.execute(f"INSERT INTO pairs SELECT {user}, {item} FROM {scan.sql}")
-    for column in ("user_id", "item_id"):
-        is_text = all(scan.is_text for scan in scans)
-        settle_ids(database, "pairs", column, "auto", is_text=is_text)
+    for rule in line_rules() if any(scan.quote for scan in scans) else []:
+        if database.execute(f"SELECT bool_or({rule.broken}) FROM pairs").fetchall()[0][0]:
+            _blame(database, scans, rule, options)
+
+
+def _blame(
+    database: duckdb.DuckDBPyConnection, scans: Sequence[Scan], rule: Rule, options: TableOptions
+) -> None:
+    """Raises at the first row that breaks a rule; who streams does not keep their order."""
+    database.execute("SET preserve_insertion_order = true")
+    for scan in scans:
+        rows = f"SELECT row_number() OVER () - 1 AS n, c0 AS user_id, c1 AS item_id FROM {scan.sql}"
+        row = database.execute(f"SELECT min(n) FROM ({rows}) WHERE {rule.broken}").fetchall()[0][0]
+        if row is not None:
+            blame(database, scan, row, rule, options)
 
 
 def check_all_named(nameless: int, path: str) -> None:
@@ -157,10 +198,24 @@ def check_all_named(nameless: int, path: str) -> None:
         )
 
 
-def _scan(
-    database: duckdb.DuckDBPyConnection, path: str, user_column: str, item_column: str
-) -> Scan:
+def history_options(
+    path: str, user_column: str, item_column: str, written: TextFields
+) -> TableOptions:
+    """How histories are read.
+
+    Raises:
+        ConfigError: if it is said how text is written, and they are Parquet.
+    """
+    if written and is_parquet(path):
+        raise ConfigError(
+            f"{', '.join(written)} must be those of text, found Parquet in {path}; leave them out."
+        )
+    return TableOptions(user_column=user_column, item_column=item_column, **written)
+
+
+def _scan(database: duckdb.DuckDBPyConnection, path: str, options: TableOptions) -> Scan:
     """A scan of two columns: the user, and one item a row."""
+    user_column, item_column = options.user, options.item
     check_ending(path)
     if is_json_lines(path):
         return _scan_json(database, path, user_column, item_column)
@@ -168,7 +223,7 @@ def _scan(
         with readable(path):
             scan = scan_parquet(database, path)
     else:
-        scan = _scan_text(path, user_column, item_column)
+        scan = _scan_text(path, options)
     user = scan.column(user_column)
     item = scan.column(find_item_column(path, scan.names, user_column, item_column))
     is_list = item.kind.endswith("]")
@@ -180,16 +235,37 @@ def _scan(
         path,
         scan.is_text,
         scan.delimiter,
+        scan.quote,
         scan.header,
     )
 
 
-def _scan_text(path: str, user_column: str, item_column: str) -> Scan:
-    headers = {one: header_of(path, one) for one in DELIMITERS}
-    fitting = [one for one, names in headers.items() if user_column in names]
+def _scan_text(path: str, options: TableOptions) -> Scan:
+    names, delimiter = _header(path, options)
+    find_item_column(path, names, options.user, options.item)
+    return scan_delimited(
+        path,
+        names,
+        delimiter,
+        quote=options.quote,
+        header=options.columns is None,
+        null_words=NULL_WORDS,
+    )
+
+
+def _header(path: str, options: TableOptions) -> tuple[Sequence[str], str]:
+    """The columns and the delimiter, stated or found."""
+    quote = options.quote
+    if options.columns is not None:
+        n_columns = len(options.columns)
+        return options.columns, options.delimiter or find_delimiter(path, n_columns, quote)
+    tried = (
+        [options.delimiter] if options.delimiter else [one for one in DELIMITERS if one != quote]
+    )
+    headers = {one: header_of(path, one, quote) for one in tried}
+    fitting = [one for one, names in headers.items() if options.user in names]
     delimiter = fitting[0] if fitting else max(headers, key=lambda one: len(headers[one]))
-    find_item_column(path, headers[delimiter], user_column, item_column)
-    return scan_delimited(path, headers[delimiter], delimiter, null_words=NULL_WORDS)
+    return headers[delimiter], delimiter
 
 
 def _scan_json(
@@ -228,7 +304,7 @@ def _select(scan: Scan) -> list[tuple[str, str]]:
 def _naming(database: duckdb.DuckDBPyConnection, scan: Scan) -> Iterator[None]:
     """What cannot be read is blamed on its file and, in text, on its line."""
     if scan.delimiter:
-        with noting_lines(database, scan.path, scan.delimiter, '"'):
+        with noting_lines(database, scan.path, scan.delimiter, scan.quote):
             yield
     elif scan.is_text:
         try:

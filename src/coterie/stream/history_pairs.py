@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from coterie.data.ids import Id
 from coterie.data.scan import scan_parquet
 from coterie.data.source import is_url
+from coterie.data.table_options import TableOptions
 from coterie.ranking.histories import Histories
 from coterie.ranking.history_files import check_all_named, load_pairs, readable
 from coterie.stream.storage import WORK
@@ -28,7 +29,7 @@ LISTS = f"{WORK}/histories.parquet"
 _MEMORY_LIMIT = "1GB"
 
 
-def write_lists(paths: Sequence[str], user_column: str, item_column: str, target: Path) -> None:
+def write_lists(paths: Sequence[str], options: TableOptions, target: Path) -> None:
     """Writes Parquet with one row a user (user_id, item_ids), in order of user id; memory does not
     grow with the rows.
 
@@ -37,15 +38,14 @@ def write_lists(paths: Sequence[str], user_column: str, item_column: str, target
     Args:
         paths: Files as `coterie.ranking.history_files.read_histories` reads them, all of one
             format.
-        user_column: Name of the column of user ids.
-        item_column: Name of the column of item ids; its plural is the name with an ``s``.
+        options: Their columns of users and items, and how text is written.
         target: The Parquet file; its row groups hold some thousand users each.
 
     Raises:
-        SourceError: if a file cannot be read, lacks a column, or names no user in some row.
+        SourceError: if a file cannot be read or lacks a column, or no row names its user.
     """
     with _database(paths, target.parent) as database, readable(paths[0]):
-        load_pairs(database, paths, user_column, item_column, target.parent)
+        load_pairs(database, paths, options, target.parent)
         pairs = database.sql("SELECT * FROM pairs ORDER BY user_id")
         reader = pa.RecordBatchReader.from_stream(pairs)
         schema = pa.schema(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 import fsspec
 import numpy as np
@@ -26,10 +26,16 @@ from coterie.data.ids import IdMap
 from coterie.data.parts import files_of
 from coterie.data.scan import is_parquet
 from coterie.data.source import exists, fingerprint, is_url
-from coterie.errors import ArtifactError, DataError, SourceError
+from coterie.data.table_options import TableOptions, TextFields
+from coterie.errors import ArtifactError, ConfigError, DataError, NotFoundError, SourceError
 from coterie.files import read_manifest
 from coterie.ranking.histories import Histories
-from coterie.ranking.history_files import check_ending, find_item_column, readable
+from coterie.ranking.history_files import (
+    check_ending,
+    find_item_column,
+    history_options,
+    readable,
+)
 from coterie.stream.history_pairs import LISTS, repeated_user, write_lists
 from coterie.stream.storage import Folder
 
@@ -257,14 +263,12 @@ class PairFiles:
 
     Args:
         paths: Local paths or fsspec URLs, all with one ending.
-        user_column: Name of the column of user ids.
-        item_column: Name of the column of item ids.
-        fingerprint: Of the bytes of all files and the names of the columns.
+        options: Their columns of users and items, and how text is written.
+        fingerprint: Of the bytes of all files and the options.
     """
 
     paths: tuple[str, ...]
-    user_column: str
-    item_column: str
+    options: TableOptions
     fingerprint: str
 
     def source(self, folder: Folder) -> HistorySource:
@@ -274,12 +278,15 @@ class PairFiles:
         name = PurePosixPath(LISTS).name
         if name not in folder.sizes(str(PurePosixPath(LISTS).parent)):
             with folder.publish(LISTS) as aside:
-                write_lists(self.paths, self.user_column, self.item_column, aside)
+                write_lists(self.paths, self.options, aside)
         return ParquetLists.of([folder.url(LISTS)], "user_id", "item_ids", self.fingerprint)
 
 
 def stream_histories(
-    path: str | Path, user_column: str = "user_id", item_column: str = "item_id"
+    path: str | Path,
+    user_column: str = "user_id",
+    item_column: str = "item_id",
+    **written: Unpack[TextFields],
 ) -> GivenHistories:
     """Opens histories of any number of users, without reading them.
 
@@ -290,9 +297,12 @@ def stream_histories(
             `coterie.ranking.history_files.read_histories` reads them.
         user_column: Name of the column of user ids.
         item_column: Name of the column of item ids.
+        written: How delimited text is, as in `coterie.data.table_options.TableOptions`.
 
     Raises:
-        SourceError: if nothing is there, or it has another format or other columns.
+        NotFoundError: if nothing is there.
+        SourceError: if it has another format or other columns.
+        ConfigError: if it is said how text is written, and it is none.
         ArtifactError: if the data set is damaged.
 
     Example:
@@ -308,8 +318,14 @@ def stream_histories(
     """
     path = str(path)
     if not is_url(path) and (Path(path) / "manifest.json").is_file():
+        if written:
+            raise ConfigError(
+                f"{', '.join(written)} must be those of text, found the data set {path}; leave them"
+                " out."
+            )
         return DatasetRows.of(path)
     paths = _files(path)
+    options = history_options(paths[0], user_column, item_column, written)
     prints = [_fingerprint(file) for file in paths]
     if is_parquet(paths[0]):
         with _parquet(paths[0]) as file:
@@ -319,9 +335,8 @@ def stream_histories(
             return ParquetLists.of(
                 paths, user_column, column, _digest("lists", user_column, column, prints)
             )
-    return PairFiles(
-        paths, user_column, item_column, _digest("pairs", user_column, item_column, prints)
-    )
+    how = [dict(written)] if written else []
+    return PairFiles(paths, options, _digest("pairs", user_column, item_column, prints, *how))
 
 
 open_histories = stream_histories  # the older name
@@ -329,7 +344,7 @@ open_histories = stream_histories  # the older name
 
 def _files(path: str) -> tuple[str, ...]:
     if not exists(path):
-        raise SourceError("histories must exist here, none were found; check the path.", path)
+        raise NotFoundError(f"{path}: histories must exist, none were found; check the path.")
     files = files_of(path if is_url(path) else str(Path(path).resolve()))
     check_ending(files[0])
     return tuple(files)

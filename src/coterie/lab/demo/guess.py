@@ -103,7 +103,8 @@ _NOUNS: Mapping[Role, Sequence[str]] = {
     "item": (
         "item iid",
         "product movie film series show song track book isbn game app asin sku artist business beer"
-        " wine article anime recipe course video joke restaurant place venue poi page content what",
+        " wine article anime recipe course video joke restaurant place venue poi page content what"
+        " stock upc ean",
         "title url",
     ),
     "rating": (
@@ -123,7 +124,9 @@ _RANKS: Mapping[Role, Mapping[str, int]] = {
 _KNOWN = frozenset(word for ranks in _RANKS.values() for word in ranks)
 _COUNTS = frozenset(_NOUNS["rating"][2].split())
 
-_IDS = frozenset(("id", "ids", "key", "no", "code", "asin", "isbn", "sku", "uid", "iid"))
+_IDS = frozenset(
+    ("id", "ids", "key", "no", "code", "asin", "isbn", "sku", "upc", "ean", "uid", "iid")
+)
 _TEXTS = frozenset(("name", "names", "title"))
 _SAYS_NOTHING = frozenset(
     ["of", "is", "at", "in", "review", "reviews", "event", "raw", "total", "unix", "utc", "ms"]
@@ -156,7 +159,7 @@ def _column(
     if not best and role in ("user", "item"):
         raise ConfigError(
             f"a column must be the {role}'s, found none among {', '.join(names)} whose name says"
-            f" so; say which (--{role}-column {names[0]})."
+            f" so; say which (--{role}-column NAME)."
         )
     return best[0] if best else None
 

@@ -4,7 +4,7 @@ of it than two cores can learn in minutes.
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,7 @@ LEAST_ITEMS, LEAST_USERS = 5, 100
 MOST_HELD_OUT = 600
 """Validation users, and test users; a fifth each of fewer than 3,000."""
 
-LIKED = {5.0: 4.0, 10.0: 7.0}
+LIKED = {4.0: 3.0, 5.0: 4.0, 10.0: 7.0}
 """By the best rating of a scale, the least that is a like."""
 
 MOST_GRADES = 21
@@ -44,7 +44,8 @@ class OwnLog:
     Args:
         path: A file; or a folder or archive of one file, or in a format that `read_log` knows.
         table: Its columns, as far as they are stated.
-        titles: A file of them; None takes one beside the log that has a name of MovieLens'.
+        titles: A file of them, or by item id as text; None takes one beside the log that has a name
+            of MovieLens'.
         min_rating: The least that is a like; None tells it by the values.
         most_users: So many take part at most, drawn by the seed.
         most_items: So many take part at most, those with the most users.
@@ -52,7 +53,7 @@ class OwnLog:
 
     path: Path
     table: TableFields = field(default_factory=TableFields)
-    titles: Path | None = None
+    titles: str | Path | Mapping[str, str] | None = None
     min_rating: float | None = None
     most_users: int = 6000
     most_items: int = 5000
@@ -69,7 +70,7 @@ def prepare_own(own: OwnLog, seed: int) -> tuple[Dataset, str]:
     with _opened(own) as (log, guessed):
         log.connection.execute("UPDATE log SET part = NULL")  # a split the log brings is not ours
         like, words = likes(log, guessed.is_count if guessed else False, own.min_rating)
-        columns = _columns(log, guessed, words)
+        columns = _columns(log, guessed, words, beside=own.titles is None)
         for line in columns.splitlines():
             logger.info(line)
         liked = "rating IS DISTINCT FROM 0" if like is None else f"rating >= {like}"
@@ -95,10 +96,10 @@ def _opened(own: OwnLog) -> Iterator[tuple[InteractionLog, Guess | None]]:
                 yield log, None
             return
         file = str(inside[0])
-        seen = preview(file, own.table.get("delimiter"), own.table.get("encoding"))
-        guessed = guess(seen, own.table)
-        titles = own.titles or _titles_beside(own.path)
-        table: TableFields = {**guessed.table, "negative_ratings": True}
+        stated = own.table.get("delimiter"), own.table.get("encoding"), own.table.get("quote", '"')
+        guessed = guess(preview(file, *stated), own.table)
+        titles = _titles_beside(own.path) if own.titles is None else own.titles
+        table: TableFields = {**own.table, **guessed.table, "negative_ratings": True}
         with read_log(file, titles=titles, **table) as log:
             yield log, guessed
 
@@ -117,8 +118,8 @@ def likes(
 ) -> tuple[float | None, str]:
     """The least rating that is a like, None if all but 0 are; and the same in words.
 
-    Few different values up to 5 or 10 are stars; of ratings that go below 0 those are likes that do
-    not; all else counts or says that the user had the item.
+    Few different values up to 4, 5 or 10 are stars; of ratings that go below 0 those are likes that
+    do not; all else counts or says that the user had the item.
 
     Args:
         log: What was read.
@@ -193,7 +194,7 @@ def _draw_users(log: InteractionLog, liked: str, own: OwnLog, seed: int) -> int:
     return n_users
 
 
-def _columns(log: InteractionLog, guessed: Guess | None, words: str) -> str:
+def _columns(log: InteractionLog, guessed: Guess | None, words: str, *, beside: bool) -> str:
     """What was guessed, in words."""
     if guessed is None:
         return f"{log.name} was read as {log.format}: rating{words}"
@@ -202,7 +203,7 @@ def _columns(log: InteractionLog, guessed: Guess | None, words: str) -> str:
         f"{log.name}: user = {user}, item = {item}, rating = {rating or 'none'}{words},"
         f" time = {time or 'none'}",
         *guessed.notes,
-        *(["titles were found beside it"] if log.titles else []),
+        *(["titles were found beside it"] if beside and log.titles else []),
         "a guess; otherwise --user-column, --item-column, --rating-column, --timestamp-column,"
         " --min-rating",
     ]

@@ -3,7 +3,7 @@
 Apart from the readers because those guess nothing.
 """
 
-import csv
+import codecs
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coterie.data.scan import DELIMITERS, is_json_lines, is_parquet
-from coterie.data.source import open_bytes, open_text
+from coterie.data.scan import DELIMITERS, is_json_lines, is_parquet, reader_of
+from coterie.data.source import BLOCK, open_bytes, open_text
 from coterie.errors import SourceError
 
 LINES = 1000
@@ -39,13 +39,16 @@ class Preview:
     encoding: str = "utf-8"
 
 
-def preview(path: str, delimiter: str | None = None, encoding: str | None = None) -> Preview:
+def preview(
+    path: str, delimiter: str | None = None, encoding: str | None = None, quote: str = '"'
+) -> Preview:
     """Looks at the beginning of delimited text, JSON lines or Parquet.
 
     Args:
         path: Local path or fsspec URL; text plain or compressed.
         delimiter: Between fields of delimited text; found if None.
         encoding: Of text; found if None.
+        quote: Around fields of delimited text; ``""`` if quotes are signs like others.
 
     Raises:
         SourceError: if there is nothing, or no delimiter gives columns.
@@ -55,20 +58,30 @@ def preview(path: str, delimiter: str | None = None, encoding: str | None = None
     lines, encoding = _first_lines(path, encoding)
     if lines[0].startswith("{"):
         return _of_json_lines(path, lines)
-    return _of_text(path, lines, delimiter, encoding)
+    return _of_text(path, lines, delimiter, encoding, quote)
 
 
 def _first_lines(path: str, encoding: str | None) -> tuple[list[str], str]:
-    tried = (encoding,) if encoding else ("utf-8", "latin-1")
-    for one in tried:
-        with open_text(path, one) as text:
-            lines = list(islice(text, LINES))
-        if not any("\ufffd" in line for line in lines):
-            break
+    encoding = encoding or ("utf-8" if _is_utf8(path) else "latin-1")
+    with open_text(path, encoding) as text:
+        lines = list(islice(text, LINES))
     lines = [line.removeprefix("\ufeff") for line in lines if line.strip()]
     if not lines:
         raise SourceError("the file must hold interactions, found nothing; is it empty?", path)
-    return lines, one
+    return lines, encoding
+
+
+def _is_utf8(path: str) -> bool:
+    """Whether all of it is: the first other byte may stand far down."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with open_bytes(path) as file:
+            while block := file.read(BLOCK):
+                decoder.decode(block)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _of_parquet(path: str) -> Preview:
@@ -107,13 +120,17 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _of_text(path: str, lines: Sequence[str], delimiter: str | None, encoding: str) -> Preview:
-    # Longer ones first: two tabs are also one and a blank column and one.
-    tried = (delimiter,) if delimiter else sorted((*DELIMITERS, "\t\t"), key=len, reverse=True)
+def _of_text(
+    path: str, lines: Sequence[str], delimiter: str | None, encoding: str, quote: str
+) -> Preview:
+    # Longer ones first: two tabs are also one and a blank column and one. Words have spaces, too.
+    usual = [*sorted((*DELIMITERS, "\t\t"), key=len, reverse=True), " "]
+    tried = [delimiter] if delimiter else [one for one in usual if one != quote]
     for one in tried:
-        rows = _split(lines, one)
-        width = len(rows[0])
-        if width > 1 and Counter(map(len, rows)).most_common(1)[0][0] == width:
+        rows = _split(lines, one, quote)
+        width, widths = len(rows[0]), Counter(map(len, rows))
+        usual_width = widths.most_common(1)[0][0] if one != " " or len(widths) == 1 else 0
+        if width > 1 and usual_width == width:
             return Preview(None, [row for row in rows if len(row) == width], one, encoding)
     raise SourceError(
         f"the lines must have columns, found {lines[0].strip()[:80]!r} and none of"
@@ -124,7 +141,8 @@ def _of_text(path: str, lines: Sequence[str], delimiter: str | None, encoding: s
     )
 
 
-def _split(lines: Sequence[str], delimiter: str) -> list[list[str]]:
+def _split(lines: Sequence[str], delimiter: str, quote: str) -> list[list[str]]:
     if len(delimiter) == 1:
-        return list(csv.reader(lines, delimiter=delimiter))
-    return [[field.strip('"') for field in line.rstrip("\r\n").split(delimiter)] for line in lines]
+        return list(reader_of(lines, delimiter, quote))
+    rows = [line.rstrip("\r\n").split(delimiter) for line in lines]
+    return [[field.strip(quote) for field in row] for row in rows] if quote else rows
