@@ -594,3 +594,28 @@ def test_the_command_line_takes_the_rules_of_merging(
                   ["--last-n", "1"], ["--split", "given"]):  # fmt: skip
         assert run_coterie(*asked, *wrong) == 2
     assert capsys.readouterr().err.count("error: ") == 5
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_where_all_are_new_they_are_reported(
+    part: str, tmp_path: Path, run_coterie: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """User k takes six items on day k, so that each window has users of its own."""
+    day = 86_400
+    plays = [(f"u{k}", (k + j) % 20, 1, (20_000 + k) * day) for k in range(60) for j in range(6)]
+    data = prepare(plays, PrepareRules(split=TimeSplit()))
+    assert not len(data.cases(Part.of(part)).user_index)
+    data.save(tmp_path / "data")
+    run = tmp_path / "run"
+    train(data, EaseConfig(), out=run)
+    told = tmp_path / "told.json"
+    asked = ("evaluate", run, "--data", tmp_path / "data", "--split", part)
+    assert run_coterie(*asked, "--metric", "recall@5,ndcg@50", "--json", told) == 0
+    report = json.loads(told.read_text())
+    assert (report["users"], report["new_users"]["users"]) == (0, 7)
+    assert report["metrics"]["recall@5"]["mean"] is None
+    assert 0 < report["new_users"]["metrics"]["recall@5"]["mean"] <= 1
+    shown = capsys.readouterr().out
+    assert "users with nothing known before" in shown
+    assert "k exceeds the 20 items of the data set: ndcg@50" in shown
+    assert run_coterie("compare", run, run, "--data", tmp_path / "data", "--split", part) == 3

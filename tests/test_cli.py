@@ -311,7 +311,7 @@ def test_recommend_knows_the_users_of_one_file_only(
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["prepare", "no-such.csv", "--out", "x"], 3, "no-such.csv"),
+        (["prepare", "no-such.csv", "--out", "x"], 6, "no-such.csv"),
         (["train", "no-such", "--out", "x"], 6, "no-such"),
         (["train", ".", "--out", "x"], 4, "manifest.json"),
         (["evaluate", "no-such"], 6, "no-such"),

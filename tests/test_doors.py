@@ -282,6 +282,70 @@ def test_inputs_are_checked_before_anything_runs(
     assert sorted(home.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["prepare", "@", "--out", "x"],
+        ["prepare", "plays.csv", "@", "--out", "x"],
+        ["prepare", "plays.csv", "--test", "@", "--out", "x"],
+        ["prepare", "plays.csv", "--titles", "@", "--out", "x"],
+        ["prepare", "plays.csv", "--titles", "@", "--titles-columns", "a,b", "--out", "x"],
+        ["recommend", "ease", "--histories", "@", "--out", "x.csv"],
+        ["recommend", "ease", "--histories", "@", "--out", "x"],
+    ],
+    ids=" ".join,
+)
+def test_a_source_that_is_not_there_is_not_found(
+    verb: list[str],
+    home: Path,
+    run_coterie: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(home)
+    Path("plays.csv").write_text("user_id,item_id\n1,2\n")
+    assert run_coterie(*(word.replace("@", "nowhere.csv") for word in verb)) == 6
+    assert "nowhere.csv: " in capsys.readouterr().err
+    Path("plays.csv").unlink()
+
+
+def test_prepare_tells_the_columns_that_it_does_not_read(
+    home: Path, run_coterie: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "f.csv"
+    rows = [f"{user},{item},5,{user + 10**9}\n" for user in range(20) for item in range(6)]
+    log.write_text("user_id,item_id,rating,timestamp\n" + "".join(rows))
+    assert run_coterie("prepare", log, "--out", tmp_path / "data") == 0
+    told = "columns not used: rating, timestamp (to use them: --rating-column, --timestamp-column"
+    assert told in capsys.readouterr().out
+    by_hand = coterie.prepare(log)
+    assert coterie.Dataset.load(tmp_path / "data").provenance == by_hand.provenance
+    used = ["--rating-column", "rating", "--timestamp-column", "timestamp"]
+    assert run_coterie("prepare", log, *used, "--out", tmp_path / "data") == 0
+    assert "not used" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("out", ["lists.csv", "lists"])
+def test_recommend_takes_the_file_that_prepare_took(
+    out: str, home: Path, run_coterie: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = tmp_path / "plays.dat"
+    log.write_bytes('"Zo\xe9\t1\tx\n\t2\tx\nann\t3\tx\n'.encode("latin-1"))
+    written = ["--columns", "who,what,x", "--encoding", "latin-1", "--quote", "none"]
+    written += ["--delimiter", r"\t", "--user-column", "who", "--item-column", "what"]
+    rules = ["--min-user-items", "0", "--held-out-users", "0"]
+    assert run_coterie("prepare", log, *written, *rules, "--out", tmp_path / "data") == 0
+    caplog.clear()
+    asked = ["recommend", home / "ease", "--histories", log, *written, "--k", "2"]
+    assert run_coterie(*asked, "--out", tmp_path / out) == 0
+    assert run_coterie(*asked, "--users", "ann", "--out", tmp_path / "ann.csv") == 0
+    if out == "lists.csv":
+        users = [line.split(",")[0] for line in (tmp_path / out).read_text().splitlines()[1:]]
+        assert users == ['"""Zo\xe9"'] * 2 + ['"ann"'] * 2
+    refused = ["recommend", home / "ease", "--histories", home / "data", "--quote", "none"]
+    assert run_coterie(*refused, "--out", tmp_path / "other") == 2
+
+
 @pytest.mark.parametrize("name", ["recs.tsv", "recs.CSV", "recs.json", "recs.txt.gz", "-"])
 def test_a_slip_in_an_ending_makes_no_folder(
     name: str, home: Path, run_coterie: Run, monkeypatch: pytest.MonkeyPatch

@@ -868,7 +868,7 @@ def test_columns_that_are_not_read_are_told(
     for source in (path, frame, lines):
         caplog.clear()
         data = prepare(source, **rules)
-        assert "columns not used: rating, timestamp (--rating-column, --time" in caplog.text
+        assert "columns not used: rating, timestamp (to use them: --rating-c" in caplog.text
         reading = data.provenance["reading"]
         assert reading["columns"] == {"user_id": "user_id", "item_id": "item_id"}
         assert reading["columns_not_used"] == ["rating", "timestamp"]

@@ -180,7 +180,8 @@ def not_used(reading: Mapping[str, Any]) -> str:
     Example:
         >>> read = {"columns": {"user_id": "who", "item_id": "what"}, "columns_not_used": ["stars"]}
         >>> print(not_used(read))
-        columns not used: stars (--rating-column, --timestamp-column; in Python rating, timestamp)
+        columns not used: stars (to use them: --rating-column, --timestamp-column; in Python rating,
+        timestamp)
     """
     names = reading.get("columns_not_used", [])
     roles = [role for role in _USES if role not in reading.get("columns", {})]
@@ -188,4 +189,4 @@ def not_used(reading: Mapping[str, Any]) -> str:
         return ""
     listed = ", ".join(names[:_MOST_NAMES]) + (", …" if len(names) > _MOST_NAMES else "")
     options = ", ".join(_USES[role] for role in roles)
-    return f"columns not used: {listed} ({options}; in Python {', '.join(roles)})"
+    return f"columns not used: {listed} (to use them: {options}; in Python {', '.join(roles)})"
