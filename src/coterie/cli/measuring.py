@@ -223,11 +223,11 @@ def _evaluate(
     loaded, part = load_run(run, data, device, in_sample=in_sample), Part[split.name]
     if loaded.model.is_refit:
         say(f"{run}: a refit, measured on users it was trained on: the values are too good")
-    cases = loaded.dataset.cases(part)
+    cases, n_items = loaded.dataset.cases(part), loaded.dataset.n_items
     of_new_users = evaluate_new_users(loaded.dataset, part, metrics=metrics)
     if of_new_users is not None and not len(cases.user_index):
         nobody = of_new_users.take(cases.user_index)
-        return _Measured(nobody, of_new_users, loaded.model.is_refit, cases.held_out.shape[1])
+        return _Measured(nobody, of_new_users, loaded.model.is_refit, n_items)
     with drawn() as progress:
         report = evaluate_model(
             loaded.model,
@@ -237,4 +237,4 @@ def _evaluate(
             train=loaded.dataset.train,
             progress=progress,
         )
-    return _Measured(report, of_new_users, loaded.model.is_refit, cases.held_out.shape[1])
+    return _Measured(report, of_new_users, loaded.model.is_refit, n_items)

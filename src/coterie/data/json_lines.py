@@ -6,9 +6,8 @@ An absent field and a null are the same: missing. Other fields are passed over.
 import io
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 import duckdb
@@ -81,8 +80,11 @@ def line_of_row(path: str, row: int) -> tuple[int, str]:
 
 
 def first_fields(path: str) -> list[str]:
-    """The fields of the first line."""
-    return [name for _, text in islice(_lines(path), 1) for name in json.loads(text)]
+    """The fields of the first line, as far as Python reads it as DuckDB does."""
+    row: Any = None
+    with suppress(ValueError):
+        row = json.loads(next((text for _, text in _lines(path)), "{}"))
+    return list(row) if isinstance(row, dict) else []
 
 
 def no_field(path: str, name: str) -> SourceError:

@@ -289,6 +289,12 @@ def header_of(path: str, delimiter: str, quote: str = '"') -> list[str]:
     return [name.strip(quote) for name in names] if quote else names
 
 
+def headers_of(path: str, delimiter: str | None, quote: str) -> dict[str, list[str]]:
+    """The column names by the delimiter that is stated, or by each that may be."""
+    tried = [delimiter] if delimiter else [one for one in DELIMITERS if one != quote]
+    return {one: header_of(path, one, quote) for one in tried}
+
+
 def find_delimiter(path: str, n_columns: int, quote: str = '"') -> str:
     """The delimiter, or the space, that cuts a file's first line into so many fields.
 
@@ -314,8 +320,7 @@ def find_header(
     Raises:
         SourceError: if none does.
     """
-    tried = [delimiter] if delimiter else [one for one in DELIMITERS if one != quote]
-    headers = {one: header_of(path, one, quote) for one in tried}
+    headers = headers_of(path, delimiter, quote)
     for one, names in headers.items():
         if set(wanted) <= set(names):
             return names, one

@@ -21,11 +21,10 @@ from coterie.data.delimited import noting_lines
 from coterie.data.json_lines import in_order, json_id, refusal
 from coterie.data.parts import blaming, files_of, scannable
 from coterie.data.scan import (
-    DELIMITERS,
     Column,
     Scan,
     find_delimiter,
-    header_of,
+    headers_of,
     is_json_lines,
     is_parquet,
     scan_delimited,
@@ -259,10 +258,7 @@ def _header(path: str, options: TableOptions) -> tuple[Sequence[str], str]:
     if options.columns is not None:
         n_columns = len(options.columns)
         return options.columns, options.delimiter or find_delimiter(path, n_columns, quote)
-    tried = (
-        [options.delimiter] if options.delimiter else [one for one in DELIMITERS if one != quote]
-    )
-    headers = {one: header_of(path, one, quote) for one in tried}
+    headers = headers_of(path, options.delimiter, quote)
     fitting = [one for one, names in headers.items() if options.user in names]
     delimiter = fitting[0] if fitting else max(headers, key=lambda one: len(headers[one]))
     return headers[delimiter], delimiter
@@ -330,7 +326,8 @@ def find_item_column(
     if user_column not in present or len(found) != 1:
         wanted = f"{user_column!r} and either {item_column!r} or {item_column + 's'!r}"
         raise SourceError(
-            f"must have the columns {wanted}, found {sorted(present)}; rename them or name yours.",
+            f"must have the columns {wanted}, found {sorted(present)}; rename them, or name"
+            " yours (--user-column, --item-column; all of them in order by --columns).",
             path,
         )
     return found[0]
