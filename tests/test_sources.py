@@ -902,6 +902,12 @@ def test_a_quote_that_is_not_closed_swallows_no_lines(read: Any, tmp_path: Path)
     assert (len(found), found[7][0]) == (200, '"Heroes')
 
 
+def test_a_wrong_value_is_told_before_an_id_of_several_lines(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.csv", 'user_id,item_id,n\n1,"a\nb",5\n2,c,oops\n')
+    with pytest.raises(SourceError, match=r"log\.csv:4: 'n' must be a number .* found 'oops'"):
+        read_log(path, rating_column="n")
+
+
 def test_quotes_of_other_signs_and_none(tmp_path: Path) -> None:
     text = "user_id,item_id\n1,'a,b'\n2,x\n"
     assert pairs(write(tmp_path / "a.csv", text), quote="'") == [(1, "a,b"), (2, "x")]

@@ -39,8 +39,8 @@ def recommend(
         str,
         typer.Option(
             help=(
-                "Parquet, delimited text (.csv, .tsv, .txt, .dat, .data) or JSON lines of"
-                " user_id,item_id (an empty item_id: no history) or of user_id,item_ids (lists). "
+                "Parquet, delimited text or JSON lines of user_id,item_id (an empty item_id: no"
+                " history) or of user_id,item_ids (lists). "
                 "For a folder out also a folder of such files, an fsspec URL, or a data set folder:"
                 " everybody in it."
             )

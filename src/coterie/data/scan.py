@@ -279,7 +279,8 @@ def header_of(path: str, delimiter: str, quote: str = '"') -> list[str]:
         )
     if "\ufffd" in line or "\0" in line:
         raise SourceError(
-            f"the file must be UTF-8 text, found {line[:80]!r}; convert it, or say its encoding.",
+            f"the file must be UTF-8 text, found {line[:80]!r}; convert it, or say its encoding"
+            " (--encoding).",
             path,
             1,
         )
@@ -306,7 +307,8 @@ def find_delimiter(path: str, n_columns: int, quote: str = '"') -> str:
             return one
     raise SourceError(
         f"the first line must hold the {n_columns} columns that are named, found"
-        f" {header_of(path, DELIMITERS[-1])[0][:120]!r}; name them all, or say the delimiter.",
+        f" {header_of(path, DELIMITERS[-1])[0][:120]!r}; name them all, or say the delimiter"
+        " (--delimiter).",
         path,
         1,
     )

@@ -233,7 +233,9 @@ def _append(log: InteractionLog, scan: Scan, options: TableOptions, part: SplitP
     rating, timestamp = options.rating_column, options.timestamp_column
     bounds = (-_LARGEST_RATING if options.negative_ratings else 0.0, _LARGEST_RATING)
     rules = row_rules(bounds, rating, timestamp, ids=False, unit=options.timestamp_unit)
-    fault = first_fault(log, [*(line_rules() if scan.quote else []), *rules], begin)
+    # A wrong value is told first, as it cannot be meant.
+    fault = first_fault(log, rules, begin)
+    fault = fault or first_fault(log, line_rules() if scan.quote else [], begin)
     if fault is not None:
         blame(log.connection, scan, fault[0] - begin, fault[1], options)
 

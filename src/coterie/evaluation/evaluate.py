@@ -203,7 +203,8 @@ def _check(scorer: Scorer, cases: Cases) -> None:
     shape, n_held_out = cases.held_out.shape, np.diff(cases.held_out.indptr)
     if shape[0] == 0:
         raise DataError(
-            "an evaluation needs at least one case, found none; hold out more users or items."
+            "an evaluation needs at least one case, found none; hold out more users or items, or"
+            " measure users of whom nothing is known apart (evaluate_new_users)."
         )
     if cases.fold_in.shape != shape or shape[1] != scorer.n_items:
         found = f"fold-in {cases.fold_in.shape}, held-out {shape}"
