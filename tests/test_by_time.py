@@ -17,7 +17,7 @@ from coterie.data.dataset import Dataset
 from coterie.data.prepare import prepare
 from coterie.data.read import read_log
 from coterie.data.rules import PrepareRules, TimeSplit
-from coterie.data.split import BEFORE_HISTORY, TEST_INPUT, Cases, Part, Split
+from coterie.data.split import BEFORE_HISTORY, TEST_INPUT, Cases, Part, PartName, Split
 from coterie.errors import ConfigError, DataError
 from coterie.evaluation.evaluate import evaluate
 from coterie.models.ease import EaseConfig
@@ -598,7 +598,7 @@ def test_the_command_line_takes_the_rules_of_merging(
 
 @pytest.mark.parametrize("part", ["validation", "test"])
 def test_where_all_are_new_they_are_reported(
-    part: str, tmp_path: Path, run_coterie: Any, capsys: pytest.CaptureFixture[str]
+    part: PartName, tmp_path: Path, run_coterie: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """User k takes six items on day k, so that each window has users of its own."""
     day = 86_400

@@ -104,8 +104,8 @@ _NOUNS: Mapping[Role, Sequence[str]] = {
         "item iid",
         "product movie film series show song track book isbn game app asin sku artist business beer"
         " wine article anime recipe course video joke restaurant place venue poi page content what"
-        " stock upc ean",
-        "title url",
+        " upc ean",
+        "title url stock",
     ),
     "rating": (
         "rating ratings overall stars star score scores grade",

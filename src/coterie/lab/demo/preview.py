@@ -129,8 +129,8 @@ def _of_text(
     for one in tried:
         rows = _split(lines, one, quote)
         width, widths = len(rows[0]), Counter(map(len, rows))
-        usual_width = widths.most_common(1)[0][0] if one != " " or len(widths) == 1 else 0
-        if width > 1 and usual_width == width:
+        fits = len(widths) == 1 if one == " " else widths.most_common(1)[0][0] == width
+        if width > 1 and fits:
             return Preview(None, [row for row in rows if len(row) == width], one, encoding)
     raise SourceError(
         f"the lines must have columns, found {lines[0].strip()[:80]!r} and none of"
