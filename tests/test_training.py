@@ -13,6 +13,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
@@ -303,8 +304,9 @@ def test_sparse_updates_leave_rows_that_were_not_met_alone(sampled_items: int) -
 @pytest.mark.parametrize("sparse_updates", [False, True])
 def test_sampled_step_goes_on_from_its_checkpoint(sparse_updates: bool) -> None:
     training = TrainingConfig(sampled_items=9, sparse_updates=sparse_updates)
+    popular = csr_array(np.tri(N_ITEMS))  # the first item has most users
     straight, first, second = (
-        TrainingStep(N_ITEMS, VAE, training, popularity=np.arange(N_ITEMS)) for _ in range(3)
+        TrainingStep(N_ITEMS, VAE, training, train=popular) for _ in range(3)
     )
     expected = descend(straight, 6)
     assert descend(first, 3) == expected[:3]

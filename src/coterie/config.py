@@ -100,6 +100,22 @@ class TrainingConfig(StrictConfig):
             "items drawn a step to estimate the soft-max's normalizer; 0 = all items, exact"
         ),
     )
+    start: Literal["random", "spectral"] = Field(
+        "random",
+        description="initial weights: drawn, or the leading singular vectors of the interactions",
+    )
+    start_rank: PositiveInt = Field(
+        50, description="singular vectors of a spectral start, fewer where a layer is narrower"
+    )
+    average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description=(
+            "decay, a step, of the average of the weights that is validated and kept; 0 = the"
+            " weights themselves"
+        ),
+    )
     sparse_updates: bool = Field(
         False,
         description=(
@@ -121,6 +137,15 @@ class TrainingConfig(StrictConfig):
             raise ConfigError(
                 "weight_decay must be 0 with sparse_updates, which leave the rows not met alone;"
                 " set one of them."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_average_of_rows_not_met(self) -> Self:
+        if self.sparse_updates and self.average:
+            raise ConfigError(
+                "average must be 0 with sparse_updates, it moves every row in every step; set one"
+                " of them."
             )
         return self
 

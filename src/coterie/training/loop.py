@@ -57,9 +57,8 @@ class TrainingLoop:
         self.work += " + PIA" if getattr(config.model, "pia", 0) else ""
         self.rows = _rows(dataset, config.model, device)
         self.cases = dataset.cases(SplitPart.VALIDATION)
-        popularity = np.asarray(dataset.train.sum(axis=0))
         self.step = TrainingStep(
-            dataset.n_items, config.model, config.training, execution, popularity
+            dataset.n_items, config.model, config.training, execution, dataset.train
         )
         config.model.fit_beside(self.step.network, dataset.train)
         self.position, self.best = Position(), self._copied_weights()
@@ -163,7 +162,9 @@ class TrainingLoop:
         if self._validates and (last or self.position.epoch % self.config.validate_every == 0):
             entry["validation"] = {self.config.metric: self._validate()}
         elif not self._validates:
-            self.best, self.position.best_epoch = self._copied_weights(), self.position.epoch
+            with self.step.averaged():
+                self.best = self._copied_weights()
+            self.position.best_epoch = self.position.epoch
         entry["best_epoch"] = self.position.best_epoch
         entry["seconds"] = round(time.perf_counter() - self._epoch_started, 3)
         self._epoch_started = time.perf_counter()
@@ -172,11 +173,12 @@ class TrainingLoop:
         return entry
 
     def _validate(self) -> float:
-        value = self._validation_mean()
-        if self.position.best_value is None or value > self.position.best_value:
-            self.position.best_value, self.position.best_epoch = value, self.position.epoch
-            for name, weights in self._weights().items():
-                self.best[name].copy_(weights)
+        with self.step.averaged():
+            value = self._validation_mean()
+            if self.position.best_value is None or value > self.position.best_value:
+                self.position.best_value, self.position.best_epoch = value, self.position.epoch
+                for name, weights in self._weights().items():
+                    self.best[name].copy_(weights)
         return value
 
     def _validation_mean(self) -> float:
