@@ -112,8 +112,8 @@ class TrainingConfig(StrictConfig):
         ge=0,
         lt=1,
         description=(
-            "decay, a step, of the average of the weights that is validated and kept; 0 = the"
-            " weights themselves"
+            "share of all steps so far over which weights are averaged, which is then validated"
+            " and kept; 0 = the weights themselves"
         ),
     )
     sparse_updates: bool = Field(

@@ -8,35 +8,35 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """An exponential moving average of parameters.
+    """A moving average of parameters over the last part of all steps so far, whether they are ten
+    or a million.
 
-    The first steps count for more than their share, lest the initial weights linger: the decay
-    after t steps is at most (1 + t) / (10 + t).
+    After t steps the newest weights count 1 / (1 + share · t), so that the average looks back on
+    share · t steps: the polynomial-decay averaging of Shamir and Zhang (2013), section 4.
 
     Args:
-        parameters: What is averaged, by name. Their values now are the average's first.
-        decay: Share of the average that a step leaves, in (0, 1).
+        parameters: What is averaged, by name.
+        share: Of all steps, in (0, 1).
 
     Example:
         >>> weight = nn.Parameter(torch.zeros(1))
-        >>> average = WeightAverage({"weight": weight}, decay=0.5)
+        >>> average = WeightAverage({"weight": weight}, share=0.1)
         >>> _ = weight.data.fill_(1)
-        >>> average.update(n_steps=100)
+        >>> average.update(n_steps=30)
         >>> with average.in_place():
         ...     weight.item()
-        0.5
+        0.25
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
-        self._parameters, self._decay = dict(parameters), decay
+    def __init__(self, parameters: Mapping[str, nn.Parameter], share: float) -> None:
+        self._parameters, self._share = dict(parameters), share
         self._average = {name: value.detach().clone() for name, value in parameters.items()}
 
     def update(self, n_steps: int) -> None:
         """Moves the average towards the weights after ``n_steps`` steps."""
-        decay = min(self._decay, (1 + n_steps) / (10 + n_steps))
         with torch.no_grad():
             for name, value in self._parameters.items():
-                self._average[name].lerp_(value, 1 - decay)
+                self._average[name].lerp_(value, 1 / (1 + self._share * n_steps))
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
