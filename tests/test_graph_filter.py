@@ -37,13 +37,14 @@ def parts(x: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
     of_users, of_items = (np.maximum(x.sum(axis=axis), 1) for axis in (1, 0))
     normal = x / np.sqrt(np.outer(of_users, of_items))
     rows = np.linalg.svd(normal)[2][: min(rank, np.linalg.matrix_rank(normal))]
-    return normal.T @ normal, rows.T @ rows / np.sqrt(of_items)[:, None] * np.sqrt(of_items)
+    ideal: np.ndarray = rows.T @ rows / np.sqrt(of_items)[:, None] * np.sqrt(of_items)
+    return normal.T @ normal, ideal
 
 
 def slow_scores(x: np.ndarray, asked: np.ndarray, config: GraphFilterModelConfig) -> np.ndarray:
     """The filters as the papers write them, Runge–Kutta with its four slopes."""
     p, ideal = parts(x, config.rank)
-    y = asked @ p + config.ideal_weight * asked @ ideal
+    y: np.ndarray = asked @ p + config.ideal_weight * asked @ ideal
     if isinstance(config, GfCfConfig):
         return y
     step = config.time / config.steps
@@ -67,7 +68,9 @@ def interactions(n_users: int, n_items: int, seed: int) -> np.ndarray:
 def has_gap(x: np.ndarray, rank: int) -> bool:
     """Whether the leading vectors are well defined: the last one's value stands apart."""
     values = np.append(np.sqrt(np.maximum(np.linalg.eigvalsh(parts(x, 1)[0])[::-1], 0)), 0)
-    return rank >= len(values) - 1 or values[rank - 1] - values[rank] > 1e-3 or values[rank] < 1e-5
+    return bool(
+        rank >= len(values) - 1 or values[rank - 1] - values[rank] > 1e-3 or values[rank] < 1e-5
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -50,8 +50,8 @@ class GraphFilter(Network):
     vectors: Tensor
     user_indptr: Tensor
     user_indices: Tensor
-    by_user: Tensor
-    by_item: Tensor
+    user_degrees: Tensor
+    item_degrees: Tensor
 
     def __init__(
         self, n_items: int, ideal_weight: float, time: float = 0.0, steps: int = 1
@@ -77,41 +77,46 @@ class GraphFilter(Network):
     def score(self, rows: SparseRows) -> Tensor:
         """``[n_users, n_items]``."""
         scores = self.vectors.new_empty(len(rows), self.n_items)
-        for users in torch.split(torch.arange(len(rows), device=scores.device), _USERS_AT_ONCE):
-            block = rows.take(users)
-            scores[users] = self._sharpened(self._blurred(block)).t()
+        users = torch.arange(len(rows), device=scores.device)
+        for block, place in zip(
+            torch.split(users, _USERS_AT_ONCE), torch.split(scores, _USERS_AT_ONCE), strict=True
+        ):
+            filtered = self._sharpened(self._blurred(rows.take(block)))
+            place.copy_(filtered.mul_(self.item_degrees.sqrt()).t())
         return scores
 
     def item_vectors(self) -> Tensor:
         """``[n_items, rank]``: V, whose inner products are the ideal filter's weights."""
         return self.vectors
 
+    # What follows works on D^-½ y, ``[n_items, n_users]``, of scores y: there Π is V Vᵀ D^-½, and
+    # a product with P is the mean over an item's users of the means over their items.
+
     def _blurred(self, rows: SparseRows) -> Tensor:
-        """``[n_items, n_users]``: the transposed of x P + w · x Π."""
+        """Smoothed by both filters: x P + w · x Π."""
+        weights = self.item_degrees[rows.indices, 0].rsqrt()
         histories = self.vectors.new_zeros(self.n_items, len(rows))
-        histories[rows.indices, rows.row] = 1
-        leading = gather_sum(rows, self.vectors, self.by_item[rows.indices, 0])
-        ideal = (self.vectors @ leading.t()) / self.by_item
-        return self._smoothed(histories).add_(ideal, alpha=self.ideal_weight)
+        histories[rows.indices, rows.row] = weights
+        leading = gather_sum(rows, self.vectors, weights)
+        blurred = self._smoothed(histories)
+        return blurred.addmm_(self.vectors, leading.t(), alpha=self.ideal_weight)
 
     def _sharpened(self, scores: Tensor) -> Tensor:
-        """``[n_items, n_users]`` scores after the time T.
-
-        The ODE is linear: a step of Runge–Kutta is the Taylor polynomial of degree 4, here from the
-        inside out.
+        """After the time T. As the ODE is linear, a step of Runge–Kutta is the Taylor polynomial of
+        degree 4, here from the inside out.
         """
         step = self.time / self.steps
         for _ in range(self.steps if self.time else 0):
             nested = scores
             for order in (4, 3, 2, 1):
-                nested = scores - step / order * self._smoothed(nested)
+                nested = torch.sub(scores, self._smoothed(nested), alpha=step / order)
             scores = nested
         return scores
 
     def _smoothed(self, scores: Tensor) -> Tensor:
-        """``[n_items, n_users]``: P times scores; P = D^-½ Rᵀ D_u⁻¹ R D^-½."""
-        of_users = gather_sum(self._items_of_users, self.by_item * scores)
-        return gather_sum(self._users_of_items, of_users.mul_(self.by_user)).mul_(self.by_item)
+        """Times P."""
+        of_users = gather_sum(self._items_of_users, scores).div_(self.user_degrees)
+        return gather_sum(self._users_of_items, of_users).div_(self.item_degrees)
 
     @property
     def _items_of_users(self) -> SparseRows:
@@ -122,19 +127,13 @@ class GraphFilter(Network):
         return SparseRows(self.user_indices, self.user_indptr, len(self.indptr) - 1)
 
     def _derive(self) -> None:
-        """What follows from the interactions and is no part of the artifact: the users of each
-        item, and powers of the degrees.
+        """The users of each item, and the degrees: they follow from the interactions and are no
+        part of the artifact.
         """
         users = self._items_of_users.transposed()
-        per_user, per_item = (
-            of.counts.clamp(min=1).float()[:, None] for of in (self._items_of_users, users)
-        )
-        derived = {
-            "user_indptr": users.offsets,
-            "user_indices": users.indices,
-            "by_user": 1 / per_user,
-            "by_item": per_item.rsqrt(),
-        }
+        derived = {"user_indptr": users.offsets, "user_indices": users.indices}
+        for name, of in (("user_degrees", self._items_of_users), ("item_degrees", users)):
+            derived[name] = of.counts.clamp(min=1).float()[:, None]
         for name, value in derived.items():
             self.register_buffer(name, value, persistent=False)
 
