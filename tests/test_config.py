@@ -21,6 +21,7 @@ from coterie.config import (
 )
 from coterie.errors import ConfigError
 from coterie.models.ease import EaseConfig
+from coterie.models.graph_filter import BspmConfig, GfCfConfig
 from coterie.models.ials import IalsConfig
 from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
 from coterie.models.linear_path_vae import LinearPathVAEConfig
@@ -92,8 +93,10 @@ KINDS: dict[str, Any] = {
     "rp3beta": Rp3BetaConfig,
     "slim": SlimConfig,
     "ials": IalsConfig,
+    "gf-cf": GfCfConfig,
+    "bspm": BspmConfig,
 }
-CLOSED_FORMS = ["ease", "popularity", "item-knn", "rp3beta", "slim", "ials"]
+CLOSED_FORMS = ["ease", "popularity", "item-knn", "rp3beta", "slim", "ials", "gf-cf", "bspm"]
 
 
 def test_default_configuration_is_the_papers_mult_vae() -> None:
@@ -209,6 +212,10 @@ def test_of_refuses_a_field_of_another_model() -> None:
         ("ials", "alpha", 0),
         ("ials", "iterations", 0),
         ("ials", "seed", -1),
+        ("gf-cf", "rank", 0),
+        ("gf-cf", "ideal_weight", -0.1),
+        ("bspm", "time", -1),
+        ("bspm", "steps", 0),
     ],
 )
 def test_of_names_a_model_field_out_of_range(name: str, field: str, value: Any) -> None:

@@ -24,6 +24,7 @@ from coterie.errors import ArtifactError, ConfigError, NumericalError
 from coterie.evaluation.evaluate import evaluate
 from coterie.models.ease import EaseConfig
 from coterie.models.fields import StrictConfig
+from coterie.models.graph_filter import BspmConfig, GfCfConfig
 from coterie.models.ials import IalsConfig
 from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
 from coterie.models.kinds import ClosedFormConfig
@@ -851,6 +852,8 @@ BASE: dict[type[StrictConfig], dict[str, Any]] = {
     Rp3BetaConfig: {"name": "rp3beta", "neighbours": 10},
     SlimConfig: {"name": "slim", "l1": 1.0, "l2": 10.0},
     IalsConfig: {"name": "ials", "factors": 8},
+    GfCfConfig: {"name": "gf-cf", "rank": 8},
+    BspmConfig: {"name": "bspm", "rank": 8},
 }
 BASE_TRAINING = {**QUICK, "epochs": 12, "learning_rate": 0.05, "patience": 5}
 
@@ -891,6 +894,8 @@ OTHER: dict[type[StrictConfig], dict[str, Any]] = {
         "iterations": 14,
         "seed": 1,
     },
+    GfCfConfig: {"name": None, "rank": 9, "ideal_weight": 0.4},
+    BspmConfig: {"name": None, "rank": 9, "ideal_weight": 0.4, "time": 2.0, "steps": 2},
     TrainingConfig: {
         "epochs": 2,
         "batch_size": 51,
@@ -917,7 +922,7 @@ def observed(values: dict[str, Any], out: Path) -> tuple[dict[str, Tensor], list
     # The reported values alone, not what they are called: a metric under a new name is not another
     # metric.
     history = untimed(read_history(out)) if (out / "history.jsonl").exists() else []
-    return weights_of(model), [
+    return {**weights_of(model), "scores": model.score(DATA.train[:20])}, [
         {**entry, "validation": list(entry.get("validation", {}).values())} for entry in history
     ]
 
@@ -977,6 +982,8 @@ PLANTED_MODELS: dict[str, dict[str, Any]] = {
     "rp3beta": {"model": {"name": "rp3beta", "neighbours": 60, "alpha": 1.0, "beta": 0.5}},
     "slim": {"model": {"name": "slim", "l2": 300, "nonnegative": False}},
     "ials": {"model": {"name": "ials", "factors": 12, "alpha": 5.0, "regularization": 30}},
+    "gf-cf": {"model": {"name": "gf-cf", "rank": 12}},
+    "bspm": {"model": {"name": "bspm", "rank": 12}},
     "mult-dae": {"model": {"name": "mult-dae", "latent_dim": 16}, "training": LONGER},
     "mult-vae": {
         "model": {"name": "mult-vae", "hidden_dims": [48], "latent_dim": 16, "anneal_steps": 200},

@@ -30,6 +30,7 @@ from coterie.models.fields import (
     StrictConfig,
     explain,
 )
+from coterie.models.graph_filter import BspmConfig, GfCfConfig
 from coterie.models.ials import IalsConfig
 from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
 from coterie.models.kinds import SteppedConfig
@@ -52,6 +53,8 @@ AnyModelConfig: TypeAlias = (
     | Rp3BetaConfig
     | SlimConfig
     | IalsConfig
+    | GfCfConfig
+    | BspmConfig
 )
 """Every model there is: the one place that lists them."""
 

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from coterie.models.ease import EaseConfig
 from coterie.models.fields import SearchRange
+from coterie.models.graph_filter import GraphFilterModelConfig
 from coterie.models.item_item import ItemItemConfig
 from coterie.models.multvae import MultVAEConfig, VAEConfig
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from coterie.networks.autoencoder import Autoencoder
     from coterie.networks.linear_path_vae import LinearPathVAE
 
-PathConfig: TypeAlias = Annotated[EaseConfig | ItemItemConfig, Field(discriminator="name")]
+PathConfig: TypeAlias = Annotated[
+    EaseConfig | ItemItemConfig | GraphFilterModelConfig, Field(discriminator="name")
+]
 """What the linear path can be."""
 
 
@@ -33,7 +36,8 @@ class LinearPathVAEConfig(VAEConfig):
     path: PathConfig = Field(
         EaseConfig(),
         description=(
-            "the linear item–item model: ease, or for large catalogues rp3beta, item-knn, slim"
+            "the linear item–item model: ease, or for large catalogues rp3beta, item-knn, slim,"
+            " gf-cf, bspm"
         ),
     )
     path_weight: float = Field(

@@ -67,8 +67,8 @@ def singular_vectors(
         iterations: Rounds of power iteration.
 
     References:
-        Halko, Martinsson and Tropp (2011): the sketch by algorithm 4.4, which orthonormalises
-        after every product, the decomposition by algorithm 5.1.
+        Halko, Martinsson and Tropp (2011): the sketch by power iteration, equation 4.5,
+        orthonormal again after every round; the decomposition by algorithm 5.1.
 
     Example:
         >>> spectrum = singular_vectors(csr_array([[3.0, 0, 0], [0, 0, -2.0]]), rank=5)
@@ -79,21 +79,21 @@ def singular_vectors(
     """
     forth = csr_array(matrix, dtype=np.float32)
     back = csr_array(forth.T)
-    width = min(rank + OVERSAMPLING, *forth.shape)
-    rng = np.random.default_rng(seed)
+    rng, width = np.random.default_rng(seed), min(rank + OVERSAMPLING, *forth.shape)
     sketch = rng.standard_normal((forth.shape[1], width), dtype=np.float32)
-    basis = _orthonormal(forth @ sketch)
     for _ in range(iterations):
-        basis = _orthonormal(forth @ _orthonormal(back @ basis))
-    reduced = torch.from_numpy(back @ basis)
-    vectors, values, _ = (one.numpy() for one in torch.linalg.svd(reduced, full_matrices=False))
-    kept = min(rank, np.count_nonzero(values > _LEAST_SHARE * values[0]))
+        sketch = _basis(back @ (forth @ sketch))
+    product = torch.from_numpy(back @ _basis(forth @ sketch))
+    vectors, values, _ = (part.numpy() for part in torch.linalg.svd(product, full_matrices=False))
+    kept = min(rank, np.count_nonzero(values > _LEAST_SHARE * values.max(initial=0)))
     return Spectrum(values[:kept], _with_signs(vectors[:, :kept]))
 
 
-def _orthonormal(matrix: np.ndarray) -> np.ndarray:
-    """By torch, which keeps to the threads that a run has, and is faster."""
-    basis: np.ndarray = torch.linalg.qr(torch.from_numpy(matrix)).Q.numpy()
+def _basis(columns: np.ndarray) -> np.ndarray:
+    """Orthonormal columns that span the same. Torch stays in float32, where NumPy takes four times
+    as long in float64.
+    """
+    basis: np.ndarray = torch.linalg.qr(torch.from_numpy(columns)).Q.numpy()
     return basis
 
 
