@@ -107,8 +107,10 @@ class TrainingConfig(StrictConfig):
         "random",
         description="initial weights: drawn, or the leading singular vectors of the interactions",
     )
-    start_rank: PositiveInt = Field(
-        50, description="singular vectors of a spectral start, fewer where a layer is narrower"
+    start_rank: int = Field(
+        0,
+        ge=0,
+        description="singular vectors of a spectral start; 0 = those that stand out from chance",
     )
     average: float = Field(
         0.0,

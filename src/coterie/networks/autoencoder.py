@@ -118,6 +118,10 @@ class Autoencoder(Network):
             first: ``[n_items, k]`` of the first layer, k at most `n_carried`.
         """
 
+    def chosen(self) -> dict[str, Tensor]:
+        """What validation chooses beside the weights, by name; the tensors themselves."""
+        return {}
+
     def compile_layers(self) -> None:
         """Compiles what lies between the first and the last layer; those two run as they are, their
         shapes change with every batch.
@@ -273,7 +277,8 @@ class DenseAutoencoder(Autoencoder):
     @property
     def code_layer(self) -> nn.Module:
         """The encoder's last one, which may be its first."""
-        return [self.input, *self.encoder][-1]
+        layers: list[nn.Module] = [self.input, *self.encoder]
+        return layers[-1]
 
     def add_code(self, graph: OnnxGraph) -> tuple[str, int]:
         """Adds the encoder; returns the code, and its width."""

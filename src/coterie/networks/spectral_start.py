@@ -10,14 +10,14 @@ from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_array
 
 from coterie.networks.autoencoder import Autoencoder
-from coterie.networks.spectrum import normalised, singular_vectors
+from coterie.networks.spectrum import above_chance, normalised, singular_vectors
 from coterie.sparse import SparseRows
 
 # Users whose likelihood scales the last layer, of as many logits as take 256 MiB.
 _MOST_USERS, _MOST_LOGITS = 1000, 2**26
 
 
-def start_spectrally(network: Autoencoder, train: csr_array, rank: int) -> None:
+def start_spectrally(network: Autoencoder, train: csr_array, rank: int = 0) -> None:
     """Sets weights so that the network ranks as the leading singular vectors V of the normalised
     interactions do: log popularity + c · V g(σ · Vᵀ D_i^-½ x̂), where g is what the activations make
     of it.
@@ -29,7 +29,8 @@ def start_spectrally(network: Autoencoder, train: csr_array, rank: int) -> None:
     Args:
         network: On the CPU, where every device's training starts from the same weights.
         train: ``[n_users, n_items]`` binary interactions.
-        rank: Vectors at most; a network may take fewer (`Autoencoder.n_carried`).
+        rank: Vectors at most; a network may take fewer (`Autoencoder.n_carried`). 0 takes those
+            whose singular values stand out from chance.
 
     Example:
         >>> from coterie.networks.multvae import MultVAE
@@ -39,7 +40,9 @@ def start_spectrally(network: Autoencoder, train: csr_array, rank: int) -> None:
         >>> network.score(SparseRows.from_csr(csr_array([[1, 0, 0, 0]])))[0].argsort()[2:].tolist()
         [0, 1]
     """
-    vectors = singular_vectors(normalised(train), min(rank, network.n_carried)).vectors
+    most = min(rank or network.n_carried, network.n_carried)
+    values, vectors = singular_vectors(normalised(train), most)
+    vectors = vectors if rank else vectors[:, : above_chance(train, values)]
     network.carry(torch.from_numpy(_first_layer(vectors, train)))
     popularity = train.sum(axis=0, dtype=np.float64) + 1
     last = torch.from_numpy(vectors)
@@ -47,7 +50,7 @@ def start_spectrally(network: Autoencoder, train: csr_array, rank: int) -> None:
         network.output.bias.copy_(torch.from_numpy(np.log(popularity / popularity.sum())))
         network.output.weight.zero_()
         network.output.weight[:, : last.shape[1]] = last
-        network.output.weight *= _likeliest_scale(network, train)
+        network.output.weight.mul_(_likeliest_scale(network, train))
 
 
 def _first_layer(vectors: np.ndarray, train: csr_array) -> np.ndarray:

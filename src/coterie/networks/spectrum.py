@@ -89,6 +89,35 @@ def singular_vectors(
     return Spectrum(values[:kept], _with_signs(vectors[:, :kept]))
 
 
+def above_chance(train: csr_array, values: np.ndarray, *, seed: int = 0) -> int:
+    """How many singular values of the normalised interactions stand out: are above those that the
+    same interactions have once items are dealt anew, which keeps how much each user and each item
+    has and nothing else.
+
+    Only the first of those is left out: it is 1, whatever there is.
+
+    Args:
+        train: ``[n_users, n_items]`` binary interactions.
+        values: ``[k]`` their singular values, normalised, descending.
+        seed: Of the deal.
+
+    References:
+        Horn (1965), parallel analysis.
+
+    Example:
+        >>> two_groups = csr_array(np.kron(np.eye(2), np.ones((40, 30))))
+        >>> values = singular_vectors(normalised(two_groups), 10).values
+        >>> above_chance(two_groups, values)
+        2
+    """
+    dealt = np.random.default_rng(seed).permutation(train.indices)
+    by_chance = csr_array((np.ones(len(dealt)), dealt, train.indptr), shape=train.shape)
+    by_chance.sum_duplicates()
+    by_chance.data[:] = 1
+    chance = singular_vectors(normalised(by_chance), 2).values
+    return int(np.count_nonzero(values > chance[1])) if len(chance) > 1 else len(values)
+
+
 def _basis(columns: np.ndarray) -> np.ndarray:
     """Orthonormal columns that span the same. Torch stays in float32, where NumPy takes four times
     as long in float64.
