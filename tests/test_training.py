@@ -855,7 +855,9 @@ BASE: dict[type[StrictConfig], dict[str, Any]] = {
     GfCfConfig: {"name": "gf-cf", "rank": 8},
     BspmConfig: {"name": "bspm", "rank": 8},
 }
-BASE_TRAINING = {**QUICK, "epochs": 12, "learning_rate": 0.05, "patience": 5}
+BASE_TRAINING = {
+    **QUICK, "epochs": 12, "learning_rate": 0.05, "patience": 5, "start": "spectral"
+}  # fmt: skip
 
 OTHER_VAE: dict[str, Any] = {
     "name": None,
@@ -906,6 +908,9 @@ OTHER: dict[type[StrictConfig], dict[str, Any]] = {
         "patience": 1,
         "chunk_items": 16,
         "sampled_items": 20,
+        "start": "random",
+        "start_rank": 1,
+        "average": 0.2,
         "sparse_updates": True,
         "seed": 1,
     },

@@ -111,7 +111,7 @@ def above_chance(train: csr_array, values: np.ndarray, *, seed: int = 0) -> int:
         2
     """
     dealt = np.random.default_rng(seed).permutation(train.indices)
-    by_chance = csr_array((np.ones(len(dealt)), dealt, train.indptr), shape=train.shape)
+    by_chance = csr_array((np.ones(len(dealt)), dealt, train.indptr.copy()), shape=train.shape)
     by_chance.sum_duplicates()
     by_chance.data[:] = 1
     chance = singular_vectors(normalised(by_chance), 2).values
