@@ -51,6 +51,9 @@ FULL = {
         "patience": 4,
         "chunk_items": 12,
         "sampled_items": 0,
+        "start": "spectral",
+        "start_rank": 5,
+        "average": 0.1,
         "sparse_updates": False,
         "seed": 6,
     },
@@ -76,6 +79,9 @@ validate_every = 2
 patience = 4
 chunk_items = 12
 sampled_items = 0
+start = "spectral"
+start_rank = 5
+average = 0.1
 sparse_updates = false
 seed = 6
 """
@@ -235,6 +241,9 @@ def test_of_names_a_model_field_out_of_range(name: str, field: str, value: Any) 
         ("patience", 0),
         ("chunk_items", -1),
         ("sampled_items", -1),
+        ("start", "warm"),
+        ("start_rank", -1),
+        ("average", 1.0),
         ("sparse_updates", "often"),
         ("seed", -1),
         ("metric", 100),

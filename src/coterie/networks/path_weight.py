@@ -29,7 +29,7 @@ def choose_weight(network: LinearPathVAE, judge: Judge) -> None:
     with torch.no_grad():
         decoder = network.decode(network.point(judge.rows))
         path = judge.scores(network.path)
-    unit = float(decoder.std() / path.std().clamp(min=torch.finfo(path.dtype).tiny))
+    unit = float(decoder.std() / path.std()) if path.std() > 0 else 0.0
     found: dict[float, float] = {}
 
     def best(weights: Iterable[float]) -> float:
@@ -37,6 +37,6 @@ def choose_weight(network: LinearPathVAE, judge: Judge) -> None:
             found[weight] = judge.value(decoder + weight * path)
         return max(sorted(found), key=lambda weight: found[weight])
 
-    coarse = best([0.0, *(unit * 2.0**exponent for exponent in _COARSE), ALONE])
+    coarse = best([0.0, ALONE, *(unit * 2.0**exponent for exponent in _COARSE)])
     fine = (coarse * 2**step for step in _FINE) if 0 < coarse < ALONE else ()
     network.path_weight = best(fine)
