@@ -23,7 +23,7 @@ Rank = Annotated[
 Weight = Annotated[
     float, Field(ge=0, description="w, of the ideal filter beside the linear one; 0 = without")
 ]
-_RANK, _WEIGHT = SearchRange(32, 512, log=True), SearchRange(0.01, 3, log=True)
+_RANK, _WEIGHT = SearchRange(32, 512, log=True), SearchRange(0.003, 3, log=True)
 
 
 class GraphFilterConfig(ClosedFormConfig):
@@ -62,13 +62,15 @@ class BspmConfig(GraphFilterConfig):
     rank: Rank = 448
     ideal_weight: Weight = 0.2
     time: float = Field(2.5, ge=0, description="T, for which dy/dt = -y P sharpens; 0 = not at all")
-    steps: PositiveInt = Field(1, description="of Runge–Kutta, each of at most 2.7 to be stable")
+    steps: PositiveInt = Field(
+        1, description="of Runge–Kutta; stable where T / steps is at most 2.7"
+    )
 
     SEARCH: ClassVar = {
         "rank": _RANK,
         "ideal_weight": _WEIGHT,
-        "time": SearchRange(0, 2.7),
-        "steps": SearchChoice((1, 2)),
+        "time": SearchRange(0, 5),
+        "steps": SearchChoice((1, 2, 3)),
     }
 
     def empty(self, n_items: int) -> "GraphFilter":
