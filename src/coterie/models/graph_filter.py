@@ -23,7 +23,7 @@ Rank = Annotated[
 Weight = Annotated[
     float, Field(ge=0, description="w, of the ideal filter beside the linear one; 0 = without")
 ]
-_RANK, _WEIGHT = SearchRange(32, 512, log=True), SearchRange(0.003, 3, log=True)
+_RANK, _WEIGHT = SearchRange(32, 1024, log=True), SearchRange(0.003, 3, log=True)
 
 
 class GraphFilterConfig(ClosedFormConfig):
