@@ -27,8 +27,7 @@ class GraphFilter(Network):
 
     P is never formed: a product with it is two sums over the interactions, so that time grows with
     their number. The network holds the interactions, though not whose they are. An item that
-    nothing reaches scores 0 and is not ranked by popularity: where w is above 0, Π reaches every
-    item that any chain of users connects to the history.
+    nothing reaches scores 0; it is not ranked by popularity, as a w above 0 leaves hardly any.
 
     Args:
         n_items: Size of the catalogue.
@@ -37,7 +36,7 @@ class GraphFilter(Network):
         steps: Of Runge–Kutta, at least 1.
 
     References:
-        Shen et al. (2021), section 4, for y; Choi et al. (2023), section 3, for sharpening.
+        Shen et al. (2021) and their code for y; Choi et al. (2023) and theirs for sharpening.
 
     Example:
         >>> train = csr_array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]])
