@@ -23,7 +23,6 @@ Rank = Annotated[
 Weight = Annotated[
     float, Field(ge=0, description="w, of the ideal filter beside the linear one; 0 = without")
 ]
-_RANK, _WEIGHT = SearchRange(32, 1024, log=True), SearchRange(0.003, 3, log=True)
 
 
 class GraphFilterConfig(ClosedFormConfig):
@@ -31,6 +30,11 @@ class GraphFilterConfig(ClosedFormConfig):
 
     rank: Rank = 256
     ideal_weight: Weight = 0.3
+
+    SEARCH: ClassVar = {
+        "rank": SearchRange(32, 1024, log=True),
+        "ideal_weight": SearchRange(0.003, 3, log=True),
+    }
 
     def fit(self, train: "csr_array") -> "GraphFilter":
         """The interactions and their leading singular vectors."""
@@ -47,8 +51,6 @@ class GfCfConfig(GraphFilterConfig):
     """GF-CF: a linear and an ideal filter (Shen et al., CIKM 2021); defaults as published."""
 
     name: Literal["gf-cf"] = "gf-cf"
-
-    SEARCH: ClassVar = {"rank": _RANK, "ideal_weight": _WEIGHT}
 
 
 class BspmConfig(GraphFilterConfig):
@@ -67,8 +69,7 @@ class BspmConfig(GraphFilterConfig):
     )
 
     SEARCH: ClassVar = {
-        "rank": _RANK,
-        "ideal_weight": _WEIGHT,
+        **GraphFilterConfig.SEARCH,
         "time": SearchRange(0, 5),
         "steps": SearchChoice((1, 2, 3)),
     }
