@@ -23,7 +23,6 @@ Rank = Annotated[
 Weight = Annotated[
     float, Field(ge=0, description="w, of the ideal filter beside the linear one; 0 = without")
 ]
-_RANK, _WEIGHT = SearchRange(32, 512, log=True), SearchRange(0.01, 3, log=True)
 
 
 class GraphFilterConfig(ClosedFormConfig):
@@ -31,6 +30,11 @@ class GraphFilterConfig(ClosedFormConfig):
 
     rank: Rank = 256
     ideal_weight: Weight = 0.3
+
+    SEARCH: ClassVar = {
+        "rank": SearchRange(32, 1024, log=True),
+        "ideal_weight": SearchRange(0.003, 3, log=True),
+    }
 
     def fit(self, train: "csr_array") -> "GraphFilter":
         """The interactions and their leading singular vectors."""
@@ -48,8 +52,6 @@ class GfCfConfig(GraphFilterConfig):
 
     name: Literal["gf-cf"] = "gf-cf"
 
-    SEARCH: ClassVar = {"rank": _RANK, "ideal_weight": _WEIGHT}
-
 
 class BspmConfig(GraphFilterConfig):
     """BSPM: GF-CF's blur, sharpened by an ODE (Choi et al., SIGIR 2023, early merge). Defaults are
@@ -62,13 +64,14 @@ class BspmConfig(GraphFilterConfig):
     rank: Rank = 448
     ideal_weight: Weight = 0.2
     time: float = Field(2.5, ge=0, description="T, for which dy/dt = -y P sharpens; 0 = not at all")
-    steps: PositiveInt = Field(1, description="of Runge–Kutta, each of at most 2.7 to be stable")
+    steps: PositiveInt = Field(
+        1, description="of Runge–Kutta; stable where T / steps is at most 2.7"
+    )
 
     SEARCH: ClassVar = {
-        "rank": _RANK,
-        "ideal_weight": _WEIGHT,
-        "time": SearchRange(0, 2.7),
-        "steps": SearchChoice((1, 2)),
+        **GraphFilterConfig.SEARCH,
+        "time": SearchRange(0, 5),
+        "steps": SearchChoice((1, 2, 3)),
     }
 
     def empty(self, n_items: int) -> "GraphFilter":

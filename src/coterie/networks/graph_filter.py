@@ -27,7 +27,7 @@ class GraphFilter(Network):
 
     P is never formed: a product with it is two sums over the interactions, so that time grows with
     their number. The network holds the interactions, though not whose they are. An item that
-    nothing reaches scores 0; it needs no order of its own, as Π reaches all but the isolated.
+    nothing reaches scores 0; it is not ranked by popularity, as a w above 0 leaves hardly any.
 
     Args:
         n_items: Size of the catalogue.
@@ -36,7 +36,7 @@ class GraphFilter(Network):
         steps: Of Runge–Kutta, at least 1.
 
     References:
-        Shen et al. (2021), section 4, for y; Choi et al. (2023), section 3, for sharpening.
+        Shen et al. (2021) and their code for y; Choi et al. (2023) and theirs for sharpening.
 
     Example:
         >>> train = csr_array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]])
@@ -93,13 +93,12 @@ class GraphFilter(Network):
     # a product with P is the mean over an item's users of the means over their items.
 
     def _blurred(self, rows: SparseRows) -> Tensor:
-        """Smoothed by both filters: x P + w · x Π."""
+        """After both filters: x P + w · x Π."""
         weights = self.item_degrees[rows.indices, 0].rsqrt()
         histories = self.vectors.new_zeros(self.n_items, len(rows))
         histories[rows.indices, rows.row] = weights
-        leading = gather_sum(rows, self.vectors, weights)
-        blurred = self._smoothed(histories)
-        return blurred.addmm_(self.vectors, leading.t(), alpha=self.ideal_weight)
+        linear, leading = self._smoothed(histories), gather_sum(rows, self.vectors, weights)
+        return linear.addmm_(self.vectors, leading.t(), alpha=self.ideal_weight)
 
     def _sharpened(self, scores: Tensor) -> Tensor:
         """After the time T. As the ODE is linear, a step of Runge–Kutta is the Taylor polynomial of

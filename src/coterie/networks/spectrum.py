@@ -11,10 +11,8 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array, diags_array
 
-# Columns of the sketch beyond the rank, and rounds of power iteration: with them the filter V Vᵀ of
-# 256 vectors ranks as the exact one does (decision 14).
-OVERSAMPLING = 32
-ITERATIONS = 7
+# Columns of the sketch beyond the rank.
+_OVERSAMPLING = 32
 # Singular values below this share of the largest one are rounding errors of float32, and their
 # vectors mean nothing.
 _LEAST_SHARE = 1e-5
@@ -36,9 +34,6 @@ def normalised(train: csr_array) -> csr_array:
     Args:
         train: ``[n_users, n_items]`` binary R; empty rows and columns stay empty.
 
-    References:
-        Shen et al. (2021), section 2.
-
     Example:
         >>> normalised(csr_array([[1, 1, 0], [0, 1, 0]])).toarray().round(3).tolist()
         [[0.7070000171661377, 0.5, 0.0], [0.0, 0.7070000171661377, 0.0]]
@@ -51,13 +46,14 @@ def normalised(train: csr_array) -> csr_array:
 
 
 def singular_vectors(
-    matrix: csr_array, rank: int, *, seed: int = 0, iterations: int = ITERATIONS
+    matrix: csr_array, rank: int, *, seed: int = 0, iterations: int = 7
 ) -> Spectrum:
     """The leading singular values and right singular vectors, by a randomized method.
 
     Each vector's entry of the largest magnitude is positive. Memory is 4 bytes × (rows + columns) ×
     (rank + 32), a few times. The vectors of a spectrum that falls slowly are less exact than the
-    space that they span together; more iterations make both more exact.
+    space that they span together; more iterations make both more exact. Filters rank no better with
+    more than seven (decision 14).
 
     Args:
         matrix: ``[n_users, n_items]``.
@@ -67,7 +63,7 @@ def singular_vectors(
         iterations: Rounds of power iteration.
 
     References:
-        Halko, Martinsson and Tropp (2011): the sketch by power iteration, equation 4.5,
+        Halko, Martinsson and Tropp (2011): the sketch by power iteration, section 4.5,
         orthonormal again after every round; the decomposition by algorithm 5.1.
 
     Example:
@@ -79,7 +75,7 @@ def singular_vectors(
     """
     forth = csr_array(matrix, dtype=np.float32)
     back = csr_array(forth.T)
-    rng, width = np.random.default_rng(seed), min(rank + OVERSAMPLING, *forth.shape)
+    rng, width = np.random.default_rng(seed), min(rank + _OVERSAMPLING, *forth.shape)
     sketch = rng.standard_normal((forth.shape[1], width), dtype=np.float32)
     for _ in range(iterations):
         sketch = _basis(back @ (forth @ sketch))
