@@ -135,6 +135,26 @@ def rivals(figures: Figures) -> str:
     )
 
 
+def quality(figures: Figures) -> str:
+    """benchmarks/time_to_quality.py on every data set."""
+    rows = []
+    for name in sorted(name for name in figures if name.startswith("quality-")):
+        run = figures[name]
+        for rival, one in run["rivals"].items():
+            if "failed" in one:
+                rows.append([Path(run["data"]).name, rival, f"failed: {one['failed']}", *[""] * 4])
+                continue
+            reached, ratio = (
+                (f"{one['coterie_seconds']:.1f}", f"**{one['ratio']:.2f}**")
+                if one["ratio"] is not None
+                else ("never", "")
+            )
+            cells = [f"{one['best']:.4f}", one["stopped"], f"{one['seconds']:.1f}", reached, ratio]
+            rows.append([Path(run["data"]).name, rival, *cells])
+    header = ["data", "who", "best NDCG@100", "stopped by", "s to 99 % of it", "Coterie, s"]
+    return markdown([*header, "times as fast"], rows)
+
+
 def goals(figures: Figures) -> Iterator[list[str]]:
     """Goal, figure and whether it was met."""
 
@@ -376,6 +396,7 @@ TABLES: dict[str, tuple[Callable[[Figures], str], tuple[str, ...]]] = {
     "scoring": (scoring, ("scoring-20k",)),
     "serving": (serving, ("serving",)),
     "rivals": (rivals, ("rivals",)),
+    "quality": (quality, ("quality-ml-1m",)),
     "training-memory": (training_memory, ("training-memory",)),
     "scoring-memory": (scoring_memory, ("scoring-memory",)),
     "million": (million, ("million",)),

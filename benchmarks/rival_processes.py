@@ -93,8 +93,14 @@ class Worker:
     ) -> None:
         command = [str(interpreter(requirements)), str(SCRIPTS / script), *arguments]
         self._errors = (folder / f"{name}.err").open("w+")
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
-        self._process = subprocess.Popen(command, cwd=folder, text=True, **pipes)
+        self._process = subprocess.Popen(
+            command,
+            cwd=folder,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+        )
 
     def ask(self) -> dict[str, Any]:
         """Says "go" and waits for the answer.

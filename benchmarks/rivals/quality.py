@@ -59,9 +59,11 @@ def read_task() -> Task:
     parser.add_argument("folder", type=Path, help="holds a file for each matrix of the task")
     parser.add_argument("--paper", action="store_true")
     args = parser.parse_args()
-    names = ("histories", "fold_in", "held_out")
-    matrices = (csr_matrix(load_npz(args.folder / f"{name}.npz")) for name in names)
-    return Task(*matrices, paper=args.paper)
+    histories, fold_in, held_out = (
+        csr_matrix(load_npz(args.folder / f"{name}.npz"))
+        for name in ("histories", "fold_in", "held_out")
+    )
+    return Task(histories, fold_in, held_out, args.paper)
 
 
 def learn(learner: Learner, task: Task, packages: Sequence[str]) -> None:
@@ -82,11 +84,10 @@ def learn(learner: Learner, task: Task, packages: Sequence[str]) -> None:
 
 
 def _validate(learner: Learner, task: Task) -> float:
-    total, n_users = 0.0, task.fold_in.shape[0]
-    for start in range(0, n_users, USERS_A_BLOCK):
+    values = []
+    for start in range(0, task.fold_in.shape[0], USERS_A_BLOCK):
         shown, sought = (
             matrix[start : start + USERS_A_BLOCK] for matrix in (task.fold_in, task.held_out)
         )
-        scores = learner.score(shown)
-        total += float(ndcg(scores, shown.toarray() > 0, sought.toarray() > 0, K).sum())
-    return total / n_users
+        values.append(ndcg(learner.score(shown), shown.toarray() > 0, sought.toarray() > 0, K))
+    return float(np.concatenate(values).mean())

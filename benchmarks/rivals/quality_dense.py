@@ -64,7 +64,7 @@ class Dense:
         adam, n_steps = torch.optim.Adam(self.model.parameters(), lr=LEARNING_RATE), 0
         while True:
             self.model.train()
-            for users in torch.randperm(n_users).split(BATCH):
+            for users in torch.split(torch.randperm(n_users), BATCH):
                 x = torch.from_numpy(self.histories[users.numpy()].toarray())
                 logits, kl = self.model(x)
                 nll = -(functional.log_softmax(logits, dim=1) * x).sum(1)
