@@ -37,7 +37,7 @@ check: lint test ## What CI runs
 docs: .venv/.installed-docs ## The documentation as a site, into site/
 	$(BIN)/mkdocs build --strict
 
-bench: .venv/.installed-plot+ann ## The benchmarks, their tables into docs/performance.md (half an hour, 6 GiB of disk)
+bench: .venv/.installed-plot+ann ## The benchmarks, their tables into docs/performance.md (an hour, 6 GiB of disk)
 	mkdir -p bench
 	$(BIN)/coterie bench training-step --json bench/step.json
 	$(BIN)/coterie bench training-step --pia 0.3 --json bench/step-pia.json

@@ -138,19 +138,16 @@ def rivals(figures: Figures) -> str:
 def quality(figures: Figures) -> str:
     """benchmarks/time_to_quality.py on every data set."""
     rows = []
-    for name in sorted(name for name in figures if name.startswith("quality-")):
-        run = figures[name]
-        for rival, one in run["rivals"].items():
+    for run in (figures[name] for name in sorted(figures) if name.startswith("quality-")):
+        for name, one in run["rivals"].items():
+            row = [Path(run["data"]).name, name]
             if "failed" in one:
-                rows.append([Path(run["data"]).name, rival, f"failed: {one['failed']}", *[""] * 4])
+                rows.append([*row, f"failed: {one['failed']}", *[""] * 4])
                 continue
-            reached, ratio = (
-                (f"{one['coterie_seconds']:.1f}", f"**{one['ratio']:.2f}**")
-                if one["ratio"] is not None
-                else ("never", "")
-            )
-            cells = [f"{one['best']:.4f}", one["stopped"], f"{one['seconds']:.1f}", reached, ratio]
-            rows.append([Path(run["data"]).name, rival, *cells])
+            row += [f"{one['best']:.4f}", one["stopped"], f"{one['seconds']:.1f}"]
+            never = one["ratio"] is None
+            row += ["never", ""] if never else [f"{one['coterie_seconds']:.1f}"]
+            rows.append(row if never else [*row, f"**{one['ratio']:.2f}**"])
     header = ["data", "who", "best NDCG@100", "stopped by", "s to 99 % of it", "Coterie, s"]
     return markdown([*header, "times as fast"], rows)
 

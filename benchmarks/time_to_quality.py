@@ -52,29 +52,12 @@ SHARE = 0.99
 OURS = "coterie"
 
 SHAPES = {
-    "ml-1m-shape": {"n_users": 6_034, "n_items": 3_499, "mean_items": 95, "held_out_users": 600},
-    "gowalla-shape": {
-        "n_users": 29_858,
-        "n_items": 40_981,
-        "mean_items": 34,
-        "held_out_users": 3_000,
-    },
-    "ml-20m-shape": {
-        "n_users": 136_677,
-        "n_items": 20_108,
-        "mean_items": 73,
-        "held_out_users": 10_000,
-    },
-}
-
-# Okabe and Ito's palette, as in growth.py.
-COLOURS = {
-    OURS: "#0072B2",
-    "irspack": "#D55E00",
-    "irspack 600-200": "#E69F00",
-    "recbole": "#009E73",
-    "recbole 600-200": "#56B4E9",
-    "dense": "#CC79A7",
+    name: dict(zip(("n_users", "n_items", "mean_items", "held_out_users"), sizes, strict=True))
+    for name, sizes in {
+        "ml-1m-shape": (6_034, 3_499, 95, 600),
+        "gowalla-shape": (29_858, 40_981, 34, 3_000),
+        "ml-20m-shape": (136_677, 20_108, 73, 10_000),
+    }.items()
 }
 
 
@@ -84,22 +67,25 @@ class Contestant:
 
     Args:
         script: In benchmarks/rivals.
+        colour: Of Okabe and Ito's palette, as in growth.py.
         requirements: Its environment, as in `rival_processes.interpreter`.
         arguments: Of the script, beside the folder.
     """
 
     script: str
+    colour: str
     requirements: str | None = None
     arguments: tuple[str, ...] = ()
 
 
+PAPER = ("--paper",)
 CONTESTANTS = {
-    OURS: Contestant("quality_coterie.py"),
-    "irspack": Contestant("quality_irspack.py", "irspack.txt"),
-    "irspack 600-200": Contestant("quality_irspack.py", "irspack.txt", ("--paper",)),
-    "recbole": Contestant("quality_recbole.py", "recbole.txt"),
-    "recbole 600-200": Contestant("quality_recbole.py", "recbole.txt", ("--paper",)),
-    "dense": Contestant("quality_dense.py"),
+    OURS: Contestant("quality_coterie.py", "#0072B2"),
+    "irspack": Contestant("quality_irspack.py", "#D55E00", "irspack.txt"),
+    "irspack 600-200": Contestant("quality_irspack.py", "#E69F00", "irspack.txt", PAPER),
+    "recbole": Contestant("quality_recbole.py", "#009E73", "recbole.txt"),
+    "recbole 600-200": Contestant("quality_recbole.py", "#56B4E9", "recbole.txt", PAPER),
+    "dense": Contestant("quality_dense.py", "#CC79A7"),
 }
 RIVALS = [name for name in CONTESTANTS if name != OURS]
 
@@ -299,7 +285,7 @@ def draw(path: Path, result: Mapping[str, Any], title: str) -> None:
 def _draw_run(axes: Axes, name: str, one: Mapping[str, Any]) -> None:
     if "failed" in one:
         return
-    colour, label = COLOURS[name], name
+    colour, label = CONTESTANTS[name].colour, name
     if one.get("ratio") is not None:
         label += f": {one['ratio']:.1f} times the time"
     seconds, values = zip(*one["curve"], strict=True)
@@ -377,8 +363,9 @@ def main() -> None:
         runs = race([OURS, *options.only], Path(folder), options.patience, options.limit)
     result = {**facts, **outcome(runs)}
     print(table(result))
-    told = result["times_as_fast"]
-    print(f"\ntimes as fast as the fastest: {'not to be told' if told is None else f'{told:.2f}'}")
+    fastest = result["times_as_fast"]
+    told = "not known, as a target was not reached" if fastest is None else f"{fastest:.2f}"
+    print(f"\ntimes as fast as the fastest rival: {told}")
     if options.json is not None:
         write_json(options.json, result)
     if options.plot is not None:
