@@ -8,19 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from irspack.recommenders.multvae import MultVAERecommender
+from irspack_multvae import PAPER
 from quality import Task, learn, read_task
 from scipy.sparse import csr_matrix
-from worker import BATCH, BETA, DROPOUT, HIDDEN, LATENT, LEARNING_RATE
-
-PAPER = {
-    "dim_z": LATENT,
-    "enc_hidden_dims": HIDDEN,
-    "dropout_p": DROPOUT,
-    "kl_anneal_goal": BETA,
-    "minibatch_size": BATCH,
-    "learning_rate": LEARNING_RATE,
-}
-"""Liang et al.'s settings by irspack's names. β rises over 50 epochs, as irspack has it."""
 
 
 class Irspack:
