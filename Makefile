@@ -37,7 +37,7 @@ check: lint test ## What CI runs
 docs: .venv/.installed-docs ## The documentation as a site, into site/
 	$(BIN)/mkdocs build --strict
 
-bench: .venv/.installed-plot+ann ## The benchmarks, their tables into docs/performance.md (half an hour, 6 GiB of disk)
+bench: .venv/.installed-plot+ann ## The benchmarks, their tables into docs/performance.md (an hour, 6 GiB of disk)
 	mkdir -p bench
 	$(BIN)/coterie bench training-step --json bench/step.json
 	$(BIN)/coterie bench training-step --pia 0.3 --json bench/step-pia.json
@@ -54,6 +54,7 @@ bench: .venv/.installed-plot+ann ## The benchmarks, their tables into docs/perfo
 	$(BIN)/python benchmarks/prepare_growth.py --json bench/prepare.json
 	$(BIN)/python benchmarks/import_times.py --json bench/import-times.json
 	$(BIN)/python benchmarks/rivals.py --json bench/rivals.json
+	$(BIN)/python benchmarks/time_to_quality.py --data ml-1m-shape --limit 120 --json bench/quality-ml-1m.json
 	$(BIN)/python benchmarks/performance_page.py bench docs/performance.md
 
 clean: ## Remove everything made here but demo/, data/ and runs/

@@ -135,6 +135,23 @@ def rivals(figures: Figures) -> str:
     )
 
 
+def quality(figures: Figures) -> str:
+    """benchmarks/time_to_quality.py on every data set."""
+    rows = []
+    for run in (figures[name] for name in sorted(figures) if name.startswith("quality-")):
+        for name, one in run["rivals"].items():
+            row = [Path(run["data"]).name, name]
+            if "failed" in one:
+                rows.append([*row, f"failed: {one['failed']}", *[""] * 4])
+                continue
+            row += [f"{one['best']:.4f}", one["stopped"], f"{one['seconds']:.1f}"]
+            never = one["ratio"] is None
+            row += ["never", ""] if never else [f"{one['coterie_seconds']:.1f}"]
+            rows.append(row if never else [*row, f"**{one['ratio']:.2f}**"])
+    header = ["data", "who", "best NDCG@100", "stopped by", "s to 99 % of it", "Coterie, s"]
+    return markdown([*header, "times as fast"], rows)
+
+
 def goals(figures: Figures) -> Iterator[list[str]]:
     """Goal, figure and whether it was met."""
 
@@ -376,6 +393,7 @@ TABLES: dict[str, tuple[Callable[[Figures], str], tuple[str, ...]]] = {
     "scoring": (scoring, ("scoring-20k",)),
     "serving": (serving, ("serving",)),
     "rivals": (rivals, ("rivals",)),
+    "quality": (quality, ("quality-ml-1m",)),
     "training-memory": (training_memory, ("training-memory",)),
     "scoring-memory": (scoring_memory, ("scoring-memory",)),
     "million": (million, ("million",)),

@@ -16,10 +16,7 @@ Zipf's law. Linux only.
 """
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,18 +24,16 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from rival_processes import FailedError, Worker, use_threads
 from scipy.sparse import csr_array
 
 from coterie.data.dataset import Dataset
 from coterie.files import write_json
 from coterie.plain_table import plain_table
 
-HERE = Path(__file__).resolve().parent
-ENVIRONMENTS = HERE.parent / ".venv-rivals"
 BATCH = 500  # As in rivals/worker.py.
 
 Job: TypeAlias = Literal["train", "top-100"]
@@ -119,10 +114,6 @@ SHAPES = {
 ALL = [name for name in SHAPES if name != "tiny"]
 
 
-class FailedError(Exception):
-    """A rival could not be installed or run; the message says why."""
-
-
 @dataclass
 class Outcome:
     """What one rival did on one shape; ``failed`` says why it did not."""
@@ -163,52 +154,7 @@ def histories(name: str, data: Path) -> tuple[csr_array, str]:
     return matrix[np.random.default_rng(0).permutation(matrix.shape[0])], source
 
 
-def interpreter(name: str) -> Path:
-    """The Python of a rival's environment, made anew when its requirements changed.
-
-    Raises:
-        FailedError: if the installation did.
-    """
-    requirements = RIVALS[name].requirements
-    if requirements is None:
-        return Path(sys.executable)
-    folder, wanted = ENVIRONMENTS / name, (HERE / "rivals" / requirements).read_text()
-    python, stamp = folder / "bin" / "python", folder / "installed.txt"
-    if stamp.exists() and stamp.read_text() == wanted:
-        return python
-    print(f"installing {name} into {folder.relative_to(HERE.parent)}", file=sys.stderr)
-    ENVIRONMENTS.mkdir(exist_ok=True)
-    (ENVIRONMENTS / ".gitignore").write_text("*\n")
-    _install([sys.executable, "-m", "venv", "--clear", str(folder)])
-    _install(
-        [
-            str(python),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--requirement",
-            str(HERE / "rivals" / requirements),
-        ]
-    )
-    stamp.write_text(wanted)
-    return python
-
-
-def _install(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise FailedError(f"cannot be installed: {_last_line(done.stderr or done.stdout)}")
-
-
-def _last_line(text: str) -> str:
-    return next(
-        (line.strip() for line in reversed(text.splitlines()) if line.strip()), "it said nothing"
-    )
-
-
-class Process:
+class Process(Worker):
     """A rival's process, ready for rounds; it sleeps until one is asked for.
 
     Args:
@@ -221,18 +167,11 @@ class Process:
     """
 
     def __init__(self, name: str, folder: Path, round_users: int) -> None:
-        command = [
-            str(interpreter(name)),
-            str(HERE / "rivals" / RIVALS[name].script),
-            str(folder),
-            str(round_users),
-        ]
-        self._errors = (folder / f"{name}.err").open("w+")
-        # In a folder that goes away: some rivals leave logs where they run.
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
-        self._process = subprocess.Popen(command, cwd=folder, text=True, **pipes)
+        rival = RIVALS[name]
+        arguments = [str(folder), str(round_users)]
+        super().__init__(name, rival.script, rival.requirements, folder, arguments)
         start = time.perf_counter()
-        ready = self._answer()
+        ready = self.answer()
         self.outcome = Outcome(
             ready_seconds=time.perf_counter() - start,
             loading_peak_mib=ready["loading_peak_mib"],
@@ -245,38 +184,9 @@ class Process:
         Raises:
             FailedError: if the process ended in it.
         """
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write("go\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # _answer says how it ended.
-        answer = self._answer()
+        answer = self.ask()
         self.outcome.seconds.append(answer["seconds"])
         self.outcome.peak_mib = answer["peak_mib"]
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            status = self._process.wait()
-            self._errors.seek(0)
-            raise FailedError(f"ended with status {status}: {_last_line(self._errors.read())}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def __enter__(self) -> "Process":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._errors.close()
 
 
 def measure(
@@ -428,9 +338,7 @@ def main() -> None:
     """Measures every shape asked for."""
     args = arguments()
     shapes = ALL if "all" in args.shape else args.shape
-    # Inherited by every process: some libraries heed the variables, some the cores they may use.
-    os.environ |= {f"{name}_NUM_THREADS": str(args.threads) for name in ("OMP", "MKL", "OPENBLAS")}
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
+    use_threads(args.threads)
     result = {
         "threads": args.threads,
         "rounds": args.rounds,

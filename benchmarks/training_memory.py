@@ -137,9 +137,7 @@ def _step(case: Case, matrix: csr_array) -> Callable[[int], object]:
     if case.training is None:
         dense = dense_step(batches[0], case.model, "cpu")
         return lambda number: dense()
-    step = TrainingStep(
-        case.items, case.model, case.training, popularity=np.asarray(matrix.sum(axis=0))
-    )
+    step = TrainingStep(case.items, case.model, case.training, train=matrix)
     rows = [SparseRows.from_csr(batch) for batch in batches]
     return lambda number: step(rows[number])
 

@@ -1,12 +1,21 @@
 """The benchmark scripts run from end to end; what they measure is not judged."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+
+from coterie.data.dataset import Dataset
+from coterie.data.split import Part
+from coterie.evaluation.evaluate import evaluate
+from coterie.simulation.service import simulate_dataset
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -14,7 +23,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 def run(script: str, folder: Path, *options: str) -> dict[str, Any]:
     out = folder / "figures.json"
     subprocess.run(
-        [sys.executable, BENCHMARKS / script, "--quick", "--json", out, *options],
+        [sys.executable, BENCHMARKS / script, "--json", out, *options],
         check=True,
         timeout=300,
     )
@@ -24,7 +33,7 @@ def run(script: str, folder: Path, *options: str) -> dict[str, Any]:
 
 def test_growth_measures_every_ladder_and_draws_it(tmp_path: Path) -> None:
     plot = tmp_path / "growth.png"
-    curves = run("growth.py", tmp_path, "--plot", str(plot))["curves"]
+    curves = run("growth.py", tmp_path, "--quick", "--plot", str(plot))["curves"]
     assert set(curves) == {"users", "items", "items_per_user", "hidden", "k"}
     assert {name for name, kinds in curves.items() if "training" in kinds} == set(curves) - {"k"}
     for kinds in curves.values():
@@ -37,7 +46,7 @@ def test_growth_measures_every_ladder_and_draws_it(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_training_memory_predicts_a_catalogue_and_trains_it(tmp_path: Path) -> None:
-    figures = run("training_memory.py", tmp_path)
+    figures = run("training_memory.py", tmp_path, "--quick")
     (mode,) = figures["modes"]
     assert (
         mode["runs"][0]["peak_bytes"] < mode["runs"][1]["peak_bytes"] < mode["tried"]["peak_bytes"]
@@ -47,8 +56,49 @@ def test_training_memory_predicts_a_catalogue_and_trains_it(tmp_path: Path) -> N
 
 
 def test_import_times_measures_every_door(tmp_path: Path) -> None:
-    doors = run("import_times.py", tmp_path)["doors"]
+    doors = run("import_times.py", tmp_path, "--quick")["doors"]
     assert doors["nothing"]["ratio"] == 1
     assert all(door["median_seconds"] > 0 for door in doors.values())
     assert doors["model"]["torch"]
     assert not any(doors[name]["torch"] for name in ("coterie", "data set", "recommendations"))
+
+
+@pytest.fixture(scope="module")
+def simulated() -> Dataset:
+    return simulate_dataset(n_users=400, n_items=150, held_out_users=60, seed=1)
+
+
+@pytest.mark.parametrize(("k", "digits"), [(1, 9), (10, 9), (100, 9), (200, 1)])
+def test_ndcg_of_rivals_is_that_of_evaluate(simulated: Dataset, k: int, digits: int) -> None:
+    # Many ties only where the list is the whole catalogue: at its end either choice is right.
+    cases = simulated.cases(Part.VALIDATION)
+    scores = np.random.default_rng(k).random(cases.fold_in.shape).round(digits)
+    scorer = SimpleNamespace(n_items=simulated.n_items, score=lambda _: torch.from_numpy(scores))
+    ndcg = runpy.run_path(str(BENCHMARKS / "rivals" / "ndcg.py"))["ndcg"]
+    expected = evaluate(scorer, cases, metrics=[f"ndcg@{k}"], block_size=1000)
+    found = ndcg(scores, cases.fold_in.toarray() > 0, cases.held_out.toarray() > 0, k)
+    np.testing.assert_allclose(found, expected.metrics[f"ndcg@{k}"], rtol=1e-12)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are bound by sched_setaffinity")
+def test_time_to_quality_says_who_reached_what_when(tmp_path: Path, simulated: Dataset) -> None:
+    simulated.save(tmp_path / "data")
+    plot = tmp_path / "quality.png"
+    where = ["--data", str(tmp_path / "data"), "--plot", str(plot), "--only", "dense"]
+    few = ["--limit", "3", "--patience", "2", "--threads", "1"]
+    ours = ["--set", "model.hidden_dims=[20]", "--set", "model.latent_dim=8"]
+    found = run("time_to_quality.py", tmp_path, *where, *few, *ours)
+    assert found["fingerprint"] == simulated.fingerprint
+    assert found["config"]["model"]["hidden_dims"] == [20]
+    dense = found["rivals"]["dense"]
+    for one in (found["coterie"], dense):
+        seconds, values = zip(*one["curve"], strict=True)
+        assert list(seconds) == sorted(seconds)
+        assert one["best"] == max(values)
+        assert one["stopped"] in {"patience", "limit"}
+    assert dense["target"] == pytest.approx(0.99 * dense["best"])
+    assert dense["seconds"] == next(s for s, value in dense["curve"] if value >= dense["target"])
+    reached = [s for s, value in found["coterie"]["curve"] if value >= dense["target"]]
+    ratio = dense["seconds"] / reached[0] if reached else None
+    assert found["times_as_fast"] == dense["ratio"] == ratio
+    assert plot.read_bytes().startswith(b"\x89PNG")

@@ -21,6 +21,7 @@ from coterie.config import (
 )
 from coterie.errors import ConfigError
 from coterie.models.ease import EaseConfig
+from coterie.models.graph_filter import BspmConfig, GfCfConfig
 from coterie.models.ials import IalsConfig
 from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
 from coterie.models.linear_path_vae import LinearPathVAEConfig
@@ -50,6 +51,9 @@ FULL = {
         "patience": 4,
         "chunk_items": 12,
         "sampled_items": 0,
+        "start": "spectral",
+        "start_rank": 5,
+        "average": 0.1,
         "sparse_updates": False,
         "seed": 6,
     },
@@ -75,6 +79,9 @@ validate_every = 2
 patience = 4
 chunk_items = 12
 sampled_items = 0
+start = "spectral"
+start_rank = 5
+average = 0.1
 sparse_updates = false
 seed = 6
 """
@@ -92,8 +99,10 @@ KINDS: dict[str, Any] = {
     "rp3beta": Rp3BetaConfig,
     "slim": SlimConfig,
     "ials": IalsConfig,
+    "gf-cf": GfCfConfig,
+    "bspm": BspmConfig,
 }
-CLOSED_FORMS = ["ease", "popularity", "item-knn", "rp3beta", "slim", "ials"]
+CLOSED_FORMS = ["ease", "popularity", "item-knn", "rp3beta", "slim", "ials", "gf-cf", "bspm"]
 
 
 def test_default_configuration_is_the_papers_mult_vae() -> None:
@@ -209,6 +218,10 @@ def test_of_refuses_a_field_of_another_model() -> None:
         ("ials", "alpha", 0),
         ("ials", "iterations", 0),
         ("ials", "seed", -1),
+        ("gf-cf", "rank", 0),
+        ("gf-cf", "ideal_weight", -0.1),
+        ("bspm", "time", -1),
+        ("bspm", "steps", 0),
     ],
 )
 def test_of_names_a_model_field_out_of_range(name: str, field: str, value: Any) -> None:
@@ -228,6 +241,9 @@ def test_of_names_a_model_field_out_of_range(name: str, field: str, value: Any) 
         ("patience", 0),
         ("chunk_items", -1),
         ("sampled_items", -1),
+        ("start", "warm"),
+        ("start_rank", -1),
+        ("average", 1.0),
         ("sparse_updates", "often"),
         ("seed", -1),
         ("metric", 100),

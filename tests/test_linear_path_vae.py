@@ -3,21 +3,31 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from coterie.config import RunConfig
-from coterie.data.split import Part
+from coterie.data.split import Part, PartName
 from coterie.errors import ConfigError
 from coterie.evaluation.evaluate import evaluate
 from coterie.export import export_onnx
+from coterie.models import linear_path_vae as linear_path_module
 from coterie.models.ease import EaseConfig
+from coterie.models.graph_filter import BspmConfig, GfCfConfig
 from coterie.models.item_item import Rp3BetaConfig
+from coterie.models.linear_path_vae import LinearPathVAEConfig, choose_path
 from coterie.networks.ease import Ease
 from coterie.networks.linear_path_vae import LinearPathVAE
+from coterie.networks.network import Network
+from coterie.networks.path_weight import choose_weight
 from coterie.running.progress import Update
 from coterie.simulation.service import simulate_dataset
-from coterie.training.run_record import read_history
+from coterie.sparse import SparseRows
+from coterie.training import judge as judge_module
+from coterie.training.judge import ValidationJudge
+from coterie.training.run_record import read_history, read_run
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
 from scorer_contract import check_recommender, check_scorer, random_histories
@@ -118,3 +128,136 @@ def test_resume_fits_the_path_again(tmp_path: Path) -> None:
 def _crash_in_epoch_3(update: Update) -> None:
     if update.facts.get("epoch") == 3:
         raise RuntimeError("crash")
+
+
+# What is left open and chosen on validation users.
+
+
+def value(scorer: Any, part: PartName = "validation") -> float:
+    return evaluate(scorer, DATA, part, metrics=["ndcg@10"]).mean("ndcg@10")
+
+
+class GivenPath(Network):
+    """A path whose scores are given, whoever asks."""
+
+    def __init__(self, scores: Tensor) -> None:
+        super().__init__()
+        self.n_items, self.given = scores.shape[1], scores
+
+    def score(self, rows: SparseRows) -> Tensor:
+        return self.given[: len(rows)]
+
+    def item_vectors(self) -> Tensor:
+        raise NotImplementedError
+
+
+def with_path(scores: Tensor) -> LinearPathVAE:
+    generator = torch.Generator().manual_seed(1)
+    return LinearPathVAE(DATA.n_items, (8,), 4, generator, GivenPath(scores), 1.0)
+
+
+CASES = DATA.cases(Part.VALIDATION)
+TO_FIND = torch.from_numpy(CASES.held_out.toarray().astype(np.float32))
+
+
+def noise(seed: int) -> Tensor:
+    return torch.randn(*TO_FIND.shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_weight_is_the_best_of_many(seed: int) -> None:
+    judge = ValidationJudge(CASES, "ndcg@10", "cpu")
+    network = with_path(TO_FIND + 2 * noise(seed))
+    with torch.no_grad():
+        network.output.bias.add_(noise(seed + 10)[0], alpha=0.3)
+        logits = network.decode(network.point(judge.rows))
+    choose_weight(network, judge)
+    chosen = judge.value(logits + network.path_weight * network.path.score(judge.rows))
+    weights = [0.0, *np.geomspace(1e-4, 1e4, 300)]
+    best = max(judge.value(logits + weight * network.path.score(judge.rows)) for weight in weights)
+    assert chosen >= best - 0.01
+    assert chosen >= judge.value(logits)
+    assert chosen >= judge.value(network.path.score(judge.rows))
+
+
+def test_a_path_that_knows_all_ranks_alone_and_one_that_knows_nothing_not_at_all() -> None:
+    judge = ValidationJudge(CASES, "ndcg@10", "cpu")
+    knows = with_path(TO_FIND + 1e-3 * noise(1))
+    choose_weight(knows, judge)
+    assert judge.value(judge.scores(knows)) == 1.0
+    against = with_path(-TO_FIND)
+    choose_weight(against, judge)
+    assert against.path_weight == 0.0
+    flat = with_path(torch.zeros_like(TO_FIND))
+    choose_weight(flat, judge)
+    assert judge.scores(flat).isfinite().all()
+
+
+def test_judge_is_evaluate_and_takes_fewer_cases_where_they_are_large(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = train(DATA, EaseConfig(l2=20.0))
+    judge = ValidationJudge(CASES, "ndcg@10", "cpu")
+    scores = judge.scores(model.network)
+    assert judge.value(scores) == pytest.approx(value(model), abs=1e-12)
+    assert torch.equal(scores, judge.scores(model.network))
+    monkeypatch.setattr(judge_module, "_MOST_SCORES", 7 * DATA.n_items)
+    assert len(ValidationJudge(CASES, "ndcg@10", "cpu").rows) == 7
+
+
+def test_path_is_the_best_alone() -> None:
+    judge = ValidationJudge(CASES, "ndcg@10", "cpu")
+    chosen = choose_path(DATA.train, judge)
+    found = value(train(DATA, chosen))
+    others = [GfCfConfig(), BspmConfig()] + [
+        EaseConfig(l2=l2, popularity_exponent=exponent)
+        for l2 in (500 / 9, 500 / 3, 500, 1500)
+        for exponent in (0, 0.1, 0.2)
+    ]
+    assert found >= max(value(train(DATA, other)) for other in others) - 1e-6
+
+
+def test_too_large_a_catalogue_is_no_ease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_path_module, "_MOST_EASE_ITEMS", DATA.n_items - 1)
+    chosen = choose_path(DATA.train, ValidationJudge(CASES, "ndcg@10", "cpu"))
+    assert isinstance(chosen, (GfCfConfig, BspmConfig))
+
+
+@pytest.mark.parametrize("model", [{}, {"path": {"name": "ease", "l2": 5.0}}, {"path_weight": 3.0}])
+def test_what_is_open_is_not_below_its_parts_and_the_artifact_has_it_closed(
+    model: dict[str, Any], tmp_path: Path
+) -> None:
+    trained = train(DATA, config(**model), out=tmp_path / "run")
+    closed = trained.config.model
+    assert isinstance(closed, LinearPathVAEConfig)
+    assert closed.path is not None
+    assert closed.path_weight is not None
+    assert read_run(tmp_path / "run").config == config(**model)
+    network = trained.network
+    assert isinstance(network, LinearPathVAE)
+    assert network.path_weight == closed.path_weight
+    found = value(trained)
+    assert trained.provenance["best_validation"] == pytest.approx(found, abs=1e-9)
+    if "path_weight" not in model:
+        assert found >= value(train(DATA, closed.path)) - 1e-9
+        network.path_weight = 0.0
+        assert found >= value(trained) - 1e-9
+    loaded = TrainedModel.load(tmp_path / "run" / "model")
+    assert loaded.config == trained.config
+
+
+def test_weights_of_each_epoch_are_in_the_history_and_the_best_is_kept(tmp_path: Path) -> None:
+    trained = train(DATA, config(), out=tmp_path)
+    weights = [entry["path_weight"] for entry in read_history(tmp_path)]
+    network = trained.network
+    assert isinstance(network, LinearPathVAE)
+    assert network.path_weight == weights[trained.provenance["best_epoch"] - 1]
+    assert len(set(weights)) > 1
+
+
+def test_nothing_is_left_open_without_validation_users() -> None:
+    everybody = simulate_dataset(n_users=100, n_items=30, held_out_users=0, seed=1)
+    with pytest.raises(ConfigError, match=r"no validation users.*set both \(model\.path,"):
+        train(everybody, config())
+    closed = config(path={"name": "ease"}, path_weight=10.0)
+    assert train(everybody, closed).config.model == closed.model

@@ -27,6 +27,7 @@ from coterie.files import read_manifest
 from coterie.running.progress import Update
 from coterie.simulation.service import simulate_dataset
 from coterie.training.artifact import SCHEMA
+from coterie.training.run_config import run_config
 from coterie.training.run_record import read_history, read_run
 from coterie.training.runs import load_run
 from coterie.training.tensorboard import tensorboard_events
@@ -102,7 +103,9 @@ def test_a_refit_is_a_training_of_the_best_epochs_on_everybody(name: str, place:
     best = int(found.provenance["best_epoch"])
     # RecVAE's is the last one; the others' is neither the first nor the last.
     assert 1 < best < VALUES[name]["training"]["epochs"] + (name == "recvae")
-    expected = train(everybody(DATA), config_of(name, epochs=best))
+    # What the run left open and validation chose is the refit's, too.
+    chosen = TrainedModel.load(place / name / "validated").config
+    expected = train(everybody(DATA), run_config(chosen, epochs=best))
     assert same_weights(found, expected)
     assert found.config == expected.config
     assert found.popularity.tolist() == expected.popularity.tolist()

@@ -69,6 +69,17 @@ def test_take_is_fancy_indexing(n_rows: int, n_items: int, seed: int, data: st.D
 
 @settings(max_examples=50, deadline=None)
 @given(*SHAPES)
+def test_transposed_is_the_other_way_round(n_rows: int, n_items: int, seed: int) -> None:
+    dense = random_dense(n_rows, n_items, seed)
+    rows = sparse(dense).weighted(torch.from_numpy(dense.cumsum(axis=0)[np.nonzero(dense)]))
+    found = rows.transposed()
+    assert np.array_equal(to_dense(found), dense.T)
+    assert found.values is not None
+    assert found.values.tolist() == dense.cumsum(axis=0).T[np.nonzero(dense.T)].tolist()
+
+
+@settings(max_examples=50, deadline=None)
+@given(*SHAPES)
 def test_where_drops_entries_and_keeps_rows(n_rows: int, n_items: int, seed: int) -> None:
     dense = random_dense(n_rows, n_items, seed)
     keep = np.random.default_rng(seed + 1).random(dense.shape) < 0.5

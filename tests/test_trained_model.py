@@ -36,6 +36,8 @@ VALUES: dict[str, dict[str, Any]] = {
     "rp3beta": {"model": {"name": "rp3beta", "neighbours": 10}},
     "slim": {"model": {"name": "slim", "l2": 20}},
     "ials": {"model": {"name": "ials", "factors": 8}},
+    "gf-cf": {"model": {"name": "gf-cf", "rank": 8}},
+    "bspm": {"model": {"name": "bspm", "rank": 8}},
     "mult-dae": {"model": {"name": "mult-dae", "latent_dim": 6}, "training": TRAINING},
     "mult-vae": {"model": VAE, "training": TRAINING},
     "mult-vae+pia": {"model": {**VAE, "pia": 0.3}, "training": TRAINING},

@@ -13,6 +13,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ from coterie.errors import ArtifactError, ConfigError, NumericalError
 from coterie.evaluation.evaluate import evaluate
 from coterie.models.ease import EaseConfig
 from coterie.models.fields import StrictConfig
+from coterie.models.graph_filter import BspmConfig, GfCfConfig
 from coterie.models.ials import IalsConfig
 from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
 from coterie.models.kinds import ClosedFormConfig
@@ -303,8 +305,9 @@ def test_sparse_updates_leave_rows_that_were_not_met_alone(sampled_items: int) -
 @pytest.mark.parametrize("sparse_updates", [False, True])
 def test_sampled_step_goes_on_from_its_checkpoint(sparse_updates: bool) -> None:
     training = TrainingConfig(sampled_items=9, sparse_updates=sparse_updates)
+    popular = csr_array(np.tri(N_ITEMS))  # the first item has most users
     straight, first, second = (
-        TrainingStep(N_ITEMS, VAE, training, popularity=np.arange(N_ITEMS)) for _ in range(3)
+        TrainingStep(N_ITEMS, VAE, training, train=popular) for _ in range(3)
     )
     expected = descend(straight, 6)
     assert descend(first, 3) == expected[:3]
@@ -849,8 +852,12 @@ BASE: dict[type[StrictConfig], dict[str, Any]] = {
     Rp3BetaConfig: {"name": "rp3beta", "neighbours": 10},
     SlimConfig: {"name": "slim", "l1": 1.0, "l2": 10.0},
     IalsConfig: {"name": "ials", "factors": 8},
+    GfCfConfig: {"name": "gf-cf", "rank": 8},
+    BspmConfig: {"name": "bspm", "rank": 8},
 }
-BASE_TRAINING = {**QUICK, "epochs": 12, "learning_rate": 0.05, "patience": 5}
+BASE_TRAINING = {
+    **QUICK, "epochs": 12, "learning_rate": 0.05, "patience": 5, "start": "spectral"
+}  # fmt: skip
 
 OTHER_VAE: dict[str, Any] = {
     "name": None,
@@ -889,6 +896,8 @@ OTHER: dict[type[StrictConfig], dict[str, Any]] = {
         "iterations": 14,
         "seed": 1,
     },
+    GfCfConfig: {"name": None, "rank": 9, "ideal_weight": 0.4},
+    BspmConfig: {"name": None, "rank": 9, "ideal_weight": 0.4, "time": 2.0, "steps": 2},
     TrainingConfig: {
         "epochs": 2,
         "batch_size": 51,
@@ -899,6 +908,9 @@ OTHER: dict[type[StrictConfig], dict[str, Any]] = {
         "patience": 1,
         "chunk_items": 16,
         "sampled_items": 20,
+        "start": "random",
+        "start_rank": 1,
+        "average": 0.2,
         "sparse_updates": True,
         "seed": 1,
     },
@@ -915,7 +927,7 @@ def observed(values: dict[str, Any], out: Path) -> tuple[dict[str, Tensor], list
     # The reported values alone, not what they are called: a metric under a new name is not another
     # metric.
     history = untimed(read_history(out)) if (out / "history.jsonl").exists() else []
-    return weights_of(model), [
+    return {**weights_of(model), "scores": model.score(DATA.train[:20])}, [
         {**entry, "validation": list(entry.get("validation", {}).values())} for entry in history
     ]
 
@@ -975,6 +987,8 @@ PLANTED_MODELS: dict[str, dict[str, Any]] = {
     "rp3beta": {"model": {"name": "rp3beta", "neighbours": 60, "alpha": 1.0, "beta": 0.5}},
     "slim": {"model": {"name": "slim", "l2": 300, "nonnegative": False}},
     "ials": {"model": {"name": "ials", "factors": 12, "alpha": 5.0, "regularization": 30}},
+    "gf-cf": {"model": {"name": "gf-cf", "rank": 12}},
+    "bspm": {"model": {"name": "bspm", "rank": 12}},
     "mult-dae": {"model": {"name": "mult-dae", "latent_dim": 16}, "training": LONGER},
     "mult-vae": {
         "model": {"name": "mult-vae", "hidden_dims": [48], "latent_dim": 16, "anneal_steps": 200},

@@ -10,20 +10,22 @@ import numpy as np
 from irspack.recommenders.multvae import MultVAERecommender
 from worker import BATCH, BETA, DROPOUT, HIDDEN, LATENT, LEARNING_RATE, read_task, rounds
 
+PAPER = {
+    "dim_z": LATENT,
+    "enc_hidden_dims": HIDDEN,
+    "dropout_p": DROPOUT,
+    "kl_anneal_goal": BETA,
+    "minibatch_size": BATCH,
+    "learning_rate": LEARNING_RATE,
+}
+"""Liang et al.'s settings by irspack's names. β rises over 50 epochs, as irspack has it."""
+
 
 def main() -> None:
     """Trains in rounds."""
     task = read_task()
     np.random.seed(0)
-    recommender = MultVAERecommender(
-        task.histories,
-        dim_z=LATENT,
-        enc_hidden_dims=HIDDEN,
-        dropout_p=DROPOUT,
-        kl_anneal_goal=BETA,
-        minibatch_size=BATCH,
-        learning_rate=LEARNING_RATE,
-    )
+    recommender = MultVAERecommender(task.histories, **PAPER)
     recommender.start_learning()
     trainer = recommender.trainer
     trainer.n_users = task.round_users

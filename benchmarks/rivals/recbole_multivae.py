@@ -6,6 +6,7 @@ of the time before NumPy 2.
 """
 
 import tempfile
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,26 @@ from recbole.data import create_dataset, data_preparation
 from recbole.model.general_recommender.multivae import MultiVAE
 from recbole.trainer import Trainer
 from recbole.utils import init_seed
-from worker import BATCH, BETA, DROPOUT, HIDDEN, LATENT, LEARNING_RATE, Task, read_task, rounds
+from scipy.sparse import csr_matrix
+from worker import BATCH, BETA, DROPOUT, HIDDEN, LATENT, LEARNING_RATE, read_task, rounds
 
 NAME = "histories"
 
 
-def write_atomic_file(task: Task, folder: Path) -> None:
+PAPER = {
+    "mlp_hidden_size": [HIDDEN],
+    "latent_dimension": 2 * LATENT,
+    "dropout_prob": DROPOUT,
+    "anneal_cap": BETA,
+    "learning_rate": LEARNING_RATE,
+    "train_batch_size": BATCH,
+}
+"""Liang et al.'s settings by RecBole's names."""
+
+
+def write_atomic_file(histories: csr_matrix, folder: Path) -> None:
     """Writes the histories as ``NAME/NAME.inter``."""
-    pairs = task.histories.tocoo()
+    pairs = histories.tocoo()
     (folder / NAME).mkdir()
     with (folder / NAME / f"{NAME}.inter").open("w") as file:
         file.write("user_id:token\titem_id:token\n")
@@ -32,17 +45,11 @@ def write_atomic_file(task: Task, folder: Path) -> None:
         )
 
 
-def configuration(folder: Path) -> Any:
-    """All users' histories for training, everything else as RecBole has it."""
+def configuration(folder: Path, settings: Mapping[str, Any] = PAPER) -> Any:
+    """All users' histories for training; what is not in ``settings`` is as RecBole has it."""
     values = {
         "data_path": str(folder),
         "checkpoint_dir": str(folder / "saved"),
-        "mlp_hidden_size": [HIDDEN],
-        "latent_dimension": 2 * LATENT,
-        "dropout_prob": DROPOUT,
-        "anneal_cap": BETA,
-        "learning_rate": LEARNING_RATE,
-        "train_batch_size": BATCH,
         "train_neg_sample_args": None,
         "eval_args": {
             "split": {"RS": [1, 0, 0]},
@@ -52,6 +59,7 @@ def configuration(folder: Path) -> Any:
         },
         "use_gpu": False,
         "show_progress": False,
+        **settings,
     }
     return Config(model="MultiVAE", dataset=NAME, config_dict=values)
 
@@ -60,7 +68,7 @@ def main() -> None:
     """Trains in rounds."""
     task = read_task()
     with tempfile.TemporaryDirectory() as folder:
-        write_atomic_file(task, Path(folder))
+        write_atomic_file(task.histories, Path(folder))
         config = configuration(Path(folder))
         init_seed(config["seed"], config["reproducibility"])
         loader, _, _ = data_preparation(config, create_dataset(config))

@@ -16,7 +16,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -98,20 +98,26 @@ def rounds(n_users: int, packages: Sequence[str]) -> Iterator[None]:
     # "5" resets the high-water mark (proc(5)): from here on it is that of training.
     Path("/proc/self/clear_refs").write_text("5")
     yield
-    _answer(
+    answer(
         {
             "ready": True,
-            "packages": {name: version(name) for name in packages},
+            "packages": versions(packages),
             "loading_peak_mib": loading_peak_mib,
         }
     )
     for _ in sys.stdin:
         start = time.perf_counter()
         yield
-        _answer({"seconds": time.perf_counter() - start, "users": n_users, "peak_mib": _peak_mib()})
+        answer({"seconds": time.perf_counter() - start, "users": n_users, "peak_mib": _peak_mib()})
 
 
-def _answer(values: dict[str, object]) -> None:
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Of distributions, by name."""
+    return {name: version(name) for name in packages}
+
+
+def answer(values: Mapping[str, object]) -> None:
+    """Says one line to whoever started the process."""
     print(json.dumps(values), file=ANSWERS)
 
 

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from coterie.lab.collaboration.report import write_report
     from coterie.models.ease import EaseConfig
     from coterie.models.fields import SearchChoice, SearchRange
+    from coterie.models.graph_filter import BspmConfig, GfCfConfig
     from coterie.models.ials import IalsConfig
     from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
     from coterie.models.linear_path_vae import LinearPathVAEConfig
@@ -121,6 +122,8 @@ _HOME = {
     "EaseConfig": "models.ease",
     "SearchChoice": "models.fields",
     "SearchRange": "models.fields",
+    "BspmConfig": "models.graph_filter",
+    "GfCfConfig": "models.graph_filter",
     "IalsConfig": "models.ials",
     "ItemKnnConfig": "models.item_item",
     "Rp3BetaConfig": "models.item_item",
@@ -171,6 +174,7 @@ __all__ = [
     "ApproximateIndex",
     "ArtifactError",
     "BacktestPlan",
+    "BspmConfig",
     "CannotWriteError",
     "Cases",
     "ConfigError",
@@ -181,6 +185,7 @@ __all__ = [
     "EaseConfig",
     "EvaluationReport",
     "Execution",
+    "GfCfConfig",
     "GivenSplit",
     "Histories",
     "IalsConfig",

@@ -30,6 +30,7 @@ from coterie.models.fields import (
     StrictConfig,
     explain,
 )
+from coterie.models.graph_filter import BspmConfig, GfCfConfig
 from coterie.models.ials import IalsConfig
 from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
 from coterie.models.kinds import SteppedConfig
@@ -52,6 +53,8 @@ AnyModelConfig: TypeAlias = (
     | Rp3BetaConfig
     | SlimConfig
     | IalsConfig
+    | GfCfConfig
+    | BspmConfig
 )
 """Every model there is: the one place that lists them."""
 
@@ -100,6 +103,24 @@ class TrainingConfig(StrictConfig):
             "items drawn a step to estimate the soft-max's normalizer; 0 = all items, exact"
         ),
     )
+    start: Literal["random", "spectral"] = Field(
+        "random",
+        description="initial weights: drawn, or the leading singular vectors of the interactions",
+    )
+    start_rank: int = Field(
+        0,
+        ge=0,
+        description="singular vectors of a spectral start; 0 = those that stand out from chance",
+    )
+    average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description=(
+            "share of all steps so far over which weights are averaged, which is then validated"
+            " and kept; 0 = the weights themselves"
+        ),
+    )
     sparse_updates: bool = Field(
         False,
         description=(
@@ -121,6 +142,15 @@ class TrainingConfig(StrictConfig):
             raise ConfigError(
                 "weight_decay must be 0 with sparse_updates, which leave the rows not met alone;"
                 " set one of them."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_average_of_rows_not_met(self) -> Self:
+        if self.sparse_updates and self.average:
+            raise ConfigError(
+                "average must be 0 with sparse_updates, it moves every row in every step; set one"
+                " of them."
             )
         return self
 

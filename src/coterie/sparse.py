@@ -92,6 +92,27 @@ class SparseRows:
         part = self.where((self.indices >= start) & (self.indices < stop))
         return SparseRows(part.indices - start, part.offsets, stop - start, part.values)
 
+    def transposed(self) -> "SparseRows":
+        """A row for each column, its ones in the order of the rows here."""
+        order = torch.argsort(self.indices, stable=True)
+        ends = torch.bincount(self.indices, minlength=self.n_items).cumsum(0)
+        return SparseRows(
+            self.row[order],
+            torch.cat([ends.new_zeros(1), ends]),
+            len(self),
+            None if self.values is None else self.values[order],
+        )
+
+    def is_sound(self) -> bool:
+        """Whether this is a matrix, as what was read from a file may not be: offsets rise from 0 to
+        the number of ones, whose columns exist.
+        """
+        if self.indices.ndim != 1 or self.offsets.ndim != 1 or not len(self.offsets):
+            return False
+        rises = bool((self.counts >= 0).all()) and int(self.offsets[0]) == 0
+        within = bool(((self.indices >= 0) & (self.indices < self.n_items)).all())
+        return rises and within and int(self.offsets[-1]) == len(self.indices)
+
     def where(self, keep: Tensor) -> "SparseRows":
         """The same rows with only the ones where ``keep`` ([n_ones] bool) holds."""
         kept_before = torch.cat([keep.new_zeros(1, dtype=torch.int64), keep.cumsum(0)])
@@ -138,21 +159,9 @@ class _GatherSum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         indices, offsets, values = ctx.saved_tensors
-        row = torch.repeat_interleave(offsets[1:] - offsets[:-1], output_size=len(indices))
-        order = torch.argsort(indices, stable=True)
-        ends = torch.bincount(indices, minlength=ctx.n_items).cumsum(0)
-        item_offsets = torch.cat([ends.new_zeros(1), ends])
-        return (
-            _embedding_bag(
-                row[order],
-                grad.contiguous(),
-                item_offsets,
-                None if values is None else values[order],
-            ),
-            None,
-            None,
-            None,
-        )
+        users = SparseRows(indices, offsets, ctx.n_items, values).transposed()
+        summed = _embedding_bag(users.indices, grad.contiguous(), users.offsets, users.values)
+        return summed, None, None, None
 
 
 def _embedding_bag(

@@ -4,7 +4,7 @@ A kind says what the rest of the library may ask of a configuration, whatever th
 """
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from coterie.networks.alignment import Alignment
     from coterie.networks.autoencoder import Autoencoder
-    from coterie.networks.network import Network
+    from coterie.networks.network import Judge, Network
     from coterie.networks.prior import Prior
 
 TrainedPart: TypeAlias = Literal["all", "encoder", "decoder"]
@@ -93,8 +93,25 @@ class SteppedConfig(ModelConfig):
         """
         return None
 
-    def fit_beside(self, network: "Autoencoder", train: "csr_array") -> None:
-        """Fits, before the first step, what of the network is not trained in steps."""
+    def fit_beside(self, network: "Autoencoder", train: "csr_array", judge: "Judge | None") -> Self:
+        """Fits, before the first step, what of the network is not trained in steps.
+
+        Args:
+            network: Untrained.
+            train: ``[n_users, n_items]`` what is trained on.
+            judge: Of the validation users; None where there are none.
+
+        Returns:
+            The same configuration, what was open in it and is chosen now filled in.
+        """
+        return self
+
+    def weigh(self, network: "Autoencoder", judge: "Judge") -> None:
+        """Chooses, before each validation, what depends on the weights of the moment."""
+
+    def resolved(self, network: "Autoencoder") -> Self:
+        """The same configuration, with what `weigh` chose for the best epoch."""
+        return self
 
 
 RETIRED: dict[str, Any] = {

@@ -70,6 +70,9 @@ class Autoencoder(Network):
         last: The last one.
     """
 
+    n_carried: int
+    """How many dimensions `carry` can take."""
+
     def __init__(self, first: SparseLinear, last: SparseLinear) -> None:
         super().__init__()
         self.n_items = len(last.weight)
@@ -105,6 +108,19 @@ class Autoencoder(Network):
         """The decoder without its last layer: ``[n_users, latent_dim]`` to ``[n_users,
         hidden]``.
         """
+
+    @abstractmethod
+    def carry(self, first: Tensor) -> None:
+        """Sets weights so that a few units of every layer hand on x̂ ``first`` from the items to the
+        last layer, each activation bending it a little; all other units stay as they were drawn.
+
+        Args:
+            first: ``[n_items, k]`` of the first layer, k at most `n_carried`.
+        """
+
+    def chosen(self) -> dict[str, Tensor]:
+        """What validation chooses beside the weights, by name; the tensors themselves."""
+        return {}
 
     def compile_layers(self) -> None:
         """Compiles what lies between the first and the last layer; those two run as they are, their
@@ -221,6 +237,7 @@ class DenseAutoencoder(Autoencoder):
         super().__init__(first, last)
         self.encoder, self.decoder = (nn.ModuleList(layers) for layers in inner)
         self.gated = gated
+        self.n_carried = min([*hidden_dims, latent_dim])
 
     def activate(self, h: Tensor) -> Tensor:
         """Between two layers: tanh, or the first half times the sigmoid of the second."""
@@ -237,6 +254,31 @@ class DenseAutoencoder(Autoencoder):
         for layer in self.decoder:
             z = self.activate(layer(z))
         return z
+
+    def carry(self, first: Tensor) -> None:
+        """By the first units of every layer; of a gated one they are doubled, and their gates half
+        open whatever comes in.
+        """
+        k = first.shape[1]
+        layers = [self.input, *self.encoder, *self.decoder]
+        with torch.no_grad():
+            self.input.weight[:, :k], self.input.bias[:k] = first, 0
+            for layer in layers[1:]:
+                weight, bias = by_unit(layer)
+                weight[:k], bias[:k] = 0, 0
+                weight[:k, :k].fill_diagonal_(1)
+            for layer in layers if self.gated else ():
+                if layer is not self.code_layer:
+                    weight, bias = by_unit(layer)
+                    gates = slice(len(bias) // 2, len(bias) // 2 + k)
+                    weight[:k] *= 2
+                    weight[gates], bias[gates] = 0, 0
+
+    @property
+    def code_layer(self) -> nn.Module:
+        """The encoder's last one, which may be its first."""
+        layers: list[nn.Module] = [self.input, *self.encoder]
+        return layers[-1]
 
     def add_code(self, graph: OnnxGraph) -> tuple[str, int]:
         """Adds the encoder; returns the code, and its width."""
@@ -257,6 +299,25 @@ class DenseAutoencoder(Autoencoder):
         width = len(layer.get_parameter("bias"))
         value, gate = (graph.columns(h, *half) for half in ((0, width // 2), (width // 2, width)))
         return graph.node("Mul", value, graph.node("Sigmoid", gate))
+
+
+def by_unit(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """A layer's weight as ``[n_out, n_in]``, a view, and its bias ``[n_out]``."""
+    weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
+    return (weight.t() if isinstance(layer, SparseLinear) else weight), bias
+
+
+# Of a posterior that starts narrow: its log-variance, and the share left of its drawn weights.
+_NARROW_LOGVAR, _NARROW_SHARE = -2.0, 0.1
+
+
+def narrow(code: nn.Module) -> None:
+    """Lets a code, mean and log-variance side by side, start narrow, and so for any history."""
+    with torch.no_grad():
+        weight, bias = by_unit(code)
+        logvar = slice(len(bias) // 2, None)
+        weight[logvar] *= _NARROW_SHARE
+        bias[logvar] = _NARROW_LOGVAR
 
 
 def _factors(vectors: Tensor, last: Tensor) -> Tensor:

@@ -106,17 +106,13 @@ class ItemItem(Network):
         if prefix + "popularity" in state_dict:
             self.popularity = self.values.new_empty(self.n_items)
         super()._load_from_state_dict(state_dict, prefix, *args)
-        if not self._is_matrix():
+        weight = SparseRows(self.indices, self.indptr, self.n_items)
+        if not weight.is_sound() or self.values.shape != self.indices.shape:
             errors: list[str] = args[-1]
             errors.append(
                 f"indptr, indices and values must be a matrix of {self.n_items} rows and columns,"
                 " found they are not."
             )
-
-    def _is_matrix(self) -> bool:
-        rises = bool((self.indptr.diff() >= 0).all()) and int(self.indptr[0]) == 0
-        fits = self.indices.shape == self.values.shape == (int(self.indptr[-1]),)
-        return rises and fits and bool(((self.indices >= 0) & (self.indices < self.n_items)).all())
 
 
 def fit_knn(train: csr_array, neighbours: int, shrinkage: float, *, bm25: bool) -> ItemItem:

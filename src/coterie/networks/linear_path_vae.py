@@ -49,7 +49,22 @@ class LinearPathVAE(DenseVAE):
         path_weight: float,
     ) -> None:
         super().__init__(n_items, hidden_dims, latent_dim, generator)
-        self.path, self.path_weight = path, path_weight
+        self.path = path
+        # Not on the device: it is read for every block of users, and copying it would wait.
+        self._path_weight = torch.tensor(path_weight, dtype=torch.float64)
+
+    @property
+    def path_weight(self) -> float:
+        """W."""
+        return float(self._path_weight)
+
+    @path_weight.setter
+    def path_weight(self, value: float) -> None:
+        self._path_weight.fill_(value)
+
+    def chosen(self) -> dict[str, Tensor]:
+        """W."""
+        return {"path_weight": self._path_weight}
 
     def score(self, rows: SparseRows) -> Tensor:
         """Logits ``[n_users, n_items]`` of both paths."""

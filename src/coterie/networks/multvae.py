@@ -3,8 +3,14 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
-from coterie.networks.autoencoder import DenseAutoencoder, LinearOutput, VariationalAutoencoder
+from coterie.networks.autoencoder import (
+    DenseAutoencoder,
+    LinearOutput,
+    VariationalAutoencoder,
+    narrow,
+)
 from coterie.networks.onnx_graph import OnnxGraph
 
 
@@ -29,6 +35,11 @@ class DenseVAE(DenseAutoencoder, VariationalAutoencoder):
         gated: bool = False,
     ) -> None:
         super().__init__(n_items, hidden_dims, 2 * latent_dim, latent_dim, generator, gated=gated)
+
+    def carry(self, first: Tensor) -> None:
+        """As every dense autoencoder, to a narrow posterior."""
+        super().carry(first)
+        narrow(self.code_layer)
 
     def add_scores(self, graph: OnnxGraph, **output: str) -> str:
         """Adds the nodes of `score` at the posterior mean, the first half of the code."""

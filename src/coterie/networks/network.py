@@ -32,6 +32,23 @@ class Network(nn.Module, ABC):
         """
 
 
+class Judge(Protocol):
+    """Validation users, on whom what is not trained is chosen."""
+
+    @property
+    def rows(self) -> SparseRows:
+        """``[n, n_items]`` histories."""
+        ...
+
+    def scores(self, network: Network) -> Tensor:
+        """``[n, n_items]`` of the histories."""
+        ...
+
+    def value(self, scores: Tensor) -> float:
+        """The mean validation metric of ``[n, n_items]`` scores, which are left as they are."""
+        ...
+
+
 @runtime_checkable
 class Variational(Protocol):
     """A network that knows a distribution of every user in a latent space."""

@@ -9,6 +9,8 @@ from coterie.networks.autoencoder import (
     LinearOutput,
     SparseLinear,
     VariationalAutoencoder,
+    by_unit,
+    narrow,
 )
 from coterie.networks.onnx_graph import OnnxGraph
 from coterie.networks.prior import Prior
@@ -59,6 +61,7 @@ class RecVAE(VariationalAutoencoder, LinearOutput):
         super().__init__(first, last)
         self.encoder, self.code = nn.ModuleList(layers), code
         self.norms = nn.ModuleList(nn.LayerNorm(width, eps=LAYER_NORM_EPS) for _ in range(DEPTH))
+        self.n_carried = min(width // 2, latent_dim)
 
     def encode_hidden(self, h: Tensor) -> Tensor:
         """Densely connected layers and the two heads: ``[n_users, 2 · latent_dim]``."""
@@ -73,6 +76,23 @@ class RecVAE(VariationalAutoencoder, LinearOutput):
     def decode_hidden(self, z: Tensor) -> Tensor:
         """``z`` itself: the decoder is its last layer."""
         return z
+
+    def carry(self, first: Tensor) -> None:
+        """By pairs of units that see each dimension with both signs, and whose difference the code
+        takes: swish(h) - swish(-h) = h. What the norm takes from both is gone from it.
+        """
+        k = first.shape[1]
+        with torch.no_grad():
+            self.input.weight[:, : 2 * k] = torch.cat([first, -first], dim=1)
+            self.input.bias[: 2 * k] = 0
+            for layer in self.encoder:
+                weight, bias = by_unit(layer)
+                weight[: 2 * k], bias[: 2 * k] = 0, 0
+            weight, bias = by_unit(self.code)
+            weight[:k], bias[:k] = 0, 0
+            weight[:k, :k].fill_diagonal_(0.5)
+            weight[:k, k : 2 * k].fill_diagonal_(-0.5)
+        narrow(self.code)
 
     def add_scores(self, graph: OnnxGraph, **output: str) -> str:
         """Adds the nodes of `score` at the posterior mean, the first half of the code."""

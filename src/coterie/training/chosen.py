@@ -62,7 +62,7 @@ class Chosen:
                 f"{run}: a run must have finished before it is refitted, no model was found there;"
                 " go on with it (train --resume)."
             )
-        return cls.of(record.config, record.provenance)
+        return cls.of(RunConfig.of(record.model["config"]), record.provenance)
 
 
 def check_validates(dataset: Dataset, config: RunConfig) -> None:

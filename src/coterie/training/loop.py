@@ -21,6 +21,7 @@ from coterie.running.progress import Update
 from coterie.running.world import World
 from coterie.sparse import SparseRows
 from coterie.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from coterie.training.judge import ValidationJudge
 from coterie.training.randomness import ORDER, seeded
 from coterie.training.run_folder import RunFolder
 from coterie.training.step import TrainingStep
@@ -57,11 +58,13 @@ class TrainingLoop:
         self.work += " + PIA" if getattr(config.model, "pia", 0) else ""
         self.rows = _rows(dataset, config.model, device)
         self.cases = dataset.cases(SplitPart.VALIDATION)
-        popularity = np.asarray(dataset.train.sum(axis=0))
         self.step = TrainingStep(
-            dataset.n_items, config.model, config.training, execution, popularity
+            dataset.n_items, config.model, config.training, execution, dataset.train
         )
-        config.model.fit_beside(self.step.network, dataset.train)
+        self.judge = (
+            ValidationJudge(self.cases, config.training.metric, device) if self._validates else None
+        )
+        self.model = config.model.fit_beside(self.step.network, dataset.train, self.judge)
         self.position, self.best = Position(), self._copied_weights()
         self.passes = config.model.passes
         self.n_batches = len(self.passes) * self._batches_a_pass
@@ -163,7 +166,11 @@ class TrainingLoop:
         if self._validates and (last or self.position.epoch % self.config.validate_every == 0):
             entry["validation"] = {self.config.metric: self._validate()}
         elif not self._validates:
-            self.best, self.position.best_epoch = self._copied_weights(), self.position.epoch
+            with self.step.averaged():
+                self.best = self._copied_weights()
+            self.position.best_epoch = self.position.epoch
+        for name, value in self.step.network.chosen().items():
+            entry[name] = float(value)
         entry["best_epoch"] = self.position.best_epoch
         entry["seconds"] = round(time.perf_counter() - self._epoch_started, 3)
         self._epoch_started = time.perf_counter()
@@ -172,12 +179,24 @@ class TrainingLoop:
         return entry
 
     def _validate(self) -> float:
-        value = self._validation_mean()
-        if self.position.best_value is None or value > self.position.best_value:
-            self.position.best_value, self.position.best_epoch = value, self.position.epoch
-            for name, weights in self._weights().items():
-                self.best[name].copy_(weights)
+        with self.step.averaged():
+            self._weigh()
+            value = self._validation_mean()
+            if self.position.best_value is None or value > self.position.best_value:
+                self.position.best_value, self.position.best_epoch = value, self.position.epoch
+                for name, weights in self._weights().items():
+                    self.best[name].copy_(weights)
         return value
+
+    def _weigh(self) -> None:
+        """Chooses what is chosen at each validation, the same in every process."""
+        if self.judge is None:
+            return
+        self.model.weigh(self.step.network, self.judge)
+        for value in self.step.network.chosen().values():
+            shared = value.to(self.device)
+            self.world.broadcast([shared])
+            value.copy_(shared)
 
     def _validation_mean(self) -> float:
         """The metric's mean over all cases; each process ranks its own."""
@@ -199,10 +218,16 @@ class TrainingLoop:
         )
 
     def _weights(self) -> dict[str, Tensor]:
-        """What is kept of the best epoch: the network and, with PIA, the items' anchors."""
-        weights = {name: value.detach() for name, value in self.step.network.named_parameters()}
-        anchors = self.step.anchors
+        """What is kept of the best epoch: the network, what was chosen beside its weights and, with
+        PIA, the items' anchors.
+        """
+        weights, anchors = self._of_network(), self.step.anchors
         return weights if anchors is None else weights | {"anchors": anchors.detach()}
+
+    def _of_network(self) -> dict[str, Tensor]:
+        network = self.step.network
+        weights = {name: value.detach() for name, value in network.named_parameters()}
+        return weights | {f"chosen.{name}": value for name, value in network.chosen().items()}
 
     def _copied_weights(self) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in self._weights().items()}
@@ -236,10 +261,13 @@ class TrainingLoop:
 
     def best_network(self) -> Network:
         """The network with the best weights."""
-        with torch.no_grad():
-            for name, weights in self.step.network.named_parameters():
-                weights.copy_(self.best[name])
+        for name, weights in self._of_network().items():
+            weights.copy_(self.best[name])
         return self.step.network
+
+    def resolved(self, config: RunConfig) -> RunConfig:
+        """The run's configuration with nothing left open; of `best_network`."""
+        return config.model_copy(update={"model": self.model.resolved(self.step.network)})
 
 
 def _rows(dataset: Dataset, model: SteppedConfig, device: str) -> SparseRows:

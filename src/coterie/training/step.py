@@ -5,14 +5,16 @@ import contextlib
 import numpy as np
 import torch
 from scipy.sparse import csr_array
-from torch import Tensor
+from torch import Tensor, nn
 
 from coterie.config import TrainingConfig
 from coterie.errors import ConfigError
 from coterie.models.kinds import SteppedConfig, TrainedPart
 from coterie.networks.network import InnerProduct
+from coterie.networks.spectral_start import start_spectrally
 from coterie.running.execution import ON_CPU, Execution
 from coterie.sparse import SparseRows
+from coterie.training.average import WeightAverage
 from coterie.training.objective import Likelihood, Objective
 from coterie.training.optimizers import Optimizers
 from coterie.training.proposal import Proposal
@@ -29,8 +31,8 @@ class TrainingStep:
             and seed are read.
         execution: Where everything lives, the processes that take each step together, and how:
             ``"bf16"`` runs the products under autocast; weights, soft-max and terms stay float32.
-        popularity: ``[n_items]`` training users of each item: by it items are drawn if they are
-            sampled; None draws evenly.
+        train: ``[n_users, n_items]`` what is trained on: what a spectral start decomposes, and by
+            whose popularity items are drawn if they are sampled; None draws evenly.
 
     Example:
         >>> from coterie.models.multvae import MultVAEConfig
@@ -45,7 +47,7 @@ class TrainingStep:
         model: SteppedConfig,
         training: TrainingConfig | None = None,
         execution: Execution = ON_CPU,
-        popularity: np.ndarray | None = None,
+        train: csr_array | None = None,
     ) -> None:
         training, device, world = training or TrainingConfig(), execution.device, execution.world
         if training.sparse_updates and world.size > 1:
@@ -57,11 +59,16 @@ class TrainingStep:
         self.precision = execution.precision
         self.device, self.n_steps = torch.device(device), 0
         generator = seeded(training.seed, WEIGHTS, 0)
-        self.network = model.build(n_items, generator).to(device)
+        network = model.build(n_items, generator)
+        if training.start == "spectral":
+            assert train is not None, "a spectral start decomposes what is trained on"
+            start_spectrally(network, train, training.start_rank)
+        self.network = network.to(device)
         prior = model.prior(self.network, generator)
         alignment = model.alignment(self.network, generator)
         self.prior = None if prior is None else prior.to(device)
         self.alignment = None if alignment is None else alignment.to(device)
+        popularity = None if train is None else np.asarray(train.sum(axis=0))
         proposal = Proposal(n_items, popularity, device) if training.sampled_items else None
         self.objective = Objective(
             self.network, self.prior, self.alignment, Likelihood(training, proposal), world
@@ -69,6 +76,9 @@ class TrainingStep:
         in_turns = model.passes != ("all",)
         self.optimizers = Optimizers(
             self.network, self.prior, self.alignment, training, in_turns=in_turns
+        )
+        self._average = (
+            WeightAverage(self._learned(), training.average) if training.average else None
         )
         if execution.compile:
             self.network.compile_layers()
@@ -96,6 +106,8 @@ class TrainingStep:
             loss.backward()  # type: ignore[no-untyped-call]
         self.optimizers.step(part)
         self.n_steps += 1
+        if self._average is not None:
+            self._average.update(self.n_steps)
         terms = {"loss": loss.detach(), **terms}
         means = self.world.all_reduce_sum(torch.stack(list(terms.values())))
         return dict(zip(terms, means, strict=True))
@@ -104,6 +116,10 @@ class TrainingStep:
         if self.precision == "bf16":
             return torch.autocast(self.device.type, torch.bfloat16)
         return contextlib.nullcontext()
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Lets the average of the weights stand in their place, where there is one."""
+        return contextlib.nullcontext() if self._average is None else self._average.in_place()
 
     def schedule(self) -> dict[str, float]:
         """What is scheduled, by its name, as it is in the next step: β, or RecVAE's γ."""
@@ -142,12 +158,16 @@ class TrainingStep:
         """Whether scores are inner products of `user_factors` and `item_factors`."""
         return isinstance(self.network, InnerProduct)
 
+    def _learned(self) -> dict[str, nn.Parameter]:
+        """The network's parameters and the anchors, by their name in a checkpoint."""
+        named = {f"network.{name}": value for name, value in self.network.named_parameters()}
+        return named if self.alignment is None else named | {"anchors": self.alignment.anchors}
+
     def _own_state(self) -> dict[str, Tensor]:
         """What moves but the optimizers, by its name in a checkpoint; the tensors themselves."""
-        named = [(f"network.{name}", value) for name, value in self.network.named_parameters()]
-        state = {name: value.detach() for name, value in named}
-        if self.alignment is not None:
-            state["anchors"] = self.alignment.anchors.detach()
+        state = {name: value.detach() for name, value in self._learned().items()}
+        if self._average is not None:
+            state |= self._average.state()
         if self.prior is not None:
             state |= {f"prior.{name}": value for name, value in self.prior.memory().items()}
         return state

@@ -97,7 +97,7 @@ def train(
         if not refit:
             return work.train(dataset, config, out)
         validated = work.train(dataset, config, None if out is None else Path(out) / VALIDATED)
-        return work.refit(Chosen.of(config, validated.provenance), dataset, out)
+        return work.refit(Chosen.of(validated.config, validated.provenance), dataset, out)
 
 
 def refit(
@@ -211,9 +211,9 @@ class _Work:
                 if folder.model.exists():
                     return TrainedModel.load(folder.model, execution.device)
             identity = new_identity(world) if folder is None else folder.identity
-            network, summary = self._network(dataset, config, folder, refit)
+            network, resolved, summary = self._network(dataset, config, folder, refit)
             provenance = {"dataset": dataset.fingerprint, **identity.to_json(), **summary}
-            model = _model(network, config, dataset, provenance)
+            model = _model(network, resolved, dataset, provenance)
             if folder is not None and world.leads:
                 model.save(folder.model)
                 folder.checkpoint.unlink(missing_ok=True)
@@ -226,8 +226,8 @@ class _Work:
         config: RunConfig,
         folder: RunFolder | None,
         refit: Mapping[str, Any] | None,
-    ) -> tuple[Network, dict[str, Any]]:
-        """The network, and how it came to be."""
+    ) -> tuple[Network, RunConfig, dict[str, Any]]:
+        """The network, its configuration with nothing left open, and how it came to be."""
         execution, is_refit = self.execution, refit is not None
         if isinstance(config.model, ClosedFormConfig):
             network, summary = _fitted(config.model, dataset, execution), dict[str, Any]()
@@ -236,7 +236,9 @@ class _Work:
                 dataset, config, execution, folder, self.checkpoint_seconds, refit=is_refit
             )
             network, summary = _trained(loop, self.progress if execution.world.leads else silent)
-        return network, summary if refit is None else summary | _seen(dataset) | dict(refit)
+            config = loop.resolved(config)
+        facts = {} if refit is None else _seen(dataset) | dict(refit)
+        return network, config, summary | facts
 
     def _check_same(
         self,

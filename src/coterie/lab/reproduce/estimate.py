@@ -200,7 +200,7 @@ def _cost(
         # A sparse path takes little beside the network; it is not measured.
         return (
             _together(network, _cost_of_ease(size.items, train_users, few, users))
-            if isinstance(model.path, EaseConfig)
+            if model.path is None or isinstance(model.path, EaseConfig)
             else network
         )
     if isinstance(model, EaseConfig):
