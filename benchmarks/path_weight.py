@@ -28,7 +28,7 @@ def beside(model: TrainedModel, config: RunConfig, dataset: Dataset) -> TrainedM
     """The model with the path of ``config`` fitted to the same data."""
     assert isinstance(config.model, LinearPathVAEConfig)
     network = config.model.empty(model.n_items)
-    config.model.fit_beside(network, dataset.train, None)
+    config.model.fit_beside(network, dataset.train)
     own = model.network.state_dict()
     network.load_state_dict(network.state_dict() | own)
     return TrainedModel(

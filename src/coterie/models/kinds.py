@@ -93,18 +93,17 @@ class SteppedConfig(ModelConfig):
         """
         return None
 
-    def fit_beside(self, network: "Autoencoder", train: "csr_array", judge: "Judge | None") -> Self:
-        """Fits, before the first step, what of the network is not trained in steps.
+    def choose(self, train: "csr_array", judge: "Judge | None") -> Self:
+        """The same configuration, what is open in it and can be chosen before training filled in.
 
         Args:
-            network: Untrained.
             train: ``[n_users, n_items]`` what is trained on.
             judge: Of the validation users; None where there are none.
-
-        Returns:
-            The same configuration, what was open in it and is chosen now filled in.
         """
         return self
+
+    def fit_beside(self, network: "Autoencoder", train: "csr_array") -> None:
+        """Fits, before the first step, what of the network is not trained in steps."""
 
     def weigh(self, network: "Autoencoder", judge: "Judge") -> None:
         """Chooses, before each validation, what depends on the weights of the moment."""

@@ -75,8 +75,8 @@ class LinearPathVAEConfig(VAEConfig):
         path = (self.path or GfCfConfig()).empty(n_items)  # a small one, until it is chosen
         return LinearPathVAE(n_items, *shape, generator, path, self.path_weight or 0.0)
 
-    def fit_beside(self, network: "Autoencoder", train: "csr_array", judge: "Judge | None") -> Self:
-        """Fits the path, chosen if it is open.
+    def choose(self, train: "csr_array", judge: "Judge | None") -> Self:
+        """With a path, chosen if it is open.
 
         Raises:
             ConfigError: if path or weight are open, and there are no validation users.
@@ -87,8 +87,12 @@ class LinearPathVAEConfig(VAEConfig):
                 " them on, found neither or one; set both (model.path, model.path_weight)."
             )
         path = self.path or choose_path(train, cast("Judge", judge))
-        network.path = path.fit(train).to(network.output.weight.device)
         return self.model_copy(update={"path": path})
+
+    def fit_beside(self, network: "Autoencoder", train: "csr_array") -> None:
+        """Fits the path, which `choose` has filled in."""
+        path = cast("PathConfig", self.path).fit(train)
+        network.path = path.to(network.output.weight.device)
 
     def weigh(self, network: "Autoencoder", judge: "Judge") -> None:
         """Gives the path the weight with which the sum ranks validation users best, if it is

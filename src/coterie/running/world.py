@@ -129,6 +129,16 @@ class World:
         for tensor in tensors if self.size > 1 else ():
             dist.broadcast(tensor, src=0)
 
+    def shared_text(self, text: str) -> str:
+        """The first process's ``text``."""
+        if self.size == 1:
+            return text
+        content = torch.tensor(list(text.encode()), dtype=torch.uint8, device=self.device)
+        n_bytes = self.all_reduce_max(len(content) if self.leads else 0)
+        shared = content if self.leads else content.new_empty(n_bytes)
+        self.broadcast([shared])
+        return bytes(shared.tolist()).decode()
+
     def check_same(self, what: str, value: str) -> None:
         """Checks that every process holds the same ``value``.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from coterie.config import RunConfig
@@ -64,7 +65,8 @@ class TrainingLoop:
         self.judge = (
             ValidationJudge(self.cases, config.training.metric, device) if self._validates else None
         )
-        self.model = config.model.fit_beside(self.step.network, dataset.train, self.judge)
+        self.model = self._closed(config.model, dataset.train)
+        self.model.fit_beside(self.step.network, dataset.train)
         self.position, self.best = Position(), self._copied_weights()
         self.passes = config.model.passes
         self.n_batches = len(self.passes) * self._batches_a_pass
@@ -77,6 +79,15 @@ class TrainingLoop:
         # Initial weights may differ by rounding from one kind of processor to another.
         world.broadcast([*self.step.state().values(), *self.best.values()])
         share_state(self.step.network, world)
+
+    def _closed(self, model: SteppedConfig, train: csr_array) -> SteppedConfig:
+        """What the configuration leaves open chosen, by the first process for all: what a library
+        fits may differ by rounding.
+        """
+        if self.world.size == 1 or self.judge is None:
+            return model.choose(train, self.judge)
+        chosen = model.choose(train, self.judge).model_dump_json() if self.world.leads else ""
+        return type(model).model_validate_json(self.world.shared_text(chosen))
 
     def _take_over(self, folder: RunFolder) -> None:
         if folder.checkpoint.exists():
