@@ -149,6 +149,7 @@ networks = st.one_of(
         {
             "name": st.just("linear-path-vae"),
             "hidden_dims": st.just([3]),
+            "path": st.just({"name": "ease"}),
             "path_weight": st.floats(0, 20),
         }
     ),

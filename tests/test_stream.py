@@ -678,6 +678,8 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     running.start()
     host, port = running.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    # Another test may have left one that looks elsewhere.
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
     fsspec.filesystem("s3").mkdir("coterie-test")
     yield "s3://coterie-test"
     fsspec.filesystem("s3").clear_instance_cache()

@@ -315,11 +315,15 @@ def _table(config: StrictConfig, *, comments: bool) -> Table:
     table, values = tomlkit.table(), config.model_dump(mode="json")
     inner = {name: part for name, part in config if isinstance(part, StrictConfig)}
     for name, about in type(config).model_fields.items():
+        if name in inner:
+            continue
+        if comments and about.description:
+            table.add(tomlkit.comment(about.description + _range(about)))
         # What is absent in TOML is None.
-        if name not in inner and values[name] is not None:
-            if comments and about.description:
-                table.add(tomlkit.comment(about.description + _range(about)))
+        if values[name] is not None:
             table.add(name, values[name])
+        elif comments:
+            table.add(tomlkit.comment(f"{name} is absent"))
     for name, part in inner.items():
         meaning = type(config).model_fields[name].description
         if comments and meaning:

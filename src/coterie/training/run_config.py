@@ -1,6 +1,6 @@
 """A run's configuration from what people have at hand: a model's, or a run's, and a few fields."""
 
-from typing import TypedDict, Unpack
+from typing import Literal, TypedDict, Unpack
 
 from coterie.config import RunConfig
 from coterie.models.kinds import ModelConfig
@@ -18,6 +18,9 @@ class TrainingFields(TypedDict, total=False):
     patience: int
     chunk_items: int
     sampled_items: int
+    start: Literal["random", "spectral"]
+    start_rank: int
+    average: float
     sparse_updates: bool
     seed: int
 
