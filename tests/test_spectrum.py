@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from coterie.networks.spectrum import normalised, singular_vectors
+from coterie.networks.spectrum import above_chance, normalised, singular_vectors
 from test_sparse import SHAPES, random_dense
 
 
@@ -103,3 +103,29 @@ def test_more_iterations_are_more_exact() -> None:
         np.abs(singular_vectors(matrix, 30, iterations=n).values - exact).max() for n in (0, 2, 20)
     ]
     assert errors[0] > 2 * errors[1] > 20 * errors[2]
+
+
+def in_groups(n_groups: int, share: float, seed: int) -> csr_array:
+    """400 users who have ``share`` of the 40 items of their own group and a few of all."""
+    rng = np.random.default_rng(seed)
+    own = np.arange(400)[:, None] % n_groups == np.arange(40 * n_groups) % n_groups
+    return csr_array((rng.random(own.shape) < np.where(own, share, 0.02)).astype(np.float32))
+
+
+@pytest.mark.parametrize("n_groups", [1, 2, 5, 12])
+def test_planted_groups_stand_out_and_nothing_else(n_groups: int) -> None:
+    train = in_groups(n_groups, 0.4, seed=n_groups)
+    before = train.copy()
+    values = singular_vectors(normalised(train), 30).values
+    assert above_chance(train, values) == n_groups
+    # A matrix made of the same arrays must not change them.
+    assert (train != before).nnz == 0
+    np.testing.assert_array_equal(train.indptr, before.indptr)
+
+
+@settings(max_examples=50, deadline=None)
+@given(*SHAPES)
+def test_any_matrix_has_a_count_that_stands_out(n_users: int, n_items: int, seed: int) -> None:
+    train = interactions(n_users, n_items, seed)
+    values = singular_vectors(normalised(train), 5).values
+    assert 0 <= above_chance(train, values) <= len(values)
