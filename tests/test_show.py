@@ -1,6 +1,7 @@
 """What is in a folder or a file: recognised, with its facts, without torch."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,12 @@ import pytest
 
 from coterie.cli import main
 from coterie.errors import ArtifactError, NotFoundError
+from coterie.models.linear_path_vae import LinearPathVAEConfig
 from coterie.show.contents import Contents, shown, size
 from coterie.show.show import show
-from coterie.simulation.service import SimulatedService
+from coterie.simulation.service import SimulatedService, simulate_dataset
 from coterie.training.checkpoint import Position, save_checkpoint
+from coterie.training.trainer import train
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +98,16 @@ def test_show_agrees_with_what_was_written(shelf: Path) -> None:
     }
     lines = (shelf / "study" / "trials.csv").read_text().splitlines()[1:]
     assert study["best_value"] == max(float(line.split(",")[2]) for line in lines)
+
+
+def test_show_tells_what_a_run_left_open_and_chose(tmp_path: Path) -> None:
+    data = simulate_dataset(n_users=120, n_items=30, held_out_users=20, seed=1)
+    train(data, LinearPathVAEConfig(hidden_dims=(6,), latent_dim=3), epochs=1, out=tmp_path)
+    chosen = show(tmp_path).facts["configuration"]
+    assert chosen["path"]["name"] in ("ease", "gf-cf", "bspm")
+    assert chosen["path_weight"] is not None
+    shutil.rmtree(tmp_path / "model")
+    assert show(tmp_path).facts["configuration"]["path"] is None
 
 
 def test_show_knows_a_run_that_is_not_finished(shelf: Path, tmp_path: Path) -> None:

@@ -98,10 +98,12 @@ def _model(path: Path, manifest: Facts) -> Facts:
 def _run(path: Path) -> Facts:
     begun = read_json(path / "config.json")
     model = path / "model" / "manifest.json"
-    provenance = read_json(model).get("provenance", {}) if model.is_file() else {}
+    trained = read_json(model) if model.is_file() else {}
+    provenance = trained.get("provenance", {})
     return {
         "state": _state(path, finished=model.is_file()),
-        **_configuration(begun.get("config", {})),
+        # The model's has what the run's left open and validation chose.
+        **_configuration(trained.get("config") or begun.get("config", {})),
         **_progress(path),
         **{name: value for name, value in provenance.items() if name != "dataset"},
         **{name: begun[name] for name in ("run_id", "created", "parent") if name in begun},
