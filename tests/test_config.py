@@ -255,6 +255,11 @@ def test_of_names_a_training_field_out_of_range(field: str, value: Any) -> None:
         RunConfig.of({"training": {field: value}})
 
 
+def test_a_rank_is_refused_with_random_weights() -> None:
+    with pytest.raises(ConfigError, match="start_rank must be 0 with random weights, found 7"):
+        RunConfig.of({"training": {"start_rank": 7}})
+
+
 def test_weight_decay_is_refused_with_sparse_updates() -> None:
     with pytest.raises(ConfigError, match="weight_decay must be 0 with sparse_updates"):
         RunConfig.of({"training": {"sparse_updates": True, "weight_decay": 0.1}})

@@ -146,6 +146,15 @@ class TrainingConfig(StrictConfig):
         return self
 
     @model_validator(mode="after")
+    def _no_rank_of_random_weights(self) -> Self:
+        if self.start_rank and self.start == "random":
+            raise ConfigError(
+                f"start_rank must be 0 with random weights, found {self.start_rank}; set start to"
+                " spectral, or leave the rank out."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _no_average_of_rows_not_met(self) -> Self:
         if self.sparse_updates and self.average:
             raise ConfigError(

@@ -81,10 +81,12 @@ class LinearPathVAEConfig(VAEConfig):
         Raises:
             ConfigError: if path or weight are open, and there are no validation users.
         """
-        if judge is None and None in (self.path, self.path_weight):
+        absent = [name for name in ("path", "path_weight") if getattr(self, name) is None]
+        if judge is None and absent:
             raise ConfigError(
                 "path and path_weight must be given where there are no validation users to choose"
-                " them on, found neither or one; set both (model.path, model.path_weight)."
+                f" them on, found no {' and no '.join(absent)}; set both (model.path,"
+                " model.path_weight)."
             )
         path = self.path or choose_path(train, cast("Judge", judge))
         return self.model_copy(update={"path": path})

@@ -16,8 +16,8 @@ from coterie.sparse import SparseRows
 class LinearPathVAE(DenseVAE):
     """Logits f(z) + w · x B: a decoder that is deep in z and linear in x.
 
-    B has no diagonal, so the path never copies its input. Being a sum of two rankers, the scores
-    are no inner product of few dimensions: there are no factors.
+    Only paths of graph filters have a diagonal; the others never copy their input. Being a sum of
+    two rankers, the scores are no inner product of few dimensions: there are no factors.
 
     Args:
         n_items: Size of the catalogue.
@@ -55,7 +55,7 @@ class LinearPathVAE(DenseVAE):
 
     @property
     def path_weight(self) -> float:
-        """W."""
+        """What the path's scores are multiplied by."""
         return float(self._path_weight)
 
     @path_weight.setter
@@ -63,7 +63,7 @@ class LinearPathVAE(DenseVAE):
         self._path_weight.fill_(value)
 
     def chosen(self) -> dict[str, Tensor]:
-        """W."""
+        """The path's weight."""
         return {"path_weight": self._path_weight}
 
     def score(self, rows: SparseRows) -> Tensor:
