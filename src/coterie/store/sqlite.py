@@ -1,0 +1,183 @@
+"""The embedded back end: a folder with one SQLite file an edition and a control database.
+
+An edition's file is written aside, flushed and renamed, and never changed afterwards. Which editions
+there are and which one is live is in the control database alone: a file that it does not name is
+rubbish.
+"""
+
+import os
+import secrets
+import sqlite3
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+
+from coterie.errors import ArtifactError, ConflictError
+from coterie.files import local, publish_file, writing_to
+from coterie.locks import file_lock, try_lock
+from coterie.store.contents import ListKey, PackedList
+from coterie.store.edition import Edition, Note
+from coterie.store.packing import Packer
+from coterie.store.pool import Pool
+from coterie.store.sqlite_control import Control
+from coterie.store.sqlite_edition import read_contents, read_list, write_edition
+from coterie.store.store import Opened, Store
+
+_THREADS = 64
+
+
+class SqliteStore(Store):
+    """A store in a folder: ``control.sqlite``, ``editions/``, ``publish.lock``, ``setup.lock``.
+
+    Args:
+        folder: Made by the first publish or note.
+        timeout_seconds: How long one waits for a lock of the control database.
+    """
+
+    def __init__(self, folder: Path, timeout_seconds: float) -> None:
+        super().__init__()
+        self._folder = local(folder)
+        self._editions = self._folder / "editions"
+        self._timeout_seconds = timeout_seconds
+        self._control = Control(self._folder / "control.sqlite", timeout_seconds)
+        self._pools: dict[str, Pool[sqlite3.Connection]] = {}
+
+    def __repr__(self) -> str:
+        return f"SqliteStore({str(self._folder)!r})"
+
+    def __str__(self) -> str:
+        return str(self._folder)
+
+    def editions(self) -> list[Edition]:
+        return self._control.editions()
+
+    def prune(self, keep: int) -> list[str]:
+        gone = self._control.prune(keep)
+        self._remove(gone.values())
+        return list(gone)
+
+    def notes(self, kind: str, limit: int = 100) -> list[Note]:
+        return self._control.notes(kind, limit)
+
+    def close(self) -> None:
+        self._control.close()
+        for pool in self._pools.values():
+            pool.clear()
+
+    def _publish(
+        self, name: str, facts: str, packer: Packer, lists: Iterable[pa.Table], live: bool
+    ) -> None:
+        with self._publishing():
+            self._set_up()
+            self._sweep()
+            place = f"{name}-{secrets.token_hex(6)}.sqlite"
+            path = self._editions / place
+            with publish_file(path) as aside:
+                n_users = write_edition(aside, packer, lists)
+            _flush_folder(self._editions)
+            old = self._control.register(name, place, n_users, facts, live)
+            self._remove(filter(None, [old]))
+
+    def _point(self, name: str) -> bool:
+        return self._control.point(name)
+
+    def _note(self, kind: str, name: str, values: str) -> None:
+        self._set_up()
+        self._control.note(kind, name, values)
+
+    def _look_up(
+        self, name: str | None, opened: Opened | None, key: ListKey | None
+    ) -> tuple[str | None, PackedList | None]:
+        place = self._control.place(name)
+        if opened is None or key is None or place != opened.place:
+            return place, None
+        try:
+            with self._pool(place).lend() as connection:
+                return place, read_list(connection, key)
+        except sqlite3.Error as error:
+            self._check_present(place, error)
+            # Pruned since: the control database says what is there now.
+            return "", None
+
+    def _open(self, place: str) -> Opened | None:
+        edition = self._control.at(place)
+        if edition is None:
+            return None
+        self._drop_pools(place)
+        try:
+            with self._pool(place).lend() as connection:
+                return Opened(place, edition, read_contents(connection, place))
+        except sqlite3.Error as error:
+            self._check_present(place, error)
+            return None
+
+    def _check_present(self, place: str, error: sqlite3.Error) -> None:
+        """Raises, if a file that the control database still names cannot be read."""
+        if self._control.at(place) is None:
+            return
+        path = self._editions / place
+        raise ArtifactError(
+            f"{path}: must be a whole edition, found: {error}; restore it, point to another edition"
+            " or publish this one again."
+        ) from error
+
+    def _pool(self, place: str) -> Pool[sqlite3.Connection]:
+        if place not in self._pools:
+            connect = partial(_connect, self._editions / place)
+            self._pools.setdefault(place, Pool(connect, _THREADS, self._timeout_seconds))
+        return self._pools[place]
+
+    def _drop_pools(self, but: str) -> None:
+        kept = {one.place for one in self._opened.values()} | {but}
+        for place in set(self._pools) - kept:
+            self._pools.pop(place).clear()
+
+    @contextmanager
+    def _publishing(self) -> Iterator[None]:
+        held = try_lock(self._folder / "publish.lock")
+        if held is None:
+            raise ConflictError(
+                f"{self._folder}: one publisher at a time writes, found another at work; wait until"
+                " it is done."
+            )
+        with held:
+            yield
+
+    def _set_up(self) -> None:
+        if self._control.exists():
+            return
+        with writing_to(self._folder):
+            self._editions.mkdir(parents=True, exist_ok=True)
+            with file_lock(self._folder / "setup.lock"):
+                self._control.create(self._editions)
+
+    def _sweep(self) -> None:
+        """Removes what publishers left that did not come to their end."""
+        named = self._control.places()
+        self._remove(path.name for path in self._editions.iterdir() if path.name not in named)
+
+    def _remove(self, places: Iterable[str]) -> None:
+        for place in places:
+            # Where a file in use cannot be removed, a later publish does it.
+            with suppress(OSError):
+                (self._editions / place).unlink(missing_ok=True)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """To a file that never changes: no locks are taken."""
+    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    return sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+
+
+def _flush_folder(folder: Path) -> None:
+    """A renamed file's name to the disk; other systems than POSIX have no such call."""
+    if sys.platform != "win32":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
