@@ -123,13 +123,10 @@ class WarmStart:
                 f" {dataset.n_items}; check that ids are the same, or start without."
             )
         shape = (dataset.n_items,)
-        if (
-            self.features is not None
-            and (
-                self.features.ndim != 2
-                or self.features.shape[:1] != shape
-                or not np.isfinite(self.features).all()
-            )
+        if self.features is not None and (
+            self.features.ndim != 2
+            or self.features.shape[:1] != shape
+            or not np.isfinite(self.features).all()
         ):
             raise ConfigError(
                 f"features must be a finite matrix of {dataset.n_items} rows, one an item of the"
