@@ -227,6 +227,7 @@ PUBLIC = [
     "ItemKnnConfig",
     "LeaveLastOut",
     "LinearPathVAEConfig",
+    "LivingService",
     "MissingPackageError",
     "MultDAEConfig",
     "MultVAEConfig",
