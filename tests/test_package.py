@@ -228,6 +228,7 @@ PUBLIC = [
     "ItemKnnConfig",
     "LeaveLastOut",
     "LinearPathVAEConfig",
+    "LivingService",
     "MissingPackageError",
     "MultDAEConfig",
     "MultVAEConfig",

@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from coterie.ranking.scorer import Scorer
     from coterie.ranking.similar import similar_items
     from coterie.running.execution import Execution
+    from coterie.simulation.living import LivingService
     from coterie.simulation.service import SimulatedService, simulate_dataset
     from coterie.stream.history_source import stream_histories
     from coterie.stream.ray_engine import RayEngine
@@ -146,6 +147,7 @@ _HOME = {
     "Scorer": "ranking.scorer",
     "similar_items": "ranking.similar",
     "Execution": "running.execution",
+    "LivingService": "simulation.living",
     "SimulatedService": "simulation.service",
     "simulate_dataset": "simulation.service",
     "stream_histories": "stream.history_source",
@@ -195,6 +197,7 @@ __all__ = [
     "ItemKnnConfig",
     "LeaveLastOut",
     "LinearPathVAEConfig",
+    "LivingService",
     "MissingPackageError",
     "MultDAEConfig",
     "MultVAEConfig",
