@@ -53,7 +53,9 @@ class Contents:
     def key(self, user_id: int | str, row: str) -> ListKey | None:
         """Where a user's list would be; None if it cannot be there."""
         user = user_key(user_id, self.users)
-        return ListKey(user, self.rows.index(row)) if row in self.rows and user is not None else None
+        return (
+            ListKey(user, self.rows.index(row)) if row in self.rows and user is not None else None
+        )
 
     def found(self, packed: PackedList, edition: Edition) -> Found:
         """A list with ids and titles."""

@@ -2,7 +2,7 @@
 bytes.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,15 @@ from coterie.store.contents import Contents, PackedList
 from coterie.store.users import Kind, kind_of, user_keys
 
 _AT_ONCE = 8192
+# A block of the longest lists is half of what Arrow's offsets of 32 bits reach.
+_LONGEST = 1 << 14
 _MOST_NAMES = 1 << 15
-_COLUMNS = ("user_id", "row", "items", "scores", "source")
+_TYPES = {
+    "row": pa.string(),
+    "items": pa.list_(pa.int32()),
+    "scores": pa.list_(pa.float32()),
+    "source": pa.string(),
+}
 
 
 @dataclass(frozen=True)
@@ -66,9 +73,9 @@ class Packer:
             DataError: at the first list that breaks a rule.
         """
         for table in tables:
-            for batch in _with_columns(table).to_batches(max_chunksize=_AT_ONCE):
-                if len(batch):
-                    yield self._pack(batch)
+            for batch in _typed(table).to_batches(max_chunksize=_AT_ONCE):
+                if len(packed := self._pack(batch)):
+                    yield packed
 
     def contents(self) -> Contents:
         """What was packed, without the users' lists."""
@@ -83,7 +90,7 @@ class Packer:
 
     @property
     def kind(self) -> Kind:
-        """Of the users' ids; known when the first block is packed."""
+        """Of the users' ids; the first block tells."""
         return self._kind or "int"
 
     def _pack(self, batch: pa.RecordBatch) -> PackedLists:
@@ -94,20 +101,16 @@ class Packer:
         sources = _numbers(batch["source"], self._sources, "source")
         items = _packed(self._positions(batch["items"]), lengths)
         scores = _packed(_finite(batch["scores"]), lengths)
-        nobody = users.is_null()
-        for at in np.flatnonzero(nobody.to_numpy(zero_copy_only=False)):
+        for at in np.flatnonzero(users.is_null().to_numpy(zero_copy_only=False)):
             self._keep(batch["row"][int(at)].as_py(), int(sources[at]), items[at], scores[at])
-        if not users.null_count:
-            return PackedLists(user_keys(users, self.kind), rows, sources, items, scores)
-        some = pc.invert(nobody)
-        chosen = some.to_numpy(zero_copy_only=False)
-        known = users.filter(some).cast(pa.int64()) if self._kind is None else users.filter(some)
+        somebody = users.is_valid()
+        chosen = somebody.to_numpy(zero_copy_only=False)
         return PackedLists(
-            user_keys(known, self.kind),
+            user_keys(users.filter(somebody), self.kind),
             rows[chosen],
             sources[chosen],
-            items.filter(some),
-            scores.filter(some),
+            items.filter(somebody),
+            scores.filter(somebody),
         )
 
     def _check_kind(self, found: Kind | None) -> None:
@@ -119,14 +122,14 @@ class Packer:
             )
 
     def _positions(self, items: pa.Array) -> NDArray[Any]:
-        positions = _values(items, "items", pa.int64())
+        positions = _values(items, "items")
         n_items = len(self._catalogue)
         if len(positions) and not 0 <= positions.min() <= positions.max() < n_items:
             raise DataError(
                 f"items must be positions in the catalogue, 0 to {n_items - 1}, found"
                 f" {positions.min()} to {positions.max()}; look ids up in it."
             )
-        return positions.astype("<i4")
+        return positions.astype("<i4", copy=False)
 
     def _keep(self, row: str, source: int, items: pa.Scalar, scores: pa.Scalar) -> None:
         if row in self._fallbacks:
@@ -138,38 +141,51 @@ class Packer:
 
 
 def _checked_catalogue(catalogue: pa.Table) -> pa.Table:
-    missing = {"item_id", "title"} - set(catalogue.column_names)
-    if missing:
-        raise DataError(
-            f"the catalogue must have item_id and title, found no {', '.join(sorted(missing))};"
-            " add it (a title may be null)."
-        )
-    ids = catalogue["item_id"]
+    _need(catalogue, ("item_id", "title"), "the catalogue")
+    ids = _cast(catalogue, "item_id", _id_type(catalogue["item_id"].type))
     if ids.null_count or len(pc.unique(ids)) != len(ids):
         raise DataError(
             f"the catalogue must have each item_id once, found {ids.null_count} null and"
-            f" {len(pc.unique(ids))} distinct of {len(ids)}; drop the others."
+            f" {len(pc.unique(ids))} different of {len(ids)}; drop the others."
         )
-    kind_of(pa.concat_arrays(ids.chunks) if ids.num_chunks else pa.array([], ids.type))
-    return catalogue.select(["item_id", "title"])
+    return pa.table({"item_id": ids, "title": _cast(catalogue, "title", pa.string())})
 
 
-def _with_columns(table: pa.Table) -> pa.Table:
-    missing = [name for name in _COLUMNS if name not in table.column_names]
+def _id_type(found: pa.DataType) -> pa.DataType:
+    return pa.int64() if pa.types.is_integer(found) else pa.string()
+
+
+def _typed(lists: pa.Table) -> pa.Table:
+    _need(lists, ("user_id", *_TYPES), "a table of lists")
+    typed = {name: _cast(lists, name, kind) for name, kind in _TYPES.items()}
+    for name, column in typed.items():
+        if column.null_count:
+            raise DataError(f"{name} must be known for every list, found null; fill it in.")
+    return pa.table({"user_id": lists["user_id"], **typed})
+
+
+def _need(table: pa.Table, names: Sequence[str], what: str) -> None:
+    missing = [name for name in names if name not in table.column_names]
     if missing:
         raise DataError(
-            f"lists must have {', '.join(_COLUMNS)}, found no {', '.join(missing)}; add them."
+            f"{what} must have {', '.join(names)}, found no {', '.join(missing)}; add what is"
+            " missing."
         )
-    for name in _COLUMNS[1:]:
-        if table[name].null_count:
-            raise DataError(f"{name} must be known for every list, found null; fill it in.")
-    return table.select(list(_COLUMNS))
+
+
+def _cast(table: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+    try:
+        return table[name].cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(
+            f"{name} must be {kind} or what turns into it without loss, found {table[name].type}"
+            f" ({error}); convert it."
+        ) from error
 
 
 def _lengths(batch: pa.RecordBatch) -> NDArray[np.int64]:
     items, scores = (
-        pc.list_value_length(batch[name]).to_numpy(zero_copy_only=False).astype(np.int64)
-        for name in ("items", "scores")
+        np.asarray(pc.list_value_length(batch[name]), np.int64) for name in ("items", "scores")
     )
     if not np.array_equal(items, scores):
         at = int(np.flatnonzero(items != scores)[0])
@@ -177,18 +193,22 @@ def _lengths(batch: pa.RecordBatch) -> NDArray[np.int64]:
             f"a list must have a score an item, found {items[at]} items and {scores[at]} scores for"
             f" user {batch['user_id'][at].as_py()!r:.80}; give as many."
         )
+    if len(items) and items.max() > _LONGEST:
+        raise DataError(
+            f"a list must have at most {_LONGEST:,} items, found {items.max():,}; cut it off."
+        )
     return items
 
 
-def _values(lists: pa.Array, name: str, kind: pa.DataType) -> NDArray[Any]:
+def _values(lists: pa.Array, name: str) -> NDArray[Any]:
     values = lists.flatten()
     if values.null_count:
         raise DataError(f"{name} must hold no null, found {values.null_count}; drop those items.")
-    return np.asarray(values.cast(kind).to_numpy(zero_copy_only=False))
+    return np.asarray(values.to_numpy(zero_copy_only=False))
 
 
 def _finite(scores: pa.Array) -> NDArray[Any]:
-    values = _values(scores, "scores", pa.float32())
+    values = _values(scores, "scores")
     if not np.isfinite(values).all():
         raise DataError("scores must be finite: JSON has no word for others; drop those items.")
     return values.astype("<f4", copy=False)
@@ -203,7 +223,7 @@ def _packed(values: NDArray[Any], lengths: NDArray[np.int64]) -> pa.Array:
 
 def _numbers(texts: pa.Array, known: dict[str, int], name: str) -> NDArray[np.int16]:
     """Each text's number; new ones are added to ``known``."""
-    coded = texts.cast(pa.string()).dictionary_encode()
+    coded = texts.dictionary_encode()
     for text in coded.dictionary.to_pylist():
         known.setdefault(text, len(known))
     if len(known) > _MOST_NAMES:
@@ -212,4 +232,5 @@ def _numbers(texts: pa.Array, known: dict[str, int], name: str) -> NDArray[np.in
             " the name of a card row or of what made the list."
         )
     numbers = np.array([known[text] for text in coded.dictionary.to_pylist()], np.int16)
-    return numbers[coded.indices.to_numpy()]
+    of_each: NDArray[np.int16] = numbers[np.asarray(coded.indices)]
+    return of_each

@@ -69,13 +69,17 @@ _POINT = (
     "INSERT INTO coterie.pointer SELECT true, name FROM coterie.editions WHERE name = %s"
     " ON CONFLICT (only_row) DO UPDATE SET edition = excluded.edition"
 )
+# Nobody moves the pointer while it is decided what goes. Taken before any row: writers that take
+# locks in one order never wait for each other in a ring.
+_ALONE = "LOCK coterie.pointer IN SHARE ROW EXCLUSIVE MODE"
 _PRUNE = (
     "DELETE FROM coterie.editions WHERE name IN"
     " (SELECT name FROM coterie.editions ORDER BY name DESC OFFSET %s)"
     f" AND name IS DISTINCT FROM {_LIVE} RETURNING name"
 )
 _UNNAMED = (
-    "SELECT tablename FROM pg_tables WHERE schemaname = 'coterie' AND starts_with(tablename, 'lists_')"
+    "SELECT tablename FROM pg_tables"
+    " WHERE schemaname = 'coterie' AND starts_with(tablename, 'lists_')"
     " AND tablename NOT IN (SELECT place FROM coterie.editions)"
 )
 _NOTE = (
@@ -111,18 +115,20 @@ class PostgresStore(Store):
         return self._database.name
 
     def editions(self) -> list[Edition]:
+        """See `Store.editions`."""
         query = f"{_EDITIONS} FROM coterie.editions ORDER BY name DESC"
         return [_edition(*one) for one in self._ask(query)]
 
     def prune(self, keep: int) -> list[str]:
+        """See `Store.prune`."""
         with self._changing() as connection:
-            # Nobody moves the pointer while it is decided what goes.
-            connection.execute("LOCK coterie.pointer IN SHARE ROW EXCLUSIVE MODE")
+            connection.execute(_ALONE)
             gone = connection.execute(_PRUNE, (max(keep, 0),)).fetchall()
         self._sweep()
         return sorted((name for (name,) in gone), reverse=True)
 
     def notes(self, kind: str, limit: int = 100) -> list[Note]:
+        """See `Store.notes`."""
         query = (
             "SELECT name, told, noted FROM coterie.notes WHERE kind = %s"
             " ORDER BY name DESC LIMIT %s"
@@ -133,6 +139,7 @@ class PostgresStore(Store):
         ]
 
     def close(self) -> None:
+        """See `Store.close`."""
         self._database.close()
 
     def _publish(
@@ -147,6 +154,7 @@ class PostgresStore(Store):
             n_users = _build_key(connection, place, contents)
             told = (contents.details(), contents.catalogue())
             values = (name, place, n_users, datetime.now(UTC), facts, *told)
+            connection.execute(_ALONE)
             connection.execute(_REGISTER, values)
             if live:
                 connection.execute(_POINT, (name,))
@@ -163,10 +171,11 @@ class PostgresStore(Store):
     def _look_up(
         self, name: str | None, opened: Opened | None, key: ListKey | None
     ) -> tuple[str | None, PackedList | None]:
-        query, values = _PLACE, (name,)
+        query: str = _PLACE
+        values: list[Any] = [name]
         if opened is not None and key is not None:
             query = _LIST.format(opened.place, _KIND[opened.contents.users])
-            values = (*key, name)
+            values = [*key, name]
         try:
             found = self._database.ask(query, values)
         except _NOT_SET_UP:
@@ -217,8 +226,8 @@ class PostgresStore(Store):
         """Drops tables of no edition, but for those that somebody holds: a later sweep does."""
         for (place,) in self._ask(_UNNAMED):
             with (
-                suppress(psycopg.errors.LockNotAvailable, psycopg.errors.UndefinedTable),
                 self._database.transaction() as connection,
+                suppress(psycopg.errors.LockNotAvailable, psycopg.errors.UndefinedTable),
             ):
                 table = sql.Identifier("coterie", place)
                 connection.execute("SET LOCAL lock_timeout = '20ms'")
@@ -230,9 +239,7 @@ def _new_place(connection: _Connection) -> str:
     return f"lists_{number}"
 
 
-def _fill(
-    connection: _Connection, place: str, packer: Packer, lists: Iterable[pa.Table]
-) -> None:
+def _fill(connection: _Connection, place: str, packer: Packer, lists: Iterable[pa.Table]) -> None:
     """Creates the table and copies the lists into it."""
     table = sql.Identifier("coterie", place)
     blocks = packer.pack(lists)
@@ -257,7 +264,9 @@ def _build_key(connection: _Connection, place: str, contents: Contents) -> int:
     connection.execute("SET LOCAL maintenance_work_mem = '256MB'")
     try:
         with connection.transaction():
-            connection.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY (user_id, row)").format(table))
+            connection.execute(
+                sql.SQL("ALTER TABLE {} ADD PRIMARY KEY (user_id, row)").format(table)
+            )
     except psycopg.errors.UniqueViolation as error:
         query = "SELECT user_id, row FROM {} GROUP BY 1, 2 HAVING count(*) > 1 LIMIT 1"
         user, row = connection.execute(sql.SQL(query).format(table)).fetchone() or (None, 0)

@@ -1,5 +1,7 @@
 """Connections to PostgreSQL with a time limit, and errors of ours that hold no password."""
 
+import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -52,12 +54,13 @@ class Database:
         Raises:
             UnavailableError: if the server cannot be reached or does not answer in time.
         """
+        began = time.monotonic()
         try:
             return self._ask(query, values)
-        except psycopg.errors._WaitTimeout as error:
-            raise self.away(error) from error
-        except psycopg.OperationalError:
+        except psycopg.OperationalError as error:
             self._pool.clear()
+            if time.monotonic() - began >= self._limit_seconds:
+                raise self.away(error) from error
         with self.reaching():
             return self._ask(query, values)
 
@@ -98,24 +101,25 @@ class Database:
 
     def _connect_limited(self) -> Limited:
         with self.reaching():
-            connection = self._connect(Limited, autocommit=True)
+            connection: Limited = self._connect(Limited, autocommit=True)
             connection.limit_seconds = self._limit_seconds
         return connection
 
     def _connect(self, kind: type[Any], **options: Any) -> Any:
         limit = max(2, round(self._limit_seconds))
-        return kind.connect(
-            self._url, connect_timeout=limit, application_name="coterie", **options
-        )
+        return kind.connect(self._url, connect_timeout=limit, application_name="coterie", **options)
 
 
 def _name_of(url: str) -> str:
     """Where the database is, without who asks for it."""
     # What libpq says of a bad URL may hold any part of it.
     with suppress(psycopg.Error):
-        told = conninfo_to_dict(url)
-        place = ":".join(str(told[key]) for key in ("host", "port") if told.get(key))
-        return f"postgresql://{place}/{told.get('dbname', '')}"
+        told = {key: str(value) for key, value in conninfo_to_dict(url).items()}
+        place = ":".join(told[key] for key in ("host", "port") if key in told)
+        name = f"postgresql://{place}/{told.get('dbname', '')}"
+        # A password with an @ or a / that has no code ends where host, port and database begin.
+        if "@" not in name and re.fullmatch("[0-9,]*", told.get("port", "")):
+            return name
     raise ConfigError(
         "a store's URL must be postgresql://user@host:port/name, with %-codes for odd characters,"
         " found one that cannot be read; correct it."

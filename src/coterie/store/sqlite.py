@@ -1,8 +1,8 @@
 """The embedded back end: a folder with one SQLite file an edition and a control database.
 
-An edition's file is written aside, flushed and renamed, and never changed afterwards. Which editions
-there are and which one is live is in the control database alone: a file that it does not name is
-rubbish.
+An edition's file is written aside, flushed and renamed, and never changed afterwards. Which
+editions there are and which one is live is in the control database alone: a file that it does not
+name is rubbish.
 """
 
 import os
@@ -53,17 +53,21 @@ class SqliteStore(Store):
         return str(self._folder)
 
     def editions(self) -> list[Edition]:
+        """See `Store.editions`."""
         return self._control.editions()
 
     def prune(self, keep: int) -> list[str]:
+        """See `Store.prune`."""
         gone = self._control.prune(keep)
         self._remove(gone.values())
         return list(gone)
 
     def notes(self, kind: str, limit: int = 100) -> list[Note]:
+        """See `Store.notes`."""
         return self._control.notes(kind, limit)
 
     def close(self) -> None:
+        """See `Store.close`."""
         self._control.close()
         for pool in self._pools.values():
             pool.clear()
@@ -126,10 +130,12 @@ class SqliteStore(Store):
         ) from error
 
     def _pool(self, place: str) -> Pool[sqlite3.Connection]:
-        if place not in self._pools:
+        pool = self._pools.get(place)
+        if pool is None:
             connect = partial(_connect, self._editions / place)
-            self._pools.setdefault(place, Pool(connect, _THREADS, self._timeout_seconds))
-        return self._pools[place]
+            made = Pool(connect, _THREADS, self._timeout_seconds)
+            pool = self._pools.setdefault(place, made)
+        return pool
 
     def _drop_pools(self, but: str) -> None:
         kept = {one.place for one in self._opened.values()} | {but}
@@ -154,6 +160,7 @@ class SqliteStore(Store):
             self._editions.mkdir(parents=True, exist_ok=True)
             with file_lock(self._folder / "setup.lock"):
                 self._control.create(self._editions)
+            _flush_folder(self._folder)
 
     def _sweep(self) -> None:
         """Removes what publishers left that did not come to their end."""

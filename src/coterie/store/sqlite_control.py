@@ -64,7 +64,10 @@ class Control:
     def create(self, aside: Path) -> None:
         """Makes it whole, unless it is there."""
         if not self.exists():
-            with publish_file(self._path, aside) as part, closing(sqlite3.connect(part)) as database:
+            with (
+                publish_file(self._path, aside) as part,
+                closing(sqlite3.connect(part)) as database,
+            ):
                 database.executescript(_TABLES)
 
     def close(self) -> None:
@@ -147,7 +150,8 @@ class Control:
         try:
             yield
         except sqlite3.Error as error:
-            kind = CannotWriteError if "full" in str(error) else UnavailableError
+            full = any(word in str(error) for word in ("full", "readonly"))
+            kind = CannotWriteError if full else UnavailableError
             raise kind(
                 f"{self._path}: must be a database that can be opened, found: {error}; check disk,"
                 " rights and room."

