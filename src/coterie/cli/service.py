@@ -3,13 +3,12 @@
 import getpass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coterie.cli.console import drawn, out, say, say_written, write_result
 from coterie.cli.options import Device, Engine, JsonFile
-from coterie.cli.places import existing
 from coterie.errors import ConfigError, GateError, WarningsError
 
 if TYPE_CHECKING:
@@ -123,15 +122,9 @@ def daily(
 ) -> None:
     """Publish everybody's lists of a day; the same day again changes nothing."""
     from coterie.jobs.daily import daily as run_daily  # noqa: PLC0415
-    from coterie.stream.to_folder import LocalEngine  # noqa: PLC0415
 
-    chosen: Any = LocalEngine()
-    if engine is Engine.RAY:
-        from coterie.stream.ray_engine import RayEngine  # noqa: PLC0415
-
-        chosen = RayEngine()
     with drawn() as progress:
-        result = run_daily(_service(folder), _day(day), engine=chosen, progress=progress)
+        result = run_daily(_service(folder), _day(day), engine=engine.value, progress=progress)
     write_result(json_file, result.to_json())
     for warning in result.warnings:
         out.print("warning", style="yellow", end=" ")

@@ -78,13 +78,12 @@ def _titles(service: Service) -> str:
         kinds[kind] = kinds.get(kind, 0) + 1
     counted = ", ".join(f"{kind} {n:,}" for kind, n in sorted(kinds.items()))
     missing = [
-        kind
-        for row in service.config.rows.values()
-        for kind in row.kinds
-        if kind not in kinds
+        kind for row in service.config.rows.values() for kind in row.kinds if kind not in kinds
     ]
     if missing:
-        return _wrong(f"no title is of the kind {', '.join(missing)}; there are {counted or 'none'}")
+        return _wrong(
+            f"no title is of the kind {', '.join(missing)}; there are {counted or 'none'}"
+        )
     return f"{len(titles.windows or titles.names):,} titles" + (f": {counted}" if counted else "")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from coterie.errors import UnavailableError
 from coterie.jobs.config import Service
 from coterie.plain_table import plain_table
-from coterie.registry import Registry
+from coterie.registry import Registry, Version
 from coterie.store import open_store
 
 
@@ -67,22 +67,28 @@ def status(service: Service, today: date) -> Status:
     registry = Registry(service.registry)
     live, versions = registry.live, registry.versions
     newest = versions[-1] if versions else None
-    weekly = newest and {
-        "version": newest.name,
-        "passed": newest.passed,
-        "failed": list(newest.card["failed"]),
-    }
-    until = live and str(date.fromisoformat(live.card["week"]) + timedelta(weeks=1))
+    weekly = None if newest is None else _verdict(newest)
+    until = None if live is None else _stop(live).isoformat()
     edition, daily, warned = _published(service, today)
     if live is None:
         warned.insert(0, "no model is live; run coterie weekly.")
-    elif (today - date.fromisoformat(str(until))).days > service.config.watch.model_age_days:
+    elif (today - _stop(live)).days > service.config.watch.model_age_days:
         warned.append(f"the live model knows nothing since {until}; run coterie weekly.")
     if weekly and not weekly["passed"] and newest != live:
         failed = ", ".join(weekly["failed"])
         warned.append(f"{weekly['version']} did not become live, it failed: {failed}.")
     model = None if live is None else live.name
     return Status(today, model, until, weekly, edition, daily, tuple(warned))
+
+
+def _verdict(version: Version) -> dict[str, Any]:
+    failed = list(version.card["failed"])
+    return {"version": version.name, "passed": version.passed, "failed": failed}
+
+
+def _stop(version: Version) -> date:
+    """The first day that a version has not seen."""
+    return date.fromisoformat(version.card["week"]) + timedelta(weeks=1)
 
 
 def _published(service: Service, today: date) -> tuple[str | None, dict[str, Any], list[str]]:
