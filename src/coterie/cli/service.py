@@ -213,11 +213,15 @@ def schedule(
     folder: _ServiceFolder,
     cron: Annotated[bool, typer.Option("--cron", help="Lines for crontab -e.")] = False,
     systemd: Annotated[bool, typer.Option("--systemd", help="Services and timers.")] = False,
+    dagster: Annotated[bool, typer.Option("--dagster", help="A file of definitions.")] = False,
 ) -> None:
     """Print what to install so that the jobs run by themselves."""
     from coterie.jobs import schedule as schedules  # noqa: PLC0415
 
-    if cron == systemd:
-        raise ConfigError("one of --cron and --systemd must be given, found both or none.")
-    service = _service(folder)
-    say((schedules.cron if cron else schedules.systemd)(service).rstrip())
+    asked = {schedules.cron: cron, schedules.systemd: systemd, schedules.dagster: dagster}
+    if sum(asked.values()) != 1:
+        raise ConfigError(
+            f"one of --cron, --systemd and --dagster must be given, found {sum(asked.values())}."
+        )
+    (tell,) = (one for one, given in asked.items() if given)
+    say(tell(_service(folder)).rstrip())

@@ -155,6 +155,14 @@ class WatchConfig(StrictConfig):
     )
 
 
+class RegistryConfig(StrictConfig):
+    """The versions of the model, beside the registry itself."""
+
+    mlflow: bool = Field(
+        False, description="log each new version to MLflow, at MLFLOW_TRACKING_URI, too"
+    )
+
+
 class ServeConfig(StrictConfig):
     """The API."""
 
@@ -184,6 +192,7 @@ class ServiceConfig(StrictConfig):
     store: StoreConfig = StoreConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     retention: RetentionConfig = RetentionConfig()
+    registry: RegistryConfig = RegistryConfig()
     serve: ServeConfig = ServeConfig()
 
     @model_validator(mode="after")

@@ -25,7 +25,7 @@ from coterie.data.ids import IdMap
 from coterie.errors import DataError, NotFoundError
 from coterie.files import write_json
 from coterie.jobs.config import RowConfig, Service, days_of
-from coterie.jobs.events import Day, collect, write_window
+from coterie.jobs.events import Day, collect, write_histories
 from coterie.jobs.titles import Titles, allowed, catalogue, read_titles
 from coterie.jobs.watching import Watched, overlap, warnings
 from coterie.jobs.weekly import locked
@@ -201,26 +201,31 @@ class _Day:
         watched = Watched(model.items, model.popularity, self.days, self.day)
         name, first = next(iter(written.items()))
         shards = _shards(first)
-        before = [one.name for one in self.store.editions() if one.name < self.day.isoformat()]
-        lists = as_lists(pq.read_table(shards[0]), name, model.items)
         trained_until = date.fromisoformat(self.version.card["week"]) + timedelta(weeks=1)
         return {
             "users": first.n_users,
             "fallback_share": first.n_popularity_users / max(first.n_users, 1),
-            "overlap": overlap(self.store, lists, model.items, before[0]) if before else None,
+            "overlap": self._overlap(next(_lists_of(shards[0], name, model.items), None), model),
             "model_age_days": (self.day - trained_until).days,
             **watched.of_lists(shards),
             **watched.of_events(),
         }
 
+    def _overlap(self, lists: pa.Table | None, model: TrainedModel) -> float | None:
+        """With the newest edition before; None where there is nothing to compare."""
+        before = [one.name for one in self.store.editions() if one.name < self.day.isoformat()]
+        if lists is None or not before:
+            return None
+        return overlap(self.store, lists, model.items, before[0])
+
     def _histories(self) -> Path:
-        path = self.folder / "events.parquet"
+        path = self.folder / "histories.parquet"
         request, told = self.folder / "request.json", self._request
         if not (request.exists() and json.loads(request.read_text(encoding="utf-8")) == told):
             shutil.rmtree(self.folder, ignore_errors=True)
             if not self.days:
                 raise DataError(f"there must be events before {self.day}, found none.")
-            write_window(self.service, self.days, path)
+            write_histories(self.service, self.days, path)
             write_json(request, told)
         return path
 
@@ -247,7 +252,7 @@ class _Day:
         """Everybody's lists, and each card row's fall-back, which is nobody's."""
         for name, one in written.items():
             for path in _shards(one):
-                yield as_lists(pq.read_table(path), name, model.items)
+                yield from _lists_of(path, name, model.items)
             row = self.service.config.rows[name]
             options = self._options(row, model, titles)
             lists = as_lists(model.recommend({"": []}, options).table, name, model.items)
@@ -285,6 +290,17 @@ def as_lists(table: pa.Table, row: str, items: IdMap) -> pa.Table:
             "source": first["source"],
         }
     )
+
+
+def _lists_of(shard: Path, row: str, items: IdMap) -> Iterator[pa.Table]:
+    """A shard's lists, some row groups at a time, as each holds whole users."""
+    with pq.ParquetFile(shard, read_dictionary=["source"]) as file:
+        for start in range(0, file.num_row_groups, _GROUPS):
+            groups = range(start, min(start + _GROUPS, file.num_row_groups))
+            yield as_lists(file.read_row_groups(list(groups)), row, items)
+
+
+_GROUPS = 8
 
 
 def _shards(written: FolderRecommendations) -> list[Path]:

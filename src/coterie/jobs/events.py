@@ -5,7 +5,8 @@ changed, so that a day which was loaded too early is not trained on for ever.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ from coterie.errors import DataError, SourceError
 from coterie.files import publish_file
 from coterie.jobs.config import Service
 from coterie.running.progress import Progress, Update, silent
+from coterie.stream.history_pairs import write_sorted
 
 _SOURCE = b"coterie.source"
 
@@ -190,25 +192,62 @@ def write_window(
     Raises:
         DataError: if nothing is left.
     """
+    query = (
+        f"SELECT DISTINCT user_id, item_id, timestamp FROM {_kept(service, days, until)}"
+        " ORDER BY user_id, timestamp, item_id"
+    )
+    with publish_file(path) as aside, _database(path.parent) as database:
+        database.execute(f"COPY ({query}) TO {exactly(str(aside))} (FORMAT parquet)")
+    return _filled(path, days)
+
+
+def write_histories(service: Service, days: Sequence[Day], path: Path) -> int:
+    """Writes what each user has had in some days: a row a user, with a list of items.
+
+    Memory does not grow with the events: they are sorted on the disk that ``path`` is on.
+
+    Args:
+        service: Whose least value holds.
+        days: Collected ones.
+        path: The Parquet file: user_id, in order, and item_ids.
+
+    Returns:
+        Its rows.
+
+    Raises:
+        DataError: if nothing is left.
+    """
+    # An item that is there twice counts once when the list is read.
+    query = f"SELECT user_id, item_id FROM {_kept(service, days)} ORDER BY ALL"
+    with publish_file(path) as aside, _database(path.parent) as database:
+        write_sorted(pa.RecordBatchReader.from_stream(database.sql(query)), aside)
+    return _filled(path, days)
+
+
+def _kept(service: Service, days: Sequence[Day], until: date | None = None) -> str:
+    """SQL of the events that count."""
     conditions, least = ["true"], service.config.prepare.min_value
     if until is not None:
         conditions.append(f"timestamp < {seconds(until)}")
     if least is not None:
         conditions.append(f"value >= {least}")
-    query = (
-        f"SELECT DISTINCT user_id, item_id, timestamp FROM {select(days)}"
-        f" WHERE {' AND '.join(conditions)} ORDER BY user_id, timestamp, item_id"
-    )
-    with publish_file(path) as aside, duckdb.connect(config=_LIMITS) as database:
-        database.execute(f"SET enable_progress_bar = false; SET temp_directory = '{path.parent}'")
-        database.execute(f"COPY ({query}) TO {exactly(str(aside))} (FORMAT parquet)")
+    return f"{select(days)} WHERE {' AND '.join(conditions)}"
+
+
+@contextmanager
+def _database(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """One that sorts in bounded memory, and beyond it on the disk of ``folder``."""
+    config = {"memory_limit": "2GB", "temp_directory": str(folder)}
+    with duckdb.connect(config=config) as database:
+        database.execute("SET enable_progress_bar = false")
+        yield database
+
+
+def _filled(path: Path, days: Sequence[Day]) -> int:
     rows = int(pq.read_metadata(path).num_rows)
     if not rows:
         raise DataError(f"{path.name}: must hold events, found none in {len(days)} days.")
     return rows
-
-
-_LIMITS: dict[str, Any] = {"memory_limit": "2GB"}
 
 
 def seconds(day: date) -> int:

@@ -1,5 +1,8 @@
-"""What to install so that the jobs run by themselves: lines for cron, units for systemd."""
+"""What to install so that the jobs run by themselves: lines for cron, units for systemd, a
+file for Dagster.
+"""
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -10,18 +13,39 @@ from coterie.jobs.config import Service
 _WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
-def cron(service: Service) -> str:
-    """Lines for ``crontab -e``; times are UTC."""
+def crontab(service: Service) -> dict[str, str]:
+    """When each job is to run, as cron says it; times are UTC.
+
+    Raises:
+        ConfigError: if a time cannot be understood.
+    """
     weekday, weekly = _weekly(service)
     daily = _time(service.config.schedule.daily)
-    log = shlex.quote(str(service.work.absolute() / "jobs.log"))
+    return {
+        "weekly": f"{weekly[1]} {weekly[0]} * * {(_WEEKDAYS.index(weekday) + 1) % 7}",
+        "daily": f"{daily[1]} {daily[0]} * * *",
+    }
+
+
+def cron(service: Service) -> str:
+    """Lines for ``crontab -e``; times are UTC."""
+    log = shlex.quote(str(service.folder.absolute() / "jobs.log"))
     lines = ["CRON_TZ=UTC"]
-    for job, when in (
-        ("weekly", f"{weekly[1]} {weekly[0]} * * {_WEEKDAYS.index(weekday) + 1}"),
-        ("daily", f"{daily[1]} {daily[0]} * * *"),
-    ):
-        lines.append(f"{when} {_command(service, job)} >> {log} 2>&1")
+    for job, when in crontab(service).items():
+        # To cron a bare % ends the command.
+        command = f"{_command(service, job)} >> {log} 2>&1".replace("%", r"\%")
+        lines.append(f"{when} {command}")
     return "\n".join(lines) + "\n"
+
+
+def dagster(service: Service) -> str:
+    """A file of definitions for Dagster."""
+    folder = str(service.folder.absolute())
+    return (
+        "# definitions.py; see it by: dagster dev -f definitions.py\n"
+        "from coterie.jobs.dagster_assets import definitions\n\n"
+        f"defs = definitions({json.dumps(folder, ensure_ascii=False)})\n"
+    )
 
 
 def systemd(service: Service) -> str:
@@ -37,9 +61,12 @@ def systemd(service: Service) -> str:
 
 def _units(service: Service, job: str, when: str) -> str:
     name = f"coterie-{service.config.name}-{job}"
+    command = _command(service, job).replace("%", "%%")
     return (
         f"# /etc/systemd/system/{name}.service\n[Unit]\nDescription=Coterie: {job} job of"
-        f" {service.config.name}\n\n[Service]\nType=oneshot\nExecStart={_command(service, job)}\n\n"
+        f" {service.config.name}\n\n[Service]\nType=oneshot\n"
+        # Secrets, one NAME=value a line; the file may be absent.
+        f"EnvironmentFile=-/etc/coterie-{service.config.name}.env\nExecStart={command}\n\n"
         f"# /etc/systemd/system/{name}.timer\n[Unit]\nDescription=Coterie: {job} job of"
         f" {service.config.name}\n\n[Timer]\nOnCalendar={when}\nPersistent=true\n\n[Install]\n"
         "WantedBy=timers.target\n"

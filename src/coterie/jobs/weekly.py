@@ -37,6 +37,7 @@ from coterie.jobs.config import Service, days_of, monday
 from coterie.jobs.events import Day, answer, collect, seconds, select, write_window
 from coterie.jobs.gates import Gate
 from coterie.jobs.golden import repeated
+from coterie.jobs.mlflow_log import logged
 from coterie.jobs.titles import read_titles
 from coterie.jobs.trial import Trial, sampled
 from coterie.locks import try_lock
@@ -56,6 +57,7 @@ SCHEMA = "coterie.weekly/1"
 _MOST_CASES = 20_000
 _MOST_EASE_ITEMS = 12_000
 _LAST = 8
+_NOT_TRAINED = ("store", "schedule", "retention", "registry", "serve", "watch", "rows")
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ class _Week:
         """Begins the folder; one of other events or another configuration is begun anew."""
         live = self.registry.live
         config = self.service.config.model_dump(mode="json")
-        for not_trained in ("store", "schedule", "retention", "serve", "watch", "rows"):
+        for not_trained in _NOT_TRAINED:
             del config[not_trained]
         terms = {
             "schema": SCHEMA,
@@ -466,7 +468,9 @@ class _Week:
         }
         passed = not result.failed
         folder = self.folder / "refit" / "model"
-        self.registry.register(result.version, folder, card, passed=passed)
+        version = self.registry.register(result.version, folder, card, passed=passed)
+        if self.service.config.registry.mlflow:
+            logged(version, self.service.config.name)
 
     def _settled(self, result: WeeklyResult) -> WeeklyResult:
         """With the pointer moved if it passed and nobody has moved it since."""

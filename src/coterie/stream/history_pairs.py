@@ -47,18 +47,24 @@ def write_lists(paths: Sequence[str], options: TableOptions, target: Path) -> No
     with _database(paths, target.parent) as database, readable(paths[0]):
         load_pairs(database, paths, options, target.parent)
         pairs = database.sql("SELECT * FROM pairs ORDER BY user_id")
-        reader = pa.RecordBatchReader.from_stream(pairs)
-        schema = pa.schema(
-            [("user_id", reader.schema[0].type), ("item_ids", pa.list_(reader.schema[1].type))]
-        )
-        with pq.ParquetWriter(target, schema) as parquet:
-            for users in _whole_users(reader):
-                items = pa.ListArray.from_arrays(
-                    pa.array(users.offsets, pa.int32()), users.item_ids
-                )
-                parquet.write_table(
-                    pa.table({"user_id": users.users.values, "item_ids": items}, schema)
-                )
+        write_sorted(pa.RecordBatchReader.from_stream(pairs), target)
+
+
+def write_sorted(pairs: pa.RecordBatchReader, target: Path) -> None:
+    """Writes pairs of a user and an item as lists, in one pass.
+
+    Args:
+        pairs: Two columns, sorted by the first.
+        target: The Parquet file: user_id, item_ids; its row groups hold some thousand users each.
+    """
+    user, item = pairs.schema.types
+    schema = pa.schema([("user_id", user), ("item_ids", pa.list_(item))])
+    with pq.ParquetWriter(target, schema) as parquet:
+        for users in _whole_users(pairs):
+            items = pa.ListArray.from_arrays(pa.array(users.offsets, pa.int32()), users.item_ids)
+            parquet.write_table(
+                pa.table({"user_id": users.users.values, "item_ids": items}, schema)
+            )
 
 
 def repeated_user(paths: Sequence[str], user_column: str) -> Id | None:
