@@ -32,6 +32,7 @@ from coterie.files import write_json
 from coterie.jobs.config import FILE, Service, days_of, monday
 from coterie.jobs.daily import daily
 from coterie.jobs.events import collect, seconds, write_histories
+from coterie.models.multvae import MultVAEConfig
 from coterie.plain_table import plain_table
 from coterie.registry import Registry
 from coterie.running.progress import Update
@@ -65,8 +66,9 @@ def write_events(folder: Path, n_users: int, n_items: int, mean_items: int) -> N
 
 def register(service: Service, n_items: int) -> TrainedModel:
     """A model of the usual size, live."""
-    config = RunConfig.of({"model": {"name": "mult-vae", "hidden_dims": [600], "latent_dim": 200}})
-    network = config.model.build(n_items, torch.Generator().manual_seed(1))
+    shape = MultVAEConfig(hidden_dims=(600,), latent_dim=200)
+    network = shape.build(n_items, torch.Generator().manual_seed(1))
+    config = RunConfig(model=shape)
     popularity = 1_000_000 // np.arange(10, n_items + 10)
     model = TrainedModel(network, config, IdMap.of(range(n_items)), None, popularity)
     model.save(service.folder / "model")

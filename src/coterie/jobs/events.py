@@ -237,7 +237,7 @@ def _kept(service: Service, days: Sequence[Day], until: date | None = None) -> s
 @contextmanager
 def _database(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """One that sorts in bounded memory, and beyond it on the disk of ``folder``."""
-    config = {"memory_limit": "2GB", "temp_directory": str(folder)}
+    config: dict[str, Any] = {"memory_limit": "2GB", "temp_directory": str(folder)}
     with duckdb.connect(config=config) as database:
         database.execute("SET enable_progress_bar = false")
         yield database

@@ -97,21 +97,21 @@ def _simulated_fields() -> dict[str, str]:
 
 
 def _own_fields(folder: Path, sources: Sources) -> dict[str, str]:
-    path, sample = _days_of(sources.events)
+    path, sample = _days_of(_absolute(sources.events))
     names = _names(sample)
     roles = {role: _guess(role, names, sample) for role in ("user", "item", "timestamp")}
     columns = [f'{role}_column = "{name}"' for role, name in roles.items()]
     if value := _find("value", names):
         columns.append(f'value_column = "{value}"')
     return {
-        "events": _relative(folder, path),
+        "events": path,
         "columns": "\n".join(columns),
         "titles": _titles(folder, sources.titles),
         "rows": "[rows.main]\nk = 100",
     }
 
 
-def _relative(folder: Path, path: str) -> str:
+def _absolute(path: str) -> str:
     return path if is_url(path) else str(Path(path).absolute())
 
 
@@ -177,7 +177,7 @@ def _titles(folder: Path, path: str | None) -> str:
     if not exists(path):
         raise NotFoundError(f"{path}: the table of titles must exist, none was found.")
     names = _names(path)
-    lines = [f'[titles]\npath = "{_relative(folder, path)}"']
+    lines = [f'[titles]\npath = "{_absolute(path)}"']
     lines.append(f'item_column = "{_guess("item", names, path)}"')
     found = {role: _find(role, names) for role in ("title", "kind", "from", "until")}
     lines += [f'{role}_column = "{name}"' for role, name in found.items() if name is not None]
