@@ -71,7 +71,7 @@ def test_what_is_published_is_found(store: Store, given_lists: dict[Any, Any]) -
 def test_lists_of_any_length(store: Store, k: int) -> None:
     """A row of PostgreSQL's leaves its page from about 1,000 items on."""
     rng = np.random.default_rng(k)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"user_id": user, "items": rng.permutation(k), "scores": rng.random(k)}
         for user in range(40)
     ]
@@ -125,7 +125,7 @@ def test_an_id_nobody_has_is_found_nowhere(store: Store, user: int | str) -> Non
 
 
 def test_the_fallback_is_under_no_user(store: Store) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"user_id": None, "row": "main", "items": [3, 1], "scores": [9, 8], "source": "popularity"},
         {"user_id": None, "row": "new", "items": [2], "scores": [7], "source": "age"},
         {"user_id": "ann", "row": "main", "items": [0], "scores": [1]},
@@ -279,7 +279,7 @@ def test_values_that_json_cannot_say_are_refused(store: Store, value: Any) -> No
     assert store.editions() == []
 
 
-BAD = {
+BAD: dict[str, list[list[dict[str, Any]]]] = {
     "must have one list": [[{"user_id": 1}, {"user_id": 2}], [{"user_id": 1}]],
     "one list in a card row, found a second one in 'main' for user 'ann'": [
         [{"user_id": "ann"}, {"user_id": "ann"}]
