@@ -1,6 +1,7 @@
 """Both back ends of the store: what is published is found, whole, whoever publishes meanwhile."""
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from coterie.errors import (
     ArtifactError,
+    CannotWriteError,
     ConfigError,
     ConflictError,
     DataError,
@@ -498,6 +500,40 @@ def test_an_idle_transaction_holds_nobody_up(postgres_url: str) -> None:
         idle.rollback()
         store.prune(1)
         assert leftovers(postgres_url) == 1
+
+
+RIGHTS = """
+DROP ROLE IF EXISTS publisher; DROP ROLE IF EXISTS reader;
+CREATE ROLE publisher LOGIN; CREATE ROLE reader LOGIN;
+CREATE SCHEMA coterie AUTHORIZATION publisher; GRANT USAGE ON SCHEMA coterie TO reader;
+ALTER DEFAULT PRIVILEGES FOR ROLE publisher IN SCHEMA coterie GRANT SELECT ON TABLES TO reader;
+ALTER ROLE publisher SET statement_timeout = '1s';
+"""
+NO_RIGHTS = "DROP SCHEMA coterie CASCADE; DROP ROLE publisher; DROP ROLE reader"
+
+
+def test_a_reader_needs_rights_to_read_alone(postgres_url: str) -> None:
+    """And a publisher those in its schema; limits for other users' statements are not for it."""
+    import psycopg  # noqa: PLC0415
+
+    def slowly() -> Iterator[pa.Table]:
+        yield from marked(1)
+        time.sleep(1.2)
+
+    urls = [postgres_url.replace("//postgres:", f"//{who}:") for who in ("publisher", "reader")]
+    with (
+        closing(psycopg.connect(postgres_url, autocommit=True)) as owner,
+        open_store(urls[0]) as store,
+        open_store(urls[1]) as reader,
+    ):
+        owner.execute(RIGHTS)
+        store.publish("1", catalogue(1), slowly(), {"mark": 1})
+        assert check_whole(reader) == 1
+        for call in (lambda: reader.point("1"), lambda: publish_marked(reader, 2)):
+            with pytest.raises(CannotWriteError, match="must grant its rights"):
+                call()
+        assert check_whole(reader) == 1
+        owner.execute(NO_RIGHTS)
 
 
 def test_a_damaged_file_is_an_error_of_ours(tmp_path: Path) -> None:
