@@ -36,6 +36,12 @@ DOORS = {
         "assert run.config.model.name == 'mult-dae' and run.identity and run.environment\n"
         "assert len(run.history) == 2 and run.provenance['best_epoch'] and run.model"
     ),
+    "service that lives": (
+        "from coterie import LivingService\n"
+        "service = LivingService(n_users=50, n_items=30, weeks=1)\n"
+        "service.write('service', service.first_day, service.last_day)\n"
+        "assert service.probabilities([1], service.last_day).shape == (1, service.n_titles)"
+    ),
     "study": (
         "from coterie.tuning.study import read_study\n"
         "assert read_study('study').best.number >= 0 and 'complete' in str(read_study('study'))"

@@ -66,12 +66,13 @@ class Crowd:
 
     def fashion(self, day: int) -> np.ndarray:
         """``[n_niches]`` float64 weights of the niches."""
-        turns: np.ndarray = day / FASHION_DAYS + self._phases
-        return np.asarray(np.exp(FASHION * np.sin(2 * np.pi * turns)))
+        swing = np.sin(2 * np.pi * (self._phases + day / FASHION_DAYS))
+        weights: np.ndarray = np.exp(FASHION * swing)
+        return weights
 
     @cached_property
     def _phases(self) -> np.ndarray:
-        return stream(self.seed, 12).random(self.profiles.shape[1])
+        return stream(self.seed, 12).random((self.profiles.shape[1],))
 
 
 @dataclass(frozen=True, eq=False)

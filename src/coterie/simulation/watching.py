@@ -15,7 +15,7 @@ from coterie.simulation.crowd import BLOCK_USERS, Crowd, Group
 from coterie.simulation.draws import draw_columns, flat_cumulative, stream
 from coterie.simulation.programme import Programme
 
-LOOKS = 8
+LOOKS = 16
 """Who finds nothing new to watch in so many looks leaves it for the day."""
 
 WEEKDAYS = np.array([0.86, 0.82, 0.84, 0.90, 1.10, 1.30, 1.18])
@@ -159,6 +159,8 @@ def draw_unseen(
     looking = np.repeat(np.arange(len(row)), n_wanted)
     found = [np.empty(0, np.int64)]
     for _ in range(LOOKS):
+        if not len(looking):
+            break
         niche = draw_columns(flat_tastes, len(phi), looking, rng)
         place = row[looking] * phi.shape[1] + draw_columns(flat_phi, phi.shape[1], niche, rng)
         is_new = _is_first(place) & ~marks[place]
