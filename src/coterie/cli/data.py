@@ -1,5 +1,6 @@
 """From logs to data sets."""
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -221,8 +222,9 @@ def _simulate_days(
 ) -> None:
     from coterie.simulation.living import LivingService  # noqa: PLC0415
 
-    begin = {} if first_day is None else {"first_day": first_day.date()}
-    service = LivingService(users, items, weeks, seed, **begin)
+    service = LivingService(users, items, weeks, seed)
+    if first_day is not None:
+        service = replace(service, first_day=first_day.date())
     with drawn() as progress:
         service.write(folder, service.first_day, service.last_day, progress)
     say_written("days", folder / "events")

@@ -25,7 +25,7 @@ LEAVES = 0.003
 SEASON_DAYS = 84
 """A user's taste turns into another one in so many days, and then into the next."""
 
-LASTING = 0.5
+LASTING = 0.75
 """Share of a taste that does not turn."""
 
 FASHION = 0.5

@@ -45,14 +45,14 @@ class LivingService:
         n_users: Users who are there when the first day begins, at least 1. Every week 2 % come and
             as many leave.
         n_items: Titles that are there when the first day begins, at least ``n_niches``. Every week
-            3 % come, at first watched much more than later; about as many leave.
+            3 % come, at first watched much more than later; 2 % leave.
         weeks: Length of the log.
         seed: Not negative.
         first_day: In UTC.
         n_niches: At least 4; 0 chooses one per 30 titles, from 6 to 64.
         weekly_items: Mean number of titles that a user takes up a week, but a tenth less: heavy
             users are cut at 60 % of the catalogue in all weeks, and at times find nothing new. 0
-            chooses 3, or a fifth of the catalogue in all weeks; a half at most.
+            chooses 4, or a fifth of the catalogue in all weeks; a half at most.
         late_share: Share of rows that arrive one to three days after they happened.
         duplicate_share: Share of rows that arrive a second time, at once or the day after.
 
@@ -84,7 +84,7 @@ class LivingService:
         for name, lowest in {"n_users": 1, "seed": 0, "n_niches": 4, "weeks": 1}.items():
             check_at_least(name, getattr(self, name), lowest)
         check_at_least("n_items", self.n_items, self.n_niches)
-        object.__setattr__(self, "weekly_items", self.weekly_items or min(3.0, self._weekly(0.2)))
+        object.__setattr__(self, "weekly_items", self.weekly_items or min(4.0, self._weekly(0.2)))
         for name, high in self._highest.items():
             if not 0 <= getattr(self, name) <= high:
                 raise ConfigError(
