@@ -15,7 +15,7 @@ from scipy import stats
 from coterie.errors import ConfigError
 from coterie.running.progress import Update
 from coterie.simulation.living import LivingService
-from coterie.simulation.watching import HOURS, WEEKDAYS, draw_unseen
+from coterie.simulation.watching import HOURS, WEEKDAYS, Seen, draw_unseen
 from test_simulate import order_probability
 
 SERVICE = LivingService(n_users=2000, n_items=300, weeks=6, seed=7)
@@ -221,13 +221,13 @@ def test_users_leave_as_many_as_come() -> None:
 
 
 def test_users_and_law_go_over_blocks() -> None:
-    service = LivingService(5000, 60, 2)
+    service = LivingService(20_000, 60, 2)
     users = service.users(service.first_day)
-    assert users.max() == 5015
-    asked = np.array([5000, 1, 4096, 4097])
+    assert users.max() == 20_060
+    asked = np.array([20_000, 1, 16_384, 16_385])
     alone = np.concatenate([service.probabilities([one], day(3)) for one in asked])
     np.testing.assert_allclose(service.probabilities(asked, day(3)), alone, rtol=1e-12)
-    assert service.events(day(3))["user_id"].to_numpy().max() > 4096
+    assert service.events(day(3))["user_id"].to_numpy().max() > 16_384
 
 
 # The law.
@@ -310,15 +310,16 @@ def test_law_of_the_day_ranks_above_last_months_and_popularity() -> None:
 
 def test_draw_unseen_is_successive_draws_without_what_was_seen() -> None:
     n, law = 20_000, np.array([0.4, 0.25, 0.2, 0.1, 0.05])
-    seen = np.zeros((n, 5), bool)
-    seen[:, 0] = True
+    seen = Seen(n, 5)
+    seen.mark(np.arange(n) * 5)
     rows, wanted, tastes = np.arange(n), np.full(n, 2), np.ones((n, 1))
     row, item = draw_unseen(rows, wanted, tastes, law[None], seen, np.random.default_rng(1))
-    assert (seen.sum(axis=1)[np.bincount(row) == 2] == 3).all()
-    assert seen[row, item].all()
+    marks = seen.has(np.arange(n * 5)).reshape(n, 5)
+    assert marks[row, item].all()
+    assert marks.sum() == n + len(row)
     whole = np.flatnonzero(np.bincount(row, minlength=n) == 2)
     assert len(whole) > 0.99 * n
-    drawn = seen[whole, 1:] @ [1, 2, 4, 8]
+    drawn = marks[whole, 1:] @ [1, 2, 4, 8]
     left = law[1:] / law[1:].sum()
     pairs = list(combinations(range(4), 2))
     expected = [sum(order_probability(order, left) for order in permutations(p)) for p in pairs]
@@ -327,8 +328,8 @@ def test_draw_unseen_is_successive_draws_without_what_was_seen() -> None:
 
 
 def test_draw_unseen_gives_up_where_nothing_is_left() -> None:
-    seen = np.ones((2, 3), bool)
-    seen[1, 2] = False
+    seen = Seen(2, 3)
+    seen.mark(np.arange(5))
     row, item = draw_unseen(
         np.arange(2), np.full(2, 5), np.ones((2, 1)), np.full((1, 3), 1 / 3), seen,
         np.random.default_rng(0),
@@ -377,15 +378,15 @@ def peak_bytes(n_users: int) -> int:
 
 
 def test_days_are_made_in_bounded_memory() -> None:
-    assert peak_bytes(60_000) < 1.2 * peak_bytes(4000)
+    assert peak_bytes(100_000) < 1.2 * peak_bytes(17_000)
 
 
 def test_arrivals_tell_how_far_they_are() -> None:
     updates: list[Update] = []
-    service = LivingService(5000, 60, 1)
+    service = LivingService(20_000, 60, 1)
     for _ in service.arrivals(START, START, updates.append):
         pass
-    assert [(one.done, one.total) for one in updates] == [(4096, 5015), (5015, 5015)]
+    assert [(one.done, one.total) for one in updates] == [(16_384, 20_060), (20_060, 20_060)]
 
 
 # What is refused.

@@ -54,7 +54,7 @@ def test_write_of_one_day_gives_the_same_bytes(folder: Path, tmp_path: Path) -> 
 
 
 def test_write_of_several_blocks_of_users(tmp_path: Path) -> None:
-    service = LivingService(5000, 60, 1)
+    service = LivingService(20_000, 60, 1)
     service.write(tmp_path, START, day(1))
     with pq.ParquetFile(file_of(tmp_path, 1)) as file:
         assert file.num_row_groups == 2

@@ -122,14 +122,14 @@ class LivingService:
         most = YEAR_WEEKS * min(self._weekly(0.6), 7 * MOST_DAILY_ITEMS)
         activity = Activity(YEAR_WEEKS * self.weekly_items, 0, int(most))
         profiles = make_profiles(self.n_niches, stream(self.seed, 11))
-        return Crowd(self.n_users, profiles, activity, self.seed)
+        return Crowd(self.n_users, 7 * self.weeks, profiles, activity, self.seed)
 
     def events(self, day: date) -> pa.Table:
         """What arrived on a day.
 
         Returns:
             user_id, item_id, timestamp (int64; seconds since 1970, UTC) and value (float64, seconds
-            watched); in the order of time within every 4,096 users.
+            watched); in the order of time within every 16,384 users.
 
         Raises:
             ConfigError: if the day is not of the log.
@@ -196,7 +196,7 @@ class LivingService:
             ConfigError: if the day is not of the log, or nobody ever has one of the ids.
         """
         number, index = self._number(day), np.asarray(user_ids, dtype=np.int64) - 1
-        n_users = self.crowd.n_by(7 * self.weeks - 1)
+        n_users = self.crowd.n_by(self.crowd.n_days - 1)
         if len(index) and not (index.min() >= 0 and index.max() < n_users):
             raise ConfigError(
                 f"user ids must be in [1, {n_users}], found {index.min() + 1} to"
