@@ -44,7 +44,7 @@ COLD: Mapping[str, Mapping[str, Any]] = {
 }
 WARM: Mapping[str, Mapping[str, Any]] = {
     f"shrink {shrink:g}{name}": {"training.start": "warm", "training.shrink": shrink, **fields}
-    for name, fields in {"": {}, ", β .15": {"model.beta": 0.15}}.items()
+    for name, fields in {"": {}, ", β at its end": {"model.anneal_steps": 0}}.items()
     for shrink in (1.0, 0.8, 0.5)
 }
 

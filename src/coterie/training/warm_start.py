@@ -104,7 +104,16 @@ class WarmStart:
             "items_carried": carried,
             "items_new": len(items) - carried,
             "items_dropped": self.model.n_items - carried,
+            "parent_steps": self.n_steps,
         }
+
+    @property
+    def n_steps(self) -> int | None:
+        """Optimisation steps that the weights have behind them, those of the model's own parents
+        included; None if an older version trained it, which did not say.
+        """
+        steps: int | None = self.model.provenance.get("steps")
+        return steps
 
     def check(self, config: RunConfig, dataset: Dataset) -> None:
         """Checks that the model fits what is to be trained.
