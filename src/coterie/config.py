@@ -111,7 +111,7 @@ class TrainingConfig(StrictConfig):
         "random",
         description=(
             "initial weights: drawn; the leading singular vectors of the interactions; or those of"
-            " a trained model that is given to train, and then beta begins where it ends"
+            " a trained model that is given to train, and then beta goes on from where it was"
         ),
     )
     start_rank: int = Field(

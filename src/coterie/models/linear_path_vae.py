@@ -93,8 +93,9 @@ class LinearPathVAEConfig(VAEConfig):
 
     def fit_beside(self, network: "Autoencoder", train: "csr_array") -> None:
         """Fits the path, which `choose` has filled in."""
-        path = cast("PathConfig", self.path).fit(train)
-        network.path = path.to(network.output.weight.device)
+        path = cast("PathConfig", self.path)
+        log.info("the linear path, %s, is fitted to %d histories", path.name, train.shape[0])
+        network.path = path.fit(train).to(network.output.weight.device)
 
     def weigh(self, network: "Autoencoder", judge: "Judge") -> None:
         """Gives the path the weight with which the sum ranks validation users best, if it is
