@@ -151,6 +151,7 @@ networks = st.one_of(
             "hidden_dims": st.just([3]),
             "path": st.just({"name": "ease"}),
             "path_weight": st.floats(0, 20),
+            "path_activity": st.floats(-2, 2),
         }
     ),
     st.fixed_dictionaries(

@@ -881,7 +881,12 @@ OTHER: dict[type[StrictConfig], dict[str, Any]] = {
         "decoder_epochs": 2,
     },
     VampVAEConfig: {**OTHER_VAE, "components": 6, "gated": True},
-    LinearPathVAEConfig: {**OTHER_VAE, "path": {"name": "ease", "l2": 11}, "path_weight": 3.0},
+    LinearPathVAEConfig: {
+        **OTHER_VAE,
+        "path": {"name": "ease", "l2": 11},
+        "path_weight": 3.0,
+        "path_activity": 0.4,
+    },
     MultDAEConfig: {"name": None, "hidden_dims": [17], "latent_dim": 7, "keep_prob": 0.6},
     EaseConfig: {"name": None, "l2": 11, "popularity_exponent": 0.2},
     PopularityConfig: {"name": None},
