@@ -224,6 +224,42 @@ def test_path_is_the_best_alone() -> None:
     assert found >= max(value(train(DATA, other)) for other in others) - 1e-6
 
 
+class NearEase:
+    """A judge of a known optimum: scores are worth more the nearer they are to EASE's with some
+    λ.
+    """
+
+    def __init__(self, l2: float) -> None:
+        self.rows = SparseRows.from_csr(CASES.fold_in)
+        self.best = self.scores(EaseConfig(l2=l2).fit(DATA.train))
+        self.asked = 0
+
+    def scores(self, network: Network) -> Tensor:
+        return network.score(self.rows)
+
+    def value(self, scores: Tensor) -> float:
+        self.asked += 1
+        return -float((scores - self.best).square().sum())
+
+
+@pytest.mark.parametrize("steps", [-3.5, -2, -0.5, 0, 0.5, 1.5, 4])
+def test_lambda_is_found_to_half_a_step(steps: float) -> None:
+    judge = NearEase(EaseConfig().l2 * 3**steps)
+    chosen = choose_path(DATA.train, judge)
+    assert isinstance(chosen, EaseConfig)
+    assert chosen.l2 == pytest.approx(EaseConfig().l2 * 3**steps)
+    assert chosen.popularity_exponent == 0
+
+
+@pytest.mark.parametrize(("optimum", "fits"), [(0.5, 7), (5e6, 6)])
+def test_lambda_stays_within_its_ends(optimum: float, fits: int) -> None:
+    judge = NearEase(optimum)
+    chosen = choose_path(DATA.train, judge)
+    assert isinstance(chosen, EaseConfig)
+    assert 5 <= chosen.l2 <= 50_000
+    assert judge.asked == 2 + 4 * fits  # two graph filters, four exponents
+
+
 def test_too_large_a_catalogue_is_no_ease(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear_path_module, "_MOST_EASE_ITEMS", DATA.n_items - 1)
     chosen = choose_path(DATA.train, ValidationJudge(CASES, "ndcg@10", "cpu"))

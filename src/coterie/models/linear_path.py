@@ -7,6 +7,7 @@ sum. Decision 9 says what else was tried, decision 16 how path and weight are ch
 """
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, TypedDict, cast
 
 from pydantic import Field, model_validator
@@ -144,8 +145,9 @@ class LinearPathConfig(AlignedConfig):
 
 
 def choose_path(train: "csr_array", judge: "Judge") -> PathConfig:
-    """The path that ranks validation users best by itself: EASE, its λ climbed to, its scores
-    divided by a power of popularity or not, where the catalogue is not too large; GF-CF; BSPM.
+    """The path that ranks validation users best by itself: EASE, its λ climbed to by factors of 3,
+    then of √3, its scores divided by a power of popularity or not, where the catalogue is not too
+    large; GF-CF; BSPM.
 
     Args:
         train: ``[n_users, n_items]`` binary interactions.
@@ -156,14 +158,14 @@ def choose_path(train: "csr_array", judge: "Judge") -> PathConfig:
         found[path] = judge.value(judge.scores(path.fit(train)))
     n_users, n_items = train.shape
     if n_items <= _MOST_EASE_ITEMS and min(n_users, n_items) <= _MOST_EASE_SOLVED:
-        found |= _climbed(train, judge)
+        found |= _ease_paths(train, judge)
     best = max(found, key=lambda path: found[path])
     log.info("of %d paths %s is best alone: %.4f", len(found), best, found[best])
     return best
 
 
-def _climbed(train: "csr_array", judge: "Judge") -> dict[PathConfig, float]:
-    """EASE at each λ on the way up to the best one, and its exponents."""
+def _ease_paths(train: "csr_array", judge: "Judge") -> dict[PathConfig, float]:
+    """EASE at each λ on the way to the best one and half a step around it, with its exponents."""
     found: dict[PathConfig, float] = {}
     popularity = train.sum(axis=0).clip(min=1)
 
@@ -178,12 +180,23 @@ def _climbed(train: "csr_array", judge: "Judge") -> dict[PathConfig, float]:
         found.update(by_exponent)
         return max(by_exponent.values())
 
-    first = EaseConfig().l2
-    best, at_first = first, value(first)
+    best = _climbed_to(EaseConfig().l2, value)
+    for finer in (best * _EASE_STEP**0.5, best / _EASE_STEP**0.5):
+        if _within_ends(finer):
+            value(finer)
+    return found
+
+
+def _climbed_to(first: float, value: Callable[[float], float]) -> float:
+    """The λ after which steps, up or else down, are not better any more."""
+    best, reached = first, value(first)
     for step in (_EASE_STEP, 1 / _EASE_STEP):
-        l2, reached = first * step, at_first
-        while _EASE_ENDS[0] <= l2 <= _EASE_ENDS[1] and (here := value(l2)) > reached:
-            best, l2, reached = l2, l2 * step, here
+        while _within_ends(best * step) and (here := value(best * step)) > reached:
+            best, reached = best * step, here
         if best != first:
             break
-    return found
+    return best
+
+
+def _within_ends(l2: float) -> bool:
+    return _EASE_ENDS[0] <= l2 <= _EASE_ENDS[1]
