@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from coterie.errors import ConfigError
 from coterie.models.ease import EaseConfig
+from coterie.models.fields import StrictConfig
 from coterie.models.graph_filter import BspmConfig, GfCfConfig, GraphFilterModelConfig
 from coterie.models.item_item import ItemItemConfig
 from coterie.models.kinds import AlignedConfig
@@ -49,7 +50,7 @@ class Beside(TypedDict):
     path_activity: float
 
 
-class LinearPathConfig(AlignedConfig):
+class LinearPathConfig(StrictConfig):
     """What stands before an autoencoder's configuration among a class's bases, and adds the linear
     path.
 

@@ -11,6 +11,7 @@ from coterie.networks.autoencoder import Autoencoder
 from coterie.networks.multvae import DenseVAE
 from coterie.networks.network import Exportable, Network
 from coterie.networks.onnx_graph import OnnxGraph
+from coterie.networks.recvae import SkipVAE
 from coterie.sparse import SparseRows
 
 
@@ -112,6 +113,23 @@ class LinearPathVAE(LinearPath, DenseVAE):
         >>> generator = torch.Generator().manual_seed(1)
         >>> path = Ease.fit(train, 1.0)
         >>> network = LinearPathVAE(4, (3,), 2, generator, path=path, path_weight=10)
+        >>> rows = SparseRows.from_csr(train)
+        >>> logits = network.decode(network.point(rows))
+        >>> bool(torch.allclose(network.score(rows), logits + 10 * path.score(rows)))
+        True
+    """
+
+
+class LinearPathRecVAE(LinearPath, SkipVAE):
+    """A RecVAE's logits and a linear path: W z + b + w · n_u^a · x B.
+
+    Example:
+        >>> from scipy.sparse import csr_array
+        >>> from coterie.networks.ease import Ease
+        >>> train = csr_array([[1, 1, 0, 0], [1, 1, 0, 1], [0, 0, 1, 1]])
+        >>> generator = torch.Generator().manual_seed(1)
+        >>> path = Ease.fit(train, 1.0)
+        >>> network = LinearPathRecVAE(4, 3, 2, generator, path=path, path_weight=10)
         >>> rows = SparseRows.from_csr(train)
         >>> logits = network.decode(network.point(rows))
         >>> bool(torch.allclose(network.score(rows), logits + 10 * path.score(rows)))
