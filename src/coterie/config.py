@@ -34,6 +34,7 @@ from coterie.models.graph_filter import BspmConfig, GfCfConfig
 from coterie.models.ials import IalsConfig
 from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
 from coterie.models.kinds import SteppedConfig
+from coterie.models.linear_path_recvae import LinearPathRecVAEConfig
 from coterie.models.linear_path_vae import LinearPathVAEConfig
 from coterie.models.multdae import MultDAEConfig
 from coterie.models.multvae import MultVAEConfig
@@ -47,6 +48,7 @@ AnyModelConfig: TypeAlias = (
     | RecVAEConfig
     | VampVAEConfig
     | LinearPathVAEConfig
+    | LinearPathRecVAEConfig
     | EaseConfig
     | PopularityConfig
     | ItemKnnConfig

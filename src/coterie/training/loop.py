@@ -135,7 +135,8 @@ class TrainingLoop:
                 self._save(folder)
             self.world.barrier()
         if folder.checkpoint.exists():
-            self.position, state, self.best = load_checkpoint(folder.checkpoint, self.device)
+            self.position, state, best = load_checkpoint(folder.checkpoint, self.device)
+            self.best |= best  # what an older version did not choose stays as it began
             self.step.restore(state, self.position.n_steps)
             self._sums = {
                 name: torch.tensor(value, dtype=torch.float64, device=self.device)
