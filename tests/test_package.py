@@ -36,6 +36,7 @@ KNOWS = {
     "ranking": {
         "errors", "extras", "files", "fingerprints", "plain_table", "sparse", "running", "data",
     },
+    "store": {"errors", "extras", "files", "locks"},
     "stream": {"errors", "extras", "files", "running", "data", "ranking"},
     "evaluation": {"errors", "files", "plain_table", "sparse", "running", "data", "ranking"},
     "export": {"errors", "extras", "files", "networks", "training"},
@@ -227,6 +228,7 @@ PUBLIC = [
     "Interrupted",
     "ItemKnnConfig",
     "LeaveLastOut",
+    "LinearPathRecVAEConfig",
     "LinearPathVAEConfig",
     "LivingService",
     "MissingPackageError",
@@ -293,6 +295,7 @@ WITHOUT_EXAMPLE = {
     "IalsConfig",
     "ItemKnnConfig",
     "LeaveLastOut",
+    "LinearPathRecVAEConfig",
     "LinearPathVAEConfig",
     "MultDAEConfig",
     "MultVAEConfig",
