@@ -142,7 +142,7 @@ def status(folder: _ServiceFolder, day: _Date = None, json_file: JsonFile = None
     say(str(found))
     write_result(json_file, found.to_json())
     if not found.ok:
-        raise WarningsError(f"{folder}: {len(found.warnings)} warnings.")
+        raise WarningsError(f"{folder}: warnings there must be none, found {len(found.warnings)}; see above.")
 
 
 @verbs.command()

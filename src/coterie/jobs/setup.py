@@ -62,7 +62,7 @@ def begin(
     if (folder / FILE).exists():
         raise ConflictError(f"{folder}: a service is there already; choose another folder.")
     check_writable(folder, folder=True)
-    fields = _simulated_fields() if sources is None else _own_fields(folder, sources)
+    fields = _simulated_fields() if sources is None else _own_fields(sources)
     if sources is None:
         simulated(today).write(folder, _first(today), today - timedelta(days=1), progress)
     text = Template(_FILE.read_text(encoding="utf-8")).substitute(fields)
@@ -96,7 +96,7 @@ def _simulated_fields() -> dict[str, str]:
     }
 
 
-def _own_fields(folder: Path, sources: Sources) -> dict[str, str]:
+def _own_fields(sources: Sources) -> dict[str, str]:
     path, sample = _days_of(_absolute(sources.events))
     names = _names(sample)
     roles = {role: _guess(role, names, sample) for role in ("user", "item", "timestamp")}
@@ -106,7 +106,7 @@ def _own_fields(folder: Path, sources: Sources) -> dict[str, str]:
     return {
         "events": path,
         "columns": "\n".join(columns),
-        "titles": _titles(folder, sources.titles),
+        "titles": _titles(sources.titles),
         "rows": "[rows.main]\nk = 100",
     }
 
@@ -171,7 +171,7 @@ def _guess(role: str, names: list[str], path: str) -> str:
     return found
 
 
-def _titles(folder: Path, path: str | None) -> str:
+def _titles(path: str | None) -> str:
     if path is None:
         return "[titles]\n# path = … is absent: items are shown by their ids"
     if not exists(path):
