@@ -46,7 +46,7 @@ class EventsConfig(StrictConfig):
 
     @model_validator(mode="after")
     def _names_a_day(self) -> Self:
-        text = self.query if "://" in self.path and self.query else self.path
+        text = self.path if self.query is None else self.query
         if not re.search(r"%[YmdjGVu]|\{day\}", text):
             raise ConfigError(
                 f"events must name a day, as in events/day=%Y-%m-%d or {{day}} in a query, found"

@@ -152,7 +152,7 @@ class _Day:
             "rows": {
                 name: row.model_dump(mode="json") for name, row in self.service.config.rows.items()
             },
-            "events": {str(one.day): one.n_events for one in self.days},
+            "events": {str(one.day): one.digest for one in self.days},
             "titles": None if path is None or not path.exists() else path.stat().st_mtime_ns,
         }
 

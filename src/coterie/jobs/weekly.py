@@ -208,7 +208,7 @@ class _Week:
             "schema": SCHEMA,
             "config": config,
             "cold": self.cold,
-            "days": {str(day.day): day.n_events for day in self.days},
+            "days": {str(day.day): day.digest for day in self.days},
         }
         path = self.folder / "week.json"
         there = _read(path) if path.exists() else None

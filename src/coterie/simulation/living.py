@@ -50,7 +50,7 @@ class LivingService:
         seed: Not negative.
         first_day: In UTC.
         n_niches: At least 4; 0 chooses one per 30 titles, from 6 to 64.
-        weekly_items: Mean number of titles that a user takes up a week; users differ much. 0 chooses
+        weekly_items: Mean number of titles that a user takes up a week; users differ much. 0 is
             3, or less where that is more than a fifth of the catalogue in all weeks; at most a half
             of it.
         late_share: Share of rows that arrive one to three days after they happened.
