@@ -28,7 +28,7 @@ from coterie.data.ids import Id, IdMap
 from coterie.data.prepare import prepare
 from coterie.data.rules import StrongGeneralisation, TimeSplit
 from coterie.data.split import Part
-from coterie.errors import ConflictError, DataError
+from coterie.errors import ConfigError, ConflictError, DataError
 from coterie.evaluation.compare import Comparison
 from coterie.evaluation.evaluate import evaluate
 from coterie.files import write_json
@@ -49,6 +49,7 @@ from coterie.running.progress import Progress, Update, silent
 from coterie.training.chosen import Chosen
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
+from coterie.training.warm_start import WarmStart
 
 log = logging.getLogger(__name__)
 
@@ -194,9 +195,18 @@ class _Week:
 
     @cached_property
     def parent(self) -> Version | None:
-        """The live version as the week's work began."""
-        name = _read(self.folder / "week.json")["parent"]
-        return None if name is None else self.registry.version(name)
+        """The version that was live as the week's work began or, where that has seen the week, the
+        last before it that has not.
+        """
+        kept = {version.name: version for version in self.registry.versions}
+        found = kept.get(_read(self.folder / "week.json")["live"])
+        while found is not None and not self._is_before(found):
+            found = kept.get(found.card["parent"])
+        return found
+
+    def _is_before(self, version: Version) -> bool:
+        """Whether a version has seen nothing of the week: one that has would win every trial."""
+        return date.fromisoformat(version.card["week"]) < self.first
 
     def _agree(self) -> None:
         """Begins the folder; one of other events or another configuration is begun anew."""
@@ -212,12 +222,12 @@ class _Week:
         }
         path = self.folder / "week.json"
         there = _read(path) if path.exists() else None
-        if there is not None and {**there, "parent": None} == {**terms, "parent": None}:
+        if there is not None and {**there, "live": None} == {**terms, "live": None}:
             return
         if there is not None:
             log.info("%s: other events or another configuration, begun anew", self.folder.name)
         shutil.rmtree(self.folder, ignore_errors=True)
-        write_json(path, {**terms, "parent": None if live is None else live.name})
+        write_json(path, {**terms, "live": None if live is None else live.name})
 
     def _work(self) -> WeeklyResult:
         began = time.perf_counter()
@@ -303,7 +313,18 @@ class _Week:
         config, parent = self.service.config, self.parent
         if self.cold or parent is None or config.run.network_free():
             return ["cold"]
+        if config.start == "best" and not self._fits(parent, config.run):
+            return ["cold"]
         return {"best": ["warm", "cold"], "warm": ["warm"], "cold": ["cold"]}[config.start]
+
+    def _fits(self, parent: Version, config: RunConfig) -> bool:
+        """Whether training can begin from a version: not where [model] or all ids have changed."""
+        try:
+            WarmStart.of(parent.model).check(config, self.dataset)
+        except ConfigError as error:
+            log.info("%s: trained anew: %s", self.folder.name, error)
+            return False
+        return True
 
     def _run(self, name: str, dataset: Dataset, config: RunConfig, *, warm: bool) -> TrainedModel:
         """Trains in a folder of the week, or goes on, or reads what is there."""
@@ -357,8 +378,8 @@ class _Week:
             others["ease"] = train(dataset, EaseConfig())
         if self.parent is not None:
             others["live"] = TrainedModel.load(self.parent.model)
-        passed = [one for one in self.registry.versions if one.passed and one != self.parent]
-        for version in passed[-(_LAST - 1) :]:
+        before = [one for one in self.registry.versions if one.passed and self._is_before(one)]
+        for version in [one for one in before[-_LAST:] if one != self.parent]:
             others[version.name] = TrainedModel.load(version.model)
         return others
 
@@ -473,7 +494,7 @@ class _Week:
         moves = self.registry.moves
         live_now = moves[-1].to if moves else None
         is_new = result.version not in [move.to for move in moves]
-        if not result.failed and is_new and live_now == result.facts["parent"]:
+        if not result.failed and is_new and live_now == _read(self.folder / "week.json")["live"]:
             self.registry.promote(result.version, by="weekly")
         self.registry.prune(self.service.config.retention.versions)
         live = self.registry.live
