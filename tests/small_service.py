@@ -37,7 +37,7 @@ TINY: dict[str, Any] = {
     "model": {"name": "linear-path-vae", "hidden_dims": [], "latent_dim": 24},
     "training": {"epochs": 6, "batch_size": 60},
     # 300 users cannot tell a tenth from nothing.
-    "gates": dict.fromkeys(("margin_live", "margin_best", "margin_baseline", "margin_cohort"), 0.3),
+    "gates": dict.fromkeys(("margin_live", "margin_best", "margin_baseline", "margin_cohort"), 0.5),
     "rows": {"main": {"k": 20}, "movies": {"k": 10, "kinds": ["movie"]}},
 }
 

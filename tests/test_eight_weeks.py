@@ -2,6 +2,7 @@
 
 import json
 from datetime import date, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,13 @@ def test_the_catalogue_changes_every_week_and_what_stays_is_carried_on(
     registry = Registry(eight_weeks / "registry")
     models = [TrainedModel.load(registry.version(one["weekly"]["version"]).model) for one in told]
     items = [set(model.items.ids_of(range(model.n_items))) for model in models]
-    assert all(after - before for before, after in zip(items[:-1], items[1:], strict=True))
-    assert any(before - after for before, after in zip(items[:-1], items[1:], strict=True))
+    assert all(after - before for before, after in pairwise(items))
+    assert any(before - after for before, after in pairwise(items))
     starts = [one["weekly"]["training"] for one in told]
     assert set(starts[0]["starts"]) == {"cold"}
     for training in starts[1:]:
         values = {name: one["validation"] for name, one in training["starts"].items()}
-        assert training["start"] == max(values, key=lambda name: values[name])
+        assert values[training["start"]] == max(values.values())
     warm = [model for model, one in zip(models, starts, strict=True) if one["start"] == "warm"]
     assert warm
     assert all(model.provenance["items_carried"] > 40 for model in warm)

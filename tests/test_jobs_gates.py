@@ -55,7 +55,9 @@ def test_volume_of_a_missing_day_is_none_and_of_a_new_log_unknown() -> None:
 @given(st.lists(st.integers(0, 9), min_size=35, max_size=35))
 def test_volume_as_a_loop(counts: list[int]) -> None:
     """A count of none is a day that is missing."""
-    every = dict(zip(days_of(MONDAY - timedelta(weeks=4), WEEK[-1] + timedelta(days=1)), counts))
+    every = dict(
+        zip(days_of(MONDAY - timedelta(weeks=4), WEEK[-1] + timedelta(days=1)), counts, strict=True)
+    )
     days = [day(when, count) for when, count in every.items() if count]
     ratios = []
     for when in WEEK:

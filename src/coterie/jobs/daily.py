@@ -107,7 +107,8 @@ def daily(
                 f"{service.folder}: a model must be live, none is; run coterie weekly, or promote"
                 " a version."
             )
-        return _Day(service, day, version, engine, progress).result()
+        with open_store(service.place(service.config.store.url)) as store:
+            return _Day(service, day, version, store, engine, progress).result()
 
 
 @dataclass(eq=False)
@@ -115,6 +116,7 @@ class _Day:
     service: Service
     day: date
     version: Version
+    store: Store
     engine: EngineName
     progress: Progress
 
@@ -129,11 +131,6 @@ class _Day:
         self._tidy()
         told = there["figures"], tuple(there["warnings"])
         return DailyResult(self.day, there["version"], *told, published=new)
-
-    @cached_property
-    def store(self) -> Store:
-        """Where lists go."""
-        return open_store(self.service.place(self.service.config.store.url))
 
     @cached_property
     def days(self) -> list[Day]:

@@ -32,6 +32,7 @@ from coterie.errors import ConfigError, ConflictError, DataError
 from coterie.evaluation.compare import Comparison
 from coterie.evaluation.evaluate import evaluate
 from coterie.files import write_json
+from coterie.fingerprints import fingerprint_of
 from coterie.jobs import gates
 from coterie.jobs.config import Service, days_of, monday
 from coterie.jobs.events import Day, answer, collect, seconds, select, write_window
@@ -453,12 +454,17 @@ class _Week:
         return [*found, cohorts]
 
     def _refitted(self, candidate: TrainedModel, start: str) -> tuple[str, TrainedModel]:
-        """The candidate's choice trained on everything, and the name of its version."""
+        """The candidate's choice trained on everything, and the name of its version.
+
+        The same model that was held against other gates, or another live model, is another version.
+        """
         config = candidate.config
         if not config.network_free():
             config = Chosen.of(config, candidate.provenance).config
         model = self._run("refit", self.everything, config, warm=start == "warm")
-        return f"{self.folder.name}-{model.fingerprint[:8]}", model
+        terms = (self.folder / "week.json").read_bytes()
+        digest = fingerprint_of([("model", model.fingerprint.encode()), ("terms", terms)])
+        return f"{self.folder.name}-{digest[:8]}", model
 
     def _golden(self, model: TrainedModel) -> Gate:
         """Some users' lists from the files alone, in a process that has seen nothing else."""
@@ -490,11 +496,14 @@ class _Week:
         self.registry.register(result.version, folder, card, passed=passed)
 
     def _settled(self, result: WeeklyResult) -> WeeklyResult:
-        """With the pointer moved if it passed and nobody has moved it since."""
-        moves = self.registry.moves
-        live_now = moves[-1].to if moves else None
-        is_new = result.version not in [move.to for move in moves]
-        if not result.failed and is_new and live_now == _read(self.folder / "week.json")["live"]:
+        """With the pointer moved if it passed, nobody has moved it since, and what is live is of no
+        later week.
+        """
+        live = self.registry.live
+        is_new = result.version not in [move.to for move in self.registry.moves]
+        as_it_was = (live and live.name) == _read(self.folder / "week.json")["live"]
+        is_later = live is not None and date.fromisoformat(live.card["week"]) > self.first
+        if not result.failed and is_new and as_it_was and not is_later:
             self.registry.promote(result.version, by="weekly")
         self.registry.prune(self.service.config.retention.versions)
         live = self.registry.live
