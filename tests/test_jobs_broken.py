@@ -37,7 +37,9 @@ def collapse(service: Service) -> None:
         "beta": 1000.0,
         "anneal_steps": 0,
     }
-    configure(service.folder, TINY, model=model)
+    configure(
+        service.folder, TINY, model=model, training={**TINY["training"], "learning_rate": 0.05}
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from coterie.errors import ConfigError, DataError, SourceError, UnavailableError
 from coterie.jobs.config import Service, days_of
 from coterie.jobs.events import Day, collect, last_day, seconds, select, write_window
 from coterie.running.progress import Update
-from small_service import MONDAY, at, configure, write_events
+from small_service import MONDAY, at, configure, copy_of, write_events
 
 DAYS = days_of(MONDAY, MONDAY + timedelta(days=3))
 TUESDAY, WEDNESDAY = DAYS[1:]
@@ -296,4 +296,10 @@ def test_a_collected_day_tells_its_source(service: Service) -> None:
     (day,) = collect(service, [MONDAY])
     facts = json.loads(pq.read_schema(day.path).metadata[b"coterie.source"])
     assert facts["digest"] == day.digest
-    assert f"day={MONDAY}" in facts["source"]
+    assert "events.parquet" in facts["source"]
+
+
+def test_a_service_that_is_moved_has_read_its_days(service: Service, tmp_path: Path) -> None:
+    before = states(collect(service, DAYS))
+    moved = copy_of(service, tmp_path.with_name(f"{tmp_path.name}-moved"))
+    assert states(collect(moved, DAYS)) == before

@@ -1,4 +1,4 @@
-"""The weekly job: what it trains on, what it keeps, and that stopping it anywhere changes nothing."""
+"""The weekly job: what it trains on and keeps, and that stopping it anywhere changes nothing."""
 
 import json
 import signal

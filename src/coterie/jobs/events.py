@@ -97,8 +97,10 @@ def _source(service: Service, day: date) -> str | None:
 
 
 def _mark(info: dict[str, Any]) -> list[str]:
-    known = ("name", "size", "mtime", "LastModified", "ETag", "updated", "md5Hash")
-    return [str(info[name]) for name in known if name in info]
+    known = ("size", "mtime", "LastModified", "ETag", "updated", "md5Hash")
+    # Not its folder: a service that is moved, or restored from a copy, has read its days.
+    file = str(info["name"]).rsplit("/", 1)[-1]
+    return [file, *(str(info[name]) for name in known if name in info)]
 
 
 def _write_day(service: Service, day: date, path: Path, source: str) -> None:
