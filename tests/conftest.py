@@ -1,4 +1,6 @@
-"""A PostgreSQL server for the tests that need one, and an empty store on each back end."""
+"""A PostgreSQL server for the tests that need one, an empty store on each back end, and a service
+that has lived for eight weeks.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +9,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from coterie.locks import file_lock
 from coterie.store import Store, open_store
+from small_service import live_eight_weeks
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +61,16 @@ def store(store_url: str) -> Iterator[Store]:
     """An empty store."""
     with open_store(store_url) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def eight_weeks(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A service after eight weeks on both back ends, lived once for all test processes; it is to be
+    copied, not changed.
+    """
+    place = tmp_path_factory.getbasetemp()
+    folder = (place.parent if hasattr(request.config, "workerinput") else place) / "eight-weeks"
+    with file_lock(folder.with_suffix(".lock")):
+        if not (folder / "told.json").exists():
+            live_eight_weeks(folder, request.getfixturevalue("postgres_server"))
+    return folder

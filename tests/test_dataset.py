@@ -264,3 +264,21 @@ def test_data_sets_are_equal_by_content_and_their_parts_by_identity(tmp_path: Pa
         assert one == one
         assert one != other
         assert len({one, other}) == 2
+
+
+def test_with_validation_users_the_last_fifth_is_to_be_found_and_nothing_else_moves() -> None:
+    times = np.arange(40) % 7
+    indptr, indices = np.arange(0, 50, 10), np.tile(np.arange(10, dtype=np.int32), 4)
+    x = Interactions(IdMap.of(range(4)), IdMap.of(range(10)), indptr, indices, times)
+    everybody = Split(np.zeros(4, np.uint8), np.zeros(40, np.uint8))
+    data = Dataset(x, everybody, provenance={"source": "here"})
+    held_out = data.with_validation_users(0.5, seed=3)
+    rule = {"share": 0.5, "seed": 3}
+    assert held_out.provenance == {"source": "here", "validation_users": rule}
+    cases = held_out.cases(Part.VALIDATION)
+    assert held_out.train.shape == (2, 10)
+    for user, found in zip(cases.user_index, cases.held_out.toarray(), strict=True):
+        by_time = sorted(range(10), key=lambda item: (times[10 * user + item], item))
+        assert np.flatnonzero(found).tolist() == sorted(by_time[-2:])
+    assert held_out.fingerprint != data.fingerprint
+    assert held_out.without_validation().fingerprint == data.fingerprint

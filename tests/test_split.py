@@ -16,6 +16,7 @@ from coterie.data.split import (
     choose_users,
     hide_items,
     hide_validation_items,
+    hold_out_trainers,
     select,
 )
 from coterie.errors import ConfigError, DataError
@@ -142,3 +143,64 @@ def test_check_split_refuses_what_cannot_be_one() -> None:
             check_split(bad, indptr)
     with pytest.raises(DataError, match="no interaction is left"):
         check_split(Split(np.array([2, 1], np.uint8), parts), indptr)
+
+
+@given(ROW_SIZES, st.integers(0, 99), st.floats(0, 0.99))
+@settings(deadline=None)
+def test_hold_out_trainers_as_a_loop_over_users(sizes: list[int], seed: int, share: float) -> None:
+    """A window's test on the last of some users' items stays what it is."""
+    indptr, indices = matrix(sizes, seed)
+    draw = np.random.default_rng(seed + 1)
+    parts = draw.choice([Part.TRAIN, Part.TEST], len(indices), p=[0.8, 0.2]).astype(np.uint8)
+    times = draw.integers(0, 4, len(indices))
+    before = Split(np.zeros(len(sizes), np.uint8), parts)
+    after = hold_out_trainers(before, (indptr, indices), times, share, seed)
+    rows = [range(*ends) for ends in pairwise(indptr.tolist())]
+    shown = [[at for at in row if parts[at] == Part.TRAIN] for row in rows]
+    held_out = np.flatnonzero(after.user_part == Part.VALIDATION).tolist()
+    assert all(len(shown[user]) >= 5 for user in held_out)
+    hidden = set()
+    for user in held_out:
+        by_time = sorted(shown[user], key=lambda at: (times[at], indices[at]))
+        hidden |= set(by_time[len(by_time) - len(by_time) // 5 :])
+    assert set(np.flatnonzero(after.interaction_part == Part.VALIDATION)) == hidden
+    others = np.flatnonzero(after.interaction_part != Part.VALIDATION)
+    np.testing.assert_array_equal(after.interaction_part[others], parts[others])
+    assert known(after, indptr, indices) == known(before, indptr, indices)
+
+
+def known(split: Split, indptr: np.ndarray, indices: np.ndarray) -> set[int]:
+    """Items that users who train are trained on."""
+    row = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    trains = (split.user_part[row] == Part.TRAIN) & split.folded_in(Part.TRAIN)
+    return set(indices[trains].tolist())
+
+
+def test_hold_out_trainers_takes_the_share_where_everybody_can_be_spared() -> None:
+    indptr, indices = np.arange(0, 505, 5), np.tile(np.arange(5), 100)
+    everybody = Split(np.zeros(100, np.uint8), np.zeros(500, np.uint8))
+    order = np.tile([3, 9, 1, 2, 0], 100)
+    for share, n in ((0, 0), (0.1, 10), (0.199, 19), (0.99, 99)):
+        after = hold_out_trainers(everybody, (indptr, indices), order, share, seed=1)
+        assert np.count_nonzero(after.user_part == Part.VALIDATION) == n
+        assert set(indices[after.interaction_part == Part.VALIDATION]) <= {1}
+    again = hold_out_trainers(everybody, (indptr, indices), order, 0.1, seed=2)
+    first = hold_out_trainers(everybody, (indptr, indices), order, 0.1, seed=1)
+    assert again.user_part.tolist() != first.user_part.tolist()
+
+
+def test_hold_out_trainers_keeps_whoever_alone_has_an_item() -> None:
+    """The first two have items that nobody else has: each alone, and the two together."""
+    indptr = np.array([0, 6, 12, 17])
+    indices = np.array([0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 6, 0, 1, 2, 3, 4])
+    split = Split(np.zeros(3, np.uint8), np.zeros(17, np.uint8))
+    for seed in range(5):
+        after = hold_out_trainers(split, (indptr, indices), np.arange(17), 0.9, seed)
+        assert after.user_part[:2].tolist() == [Part.TRAIN, Part.TRAIN]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_hold_out_trainers_must_leave_someone(share: float) -> None:
+    split = Split(np.zeros(1, np.uint8), np.zeros(5, np.uint8))
+    with pytest.raises(ConfigError, match="held-out share must be in"):
+        hold_out_trainers(split, (np.array([0, 5]), np.arange(5)), np.arange(5), share, 1)

@@ -6,6 +6,7 @@
     │   └── ConflictError        7  … because something else is there, or at work there
     ├── DataError                3  a log, data set or history that breaks its rules
     │   └── SourceError          3  … at a known file and, where there is one, line
+    │       └── EmptySourceError 3  … that is there, and holds nothing
     ├── ArtifactError            4  a saved model, checkpoint or data set that is damaged
     ├── NumericalError           5  a value that stopped being finite
     ├── NotFoundError            6  what was named (a file, a run, a user, an item) does not exist
@@ -64,6 +65,10 @@ class SourceError(DataError):
         self.line = line
         place = self.path if line is None else f"{self.path}:{line}"
         super().__init__(f"{place}: {problem}")
+
+
+class EmptySourceError(SourceError):
+    """A source is there and holds no row, or no file."""
 
 
 class ArtifactError(CoterieError):

@@ -8,7 +8,7 @@ is live and how it came to be can never differ. Reading needs no torch.
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,9 +103,7 @@ class Registry:
     @property
     def versions(self) -> list[Version]:
         """All of them, oldest first."""
-        folders = (card.parent for card in self._versions.glob(f"[!.]*/{CARD}"))
-        found = [_read(folder) for folder in folders]
-        return sorted(found, key=lambda version: (version.card["created"], version.name))
+        return sorted(self._found(), key=lambda version: (version.card["created"], version.name))
 
     def version(self, name: str) -> Version:
         """One of them.
@@ -171,6 +169,7 @@ class Registry:
         with file_lock(self._lock()):
             if (folder / CARD).is_file():
                 return self._same(name, card)
+            self._sweep()
             created = datetime.now(UTC).isoformat(timespec="seconds")
             with publish_folder(folder, CARD) as aside:
                 shutil.copytree(model, aside / "model")
@@ -194,16 +193,18 @@ class Registry:
             ConfigError: if it did not pass and is not forced, or is forced without a reason.
             ArtifactError: if a file of the model is damaged.
         """
-        version = self.version(name)
         if force and not (because or "").strip():
             raise ConfigError("a forced promotion must say why; found no reason (--because).")
-        if not (version.passed or force):
-            raise ConfigError(
-                f"{name}: must have passed its gates to be promoted, found"
-                f" {', '.join(version.card.get('failed', ())) or 'that it did not'}; train anew,"
-                ' or promote --force --because "…".'
-            )
-        return self._move(version, "promote", by, because, forced=force and not version.passed)
+        _checked(name)
+        with file_lock(self._lock()):
+            version = self.version(name)
+            if not (version.passed or force):
+                raise ConfigError(
+                    f"{name}: must have passed its gates to be promoted, found"
+                    f" {', '.join(version.card.get('failed', ())) or 'that it did not'}; train"
+                    ' anew, or promote --force --because "…".'
+                )
+            return self._move(version, "promote", by, because, forced=force and not version.passed)
 
     def rollback(self, *, by: str, because: str | None = None) -> Move:
         """Makes the version live that was so before the one that is.
@@ -211,13 +212,14 @@ class Registry:
         Raises:
             NotFoundError: if there is none, or it is no longer kept.
         """
-        names = self._lived()
-        if len(names) < 2:
-            raise NotFoundError(
-                f"{self.folder}: must hold a version that was live before, none was found; promote"
-                " one by its name."
-            )
-        return self._move(self.version(names[-2]), "rollback", by, because)
+        with file_lock(self._lock()):
+            names = self._lived()
+            if len(names) < 2:
+                raise NotFoundError(
+                    f"{self.folder}: must hold a version that was live before, none was found;"
+                    " promote one by its name."
+                )
+            return self._move(self.version(names[-2]), "rollback", by, because)
 
     def prune(self, keep: int) -> list[str]:
         """Removes the oldest versions but ``keep``, never the live one or the one before it.
@@ -231,9 +233,8 @@ class Registry:
             gone = [version for version in old if version.name not in needed]
             for version in gone:
                 # Renamed first: a reader finds it whole, or not at all.
-                aside = version.folder.with_name(f".{version.name}.old")
-                version.folder.rename(aside)
-                shutil.rmtree(aside, ignore_errors=True)
+                version.folder.rename(version.folder.with_name(f".{version.name}.part"))
+            self._sweep()
         return [version.name for version in gone]
 
     def _lived(self) -> list[str]:
@@ -249,16 +250,33 @@ class Registry:
     def _move(
         self, version: Version, kind: str, by: str, because: str | None, *, forced: bool = False
     ) -> Move:
+        """Under the lock, so that what it points to is not pruned meanwhile."""
         read_model_manifest(version.model)
-        with file_lock(self._lock()):
-            moves = self.moves
-            was = moves[-1].to if moves else None
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            move = Move(version.name, was, now, kind, by, because, forced)
-            if was != version.name:
-                told = [asdict(one) for one in [*moves, move]]
-                write_json(self.folder / POINTER, {"schema": POINTER_SCHEMA, "moves": told})
+        moves = self.moves
+        was = moves[-1].to if moves else None
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        move = Move(version.name, was, now, kind, by, because, forced)
+        if was != version.name:
+            told = [asdict(one) for one in [*moves, move]]
+            write_json(self.folder / POINTER, {"schema": POINTER_SCHEMA, "moves": told})
         return move
+
+    def _found(self) -> Iterator[Version]:
+        for card in self._versions.glob(f"[!.]*/{CARD}"):
+            try:
+                yield _read(card.parent)
+            except ArtifactError:
+                # One that was pruned between two looks is not damaged.
+                if card.exists():
+                    raise
+
+    def _sweep(self) -> None:
+        """Under the lock: removes what was pruned, and what a kill left half-written."""
+        for aside in [*self._versions.glob(".*.part"), *self.folder.glob(".live.*.part.json")]:
+            if aside.is_dir():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                aside.unlink(missing_ok=True)
 
     def _same(self, name: str, card: Mapping[str, Any]) -> Version:
         there = self.version(name)

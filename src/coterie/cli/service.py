@@ -142,7 +142,9 @@ def status(folder: _ServiceFolder, day: _Date = None, json_file: JsonFile = None
     say(str(found))
     write_result(json_file, found.to_json())
     if not found.ok:
-        raise WarningsError(f"{folder}: warnings there must be none, found {len(found.warnings)}; see above.")
+        raise WarningsError(
+            f"{folder}: must have nothing to warn of, found {len(found.warnings)}, as said above."
+        )
 
 
 @verbs.command()

@@ -28,7 +28,7 @@ from coterie.data.source import (
     plain_name,
     reaching,
 )
-from coterie.errors import ConfigError, SourceError
+from coterie.errors import ConfigError, EmptySourceError, SourceError
 
 _SCANNED_COMPRESSIONS = ("", ".gz", ".zst")
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -84,7 +84,7 @@ def files_of(path: str, *, pattern: bool = False) -> list[str]:
         else:
             return [path]
     if not found:
-        raise SourceError("must hold at least one file, found none; check the path.", path)
+        raise EmptySourceError("must hold at least one file, found none; check the path.", path)
     endings = {ending_of(one) for one in found}
     if len(endings) > 1:
         raise SourceError(
@@ -206,7 +206,7 @@ def blaming(copies: Mapping[str, str]) -> Iterator[None]:
         for copy, source in reversed(list(copies.items())):
             if path == copy or path.startswith(f"{copy}/"):
                 path = source + path.removeprefix(copy)
-        raise SourceError(error.problem, path, error.line) from error
+        raise type(error)(error.problem, path, error.line) from error
 
 
 def as_list(paths: Any) -> list[str]:

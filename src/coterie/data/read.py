@@ -20,7 +20,7 @@ from coterie.data.table import read_arrow, read_table
 from coterie.data.table_options import TableFields, TableOptions
 from coterie.data.taste_profile import read_taste_profile
 from coterie.data.titles import read_titles
-from coterie.errors import ConfigError, NotFoundError, SourceError
+from coterie.errors import ConfigError, EmptySourceError, NotFoundError
 
 Format = Literal["movielens", "netflix", "taste-profile", "adjacency", "table"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -165,7 +165,7 @@ def _finish(log: InteractionLog, titles: str | Path | Mapping[str, str] | None, 
     if titles is not None:
         log.titles = read_titles(titles, quote=quote) if isinstance(titles, str | Path) else titles
     if not log.n_rows:
-        raise SourceError(
+        raise EmptySourceError(
             f"the log must hold at least one interaction, found none ({log.counts}); check the file"
             " and its columns.",
             log.name,

@@ -358,7 +358,7 @@ def hold_out_trainers(
         split: Without validation.
         rows: ``indptr`` and ``indices`` of all interactions.
         order: ``[n_interactions]`` times, or anything that says which of a user's came last.
-        share: Of the training users with at least five items shown.
+        share: Of the training users, rounded down, drawn from those with at least five items shown.
         seed: Of the draw.
     """
     _check_share(share)

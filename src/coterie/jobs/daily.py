@@ -26,7 +26,7 @@ from coterie.errors import DataError, NotFoundError
 from coterie.files import write_json
 from coterie.jobs.config import RowConfig, Service, days_of
 from coterie.jobs.events import Day, collect, write_histories
-from coterie.jobs.titles import Titles, allowed, catalogue, read_titles
+from coterie.jobs.titles import Titles, allowed, catalogue, listed, read_titles
 from coterie.jobs.watching import Watched, overlap, warnings
 from coterie.jobs.weekly import locked
 from coterie.ranking.options import RankingOptions
@@ -107,7 +107,8 @@ def daily(
                 f"{service.folder}: a model must be live, none is; run coterie weekly, or promote"
                 " a version."
             )
-        return _Day(service, day, version, engine, progress).result()
+        with open_store(service.place(service.config.store.url)) as store:
+            return _Day(service, day, version, store, engine, progress).result()
 
 
 @dataclass(eq=False)
@@ -115,6 +116,7 @@ class _Day:
     service: Service
     day: date
     version: Version
+    store: Store
     engine: EngineName
     progress: Progress
 
@@ -131,30 +133,35 @@ class _Day:
         return DailyResult(self.day, there["version"], *told, published=new)
 
     @cached_property
-    def store(self) -> Store:
-        """Where lists go."""
-        return open_store(self.service.place(self.service.config.store.url))
-
-    @cached_property
     def days(self) -> list[Day]:
         """Of the window before the day."""
         first = self.day - timedelta(days=self.service.config.prepare.window_days)
         return collect(self.service, days_of(first, self.day), self.progress)
 
     @cached_property
+    def titles(self) -> Titles:
+        """The table of titles."""
+        return read_titles(self.service)
+
+    @cached_property
     def _request(self) -> dict[str, Any]:
         """What an edition is made of: the same request is the same edition."""
-        titles = self.service.config.titles.path
-        path = None if titles is None else Path(self.service.place(titles))
+        rows = self.service.config.rows
         return {
             "schema": SCHEMA,
             "model": self.version.card["fingerprint"],
-            "rows": {
-                name: row.model_dump(mode="json") for name, row in self.service.config.rows.items()
-            },
-            "events": {str(one.day): one.n_events for one in self.days},
-            "titles": None if path is None or not path.exists() else path.stat().st_mtime_ns,
+            "rows": {name: self._rules(row) for name, row in rows.items()},
+            "events": {str(one.day): one.digest for one in self.days},
+            "titles": self.titles.digest,
         }
+
+    def _rules(self, row: RowConfig) -> dict[str, Any]:
+        """What a card row may show, the ids of its files among it: a title that is denied in the
+        course of a day is to go that day.
+        """
+        files = {name: listed(self.service, getattr(row, name)) for name in ("allow", "deny")}
+        ids = {name: None if found is None else sorted(found) for name, found in files.items()}
+        return {**row.model_dump(mode="json"), **ids}
 
     def _there(self) -> Mapping[str, Any] | None:
         name = self.day.isoformat()
@@ -169,10 +176,9 @@ class _Day:
     def _publish(self) -> dict[str, Any]:
         """Scores and publishes; the edition's facts."""
         began = time.perf_counter()
-        model, titles = TrainedModel.load(self.version.model), read_titles(self.service)
-        histories = self._histories()
+        model, histories = TrainedModel.load(self.version.model), self._histories()
         written = {
-            name: self._scored(model, histories, name, self._options(row, model, titles))
+            name: self._scored(model, histories, name, self._options(row, model))
             for name, row in self.service.config.rows.items()
         }
         figures = self._figures(model, written)
@@ -185,13 +191,13 @@ class _Day:
         }
         newer = [one.name for one in self.store.editions() if one.name > self.day.isoformat()]
         self.progress(Update(f"{self.day}: publishing"))
-        lists = self._lists(model, written, titles)
-        table = catalogue(model.items, titles)
+        lists = self._lists(model, written)
+        table = catalogue(model.items, self.titles)
         self.store.publish(self.day.isoformat(), table, lists, facts, live=not newer)
         return facts
 
-    def _options(self, row: RowConfig, model: TrainedModel, titles: Titles) -> RankingOptions:
-        allow = allowed(self.service, row, titles, model.items, self.day)
+    def _options(self, row: RowConfig, model: TrainedModel) -> RankingOptions:
+        allow = allowed(self.service, row, self.titles, model.items, self.day)
         return RankingOptions(k=row.k, exclude_seen=row.watched == "leave-out", allow=allow)
 
     def _figures(
@@ -247,14 +253,14 @@ class _Day:
         return RayEngine(partial(TrainedModel.load, self.version.model))
 
     def _lists(
-        self, model: TrainedModel, written: Mapping[str, FolderRecommendations], titles: Titles
+        self, model: TrainedModel, written: Mapping[str, FolderRecommendations]
     ) -> Iterator[pa.Table]:
         """Everybody's lists, and each card row's fall-back, which is nobody's."""
         for name, one in written.items():
             for path in _shards(one):
                 yield from _lists_of(path, name, model.items)
             row = self.service.config.rows[name]
-            options = self._options(row, model, titles)
+            options = self._options(row, model)
             lists = as_lists(model.recommend({"": []}, options).table, name, model.items)
             nobody = pa.nulls(len(lists), pa.string())
             yield lists.set_column(0, "user_id", nobody)

@@ -4,6 +4,7 @@ A day's file holds what arrived on that day, each row once. It is made anew when
 changed, so that a day which was loaded too early is not trained on for ever.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,9 +21,9 @@ import pyarrow.parquet as pq
 from coterie.data.log import InteractionLog
 from coterie.data.parts import files_of
 from coterie.data.read import read_log
-from coterie.data.scan import exactly
+from coterie.data.scan import exactly, literal
 from coterie.data.source import exists
-from coterie.errors import DataError, SourceError
+from coterie.errors import DataError, EmptySourceError, SourceError
 from coterie.files import publish_file
 from coterie.jobs.config import Service
 from coterie.running.progress import Progress, Update, silent
@@ -41,6 +42,7 @@ class Day:
         n_events: Rows.
         n_users: Users among them.
         n_repeated: Rows of the source that were there twice.
+        digest: SHA-256 of its rows: the same rows, whatever file they came in, are the same day.
     """
 
     day: date
@@ -48,10 +50,11 @@ class Day:
     n_events: int
     n_users: int
     n_repeated: int
+    digest: str
 
 
 def collect(service: Service, days: Iterable[date], progress: Progress = silent) -> list[Day]:
-    """Collects days; those without events are left out.
+    """Collects days; those without events, or with nothing where they would be, are left out.
 
     Raises:
         SourceError: at the file and row that cannot be read.
@@ -67,31 +70,39 @@ def collect(service: Service, days: Iterable[date], progress: Progress = silent)
 
 def _collect_day(service: Service, day: date) -> Day | None:
     path = service.work / "days" / f"{day}.parquet"
-    source = _source(service, day)
+    try:
+        source = _source(service, day)
+        if source is not None and not (path.is_file() and _facts(path)["source"] == source):
+            _write_day(service, day, path, source)
+    except EmptySourceError:
+        source = None
     if source is None:
         path.unlink(missing_ok=True)
         return None
-    if not path.is_file() or _facts(path)["source"] != source:
-        _write_day(service, day, path, source)
     facts = _facts(path)
-    return Day(day, path, facts["n_events"], facts["n_users"], facts["n_repeated"])
+    return Day(day, path, **{name: facts[name] for name in facts if name != "source"})
 
 
 def _source(service: Service, day: date) -> str | None:
-    """What says whether a day's source is the same as when it was read; None if there is none."""
+    """What says whether a day's source, and how it is read, are as when it was; None if there is
+    none.
+    """
+    how = service.config.events.model_dump(mode="json")
     if service.config.events.query is not None:
-        return service.config.events.query
+        return json.dumps(how)
     path = service.day_path(day)
     if not exists(path):
         return None
     filesystem, _ = fsspec.core.url_to_fs(path)
     marks = [_mark(filesystem.info(file)) for file in files_of(path)]
-    return json.dumps(marks) if marks else None
+    return json.dumps([how, marks])
 
 
 def _mark(info: dict[str, Any]) -> list[str]:
-    known = ("name", "size", "mtime", "LastModified", "ETag", "updated", "md5Hash")
-    return [str(info[name]) for name in known if name in info]
+    known = ("size", "mtime", "LastModified", "ETag", "updated", "md5Hash")
+    # Not its folder: a service that is moved, or restored from a copy, has read its days.
+    file = str(info["name"]).rsplit("/", 1)[-1]
+    return [file, *(str(info[name]) for name in known if name in info)]
 
 
 def _write_day(service: Service, day: date, path: Path, source: str) -> None:
@@ -100,17 +111,25 @@ def _write_day(service: Service, day: date, path: Path, source: str) -> None:
         table = answer(
             log.connection.cursor(),
             "SELECT DISTINCT user_id, item_id, timestamp, rating AS value FROM log"
-            " ORDER BY user_id, timestamp, item_id",
+            " ORDER BY user_id, timestamp, item_id, value",
         )
     facts = {
         "source": source,
         "n_events": len(table),
         "n_users": len(table["user_id"].unique()),
         "n_repeated": read - len(table),
+        "digest": _digest(table),
     }
     table = table.replace_schema_metadata({_SOURCE: json.dumps(facts).encode()})
     with publish_file(path) as aside:
         pq.write_table(table, aside)
+
+
+def _digest(table: pa.Table) -> str:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table.combine_chunks())
+    return hashlib.sha256(sink.getvalue()).hexdigest()
 
 
 def read_day(service: Service, day: date) -> InteractionLog:
@@ -120,7 +139,10 @@ def read_day(service: Service, day: date) -> InteractionLog:
         SourceError: at the file and row that cannot be read, or if it has no times.
     """
     events = service.config.events
-    query = events.query and events.query.format(day=day, next_day=day + timedelta(days=1))
+    query = events.query
+    for name, date_ in (("day", day), ("next_day", day + timedelta(days=1))):
+        # Not format: other braces are SQL's.
+        query = query and query.replace(f"{{{name}}}", str(date_))
     log = read_log(
         service.day_path(day),
         "table",
@@ -197,7 +219,7 @@ def write_window(
         " ORDER BY user_id, timestamp, item_id"
     )
     with publish_file(path) as aside, _database(path.parent) as database:
-        database.execute(f"COPY ({query}) TO {exactly(str(aside))} (FORMAT parquet)")
+        database.execute(f"COPY ({query}) TO {literal(str(aside))} (FORMAT parquet)")
     return _filled(path, days)
 
 

@@ -15,6 +15,7 @@ from coterie.registry import Version
 
 log = logging.getLogger(__name__)
 
+_NUMBERS = ("test", "against", "lists", "training", "seconds")
 _URI = "MLFLOW_TRACKING_URI"
 # A server that is out of reach must not hold the job up for minutes, and MLflow tells its makers
 # of no use that is ours. Whoever sets a variable is heeded.
@@ -59,7 +60,7 @@ def log_version(version: Version, experiment: str) -> str:
 
 def _client() -> Any:
     if not os.environ.get(_URI):
-        raise ConfigError(f"the variable {_URI} must say where MLflow is, it is not set; export it.")
+        raise ConfigError(f"the variable {_URI} must say where MLflow is, it is not; export it.")
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     return require("mlflow", "mlflow", "logging to MLflow").MlflowClient()
@@ -94,7 +95,7 @@ def metrics_of(card: Mapping[str, Any]) -> dict[str, float]:
         >>> metrics_of({"test": {"users": 90, "ndcg@20": 0.25}, "lists": {"turnover": None}})
         {'test/users': 90.0, 'test/ndcg_at_20': 0.25}
     """
-    told = {name: card.get(name, {}) for name in ("test", "against", "lists", "training", "seconds")}
+    told = {name: card.get(name, {}) for name in _NUMBERS}
     told["gate"] = {gate["name"]: gate["value"] for gate in card.get("gates", [])}
     return {
         name.replace("@", "_at_"): float(value)

@@ -1,5 +1,7 @@
 """The table of titles: their names, kinds and windows of availability."""
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -35,6 +37,12 @@ class Titles:
         """Whether an item can be shown on a day; one that the table does not have can."""
         first, until = self.windows.get(str(item), (None, None))
         return (first is None or first <= day) and (until is None or day < until)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it."""
+        told = json.dumps([self.names, self.kinds, self.windows], default=str, sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()
 
 
 def read_titles(service: Service) -> Titles:
@@ -94,7 +102,7 @@ def allowed(
     Raises:
         ConfigError: if none is left.
     """
-    allow, deny = (_listed(service, path) for path in (row.allow, row.deny))
+    allow, deny = (listed(service, path) for path in (row.allow, row.deny))
     ids = items.ids_of(np.arange(len(items)))
     kept = tuple(
         one
@@ -112,7 +120,12 @@ def allowed(
     return None if len(kept) == len(ids) else kept
 
 
-def _listed(service: Service, path: str | None) -> set[str] | None:
+def listed(service: Service, path: str | None) -> set[str] | None:
+    """The ids of an allow or deny file; None if there is no such file.
+
+    Raises:
+        NotFoundError: if it is missing.
+    """
     if path is None:
         return None
     file = Path(service.place(path))

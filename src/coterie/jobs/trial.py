@@ -92,16 +92,22 @@ class Trial:
         return float(same.any(axis=2).mean())
 
     def distinct(self, model: CatalogueScorer, k: int = 20) -> float:
-        """The share of lists that no other user has, in whatever order; 0 if all are alike."""
-        lists = np.sort(self._lists(model, self._known(model), k), axis=1)
+        """The share of lists that no other user has, in whatever order; 0 if all are alike.
+
+        Nothing is left out of them: what users have seen would make even the lists of a model that
+        tells nobody apart differ.
+        """
+        lists = np.sort(self._lists(model, self._known(model), k, leave_out=False), axis=1)
         _, counts = np.unique(lists, axis=0, return_counts=True)
         return float((counts == 1).sum() / len(lists)) if len(lists) > 1 else 1.0
 
-    def _lists(self, model: CatalogueScorer, ranked: np.ndarray, k: int) -> np.ndarray:
+    def _lists(
+        self, model: CatalogueScorer, ranked: np.ndarray, k: int, *, leave_out: bool = True
+    ) -> np.ndarray:
         sample = self.cases.take(slice(_MOST_LISTS))
         scorer = OnItems(model, self.items, ranked)
         parts = [
-            Ranker(scorer, k).rank(rows, rows).items.numpy()
+            Ranker(scorer, k).rank(rows, rows if leave_out else None).items.numpy()
             for rows in (sample.fold_in[n : n + 500] for n in range(0, len(sample.user_index), 500))
         ]
         return np.concatenate(parts)

@@ -28,10 +28,11 @@ from coterie.data.ids import Id, IdMap
 from coterie.data.prepare import prepare
 from coterie.data.rules import StrongGeneralisation, TimeSplit
 from coterie.data.split import Part
-from coterie.errors import ConflictError, DataError
+from coterie.errors import ConfigError, ConflictError, DataError
 from coterie.evaluation.compare import Comparison
 from coterie.evaluation.evaluate import evaluate
 from coterie.files import write_json
+from coterie.fingerprints import fingerprint_of
 from coterie.jobs import gates
 from coterie.jobs.config import Service, days_of, monday
 from coterie.jobs.events import Day, answer, collect, seconds, select, write_window
@@ -50,6 +51,7 @@ from coterie.running.progress import Progress, Update, silent
 from coterie.training.chosen import Chosen
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
+from coterie.training.warm_start import WarmStart
 
 log = logging.getLogger(__name__)
 
@@ -196,9 +198,18 @@ class _Week:
 
     @cached_property
     def parent(self) -> Version | None:
-        """The live version as the week's work began."""
-        name = _read(self.folder / "week.json")["parent"]
-        return None if name is None else self.registry.version(name)
+        """The version that was live as the week's work began or, where that has seen the week, the
+        last before it that has not.
+        """
+        kept = {version.name: version for version in self.registry.versions}
+        found = kept.get(_read(self.folder / "week.json")["live"])
+        while found is not None and not self._is_before(found):
+            found = kept.get(found.card["parent"])
+        return found
+
+    def _is_before(self, version: Version) -> bool:
+        """Whether a version has seen nothing of the week: one that has would win every trial."""
+        return date.fromisoformat(version.card["week"]) < self.first
 
     def _agree(self) -> None:
         """Begins the folder; one of other events or another configuration is begun anew."""
@@ -210,16 +221,16 @@ class _Week:
             "schema": SCHEMA,
             "config": config,
             "cold": self.cold,
-            "days": {str(day.day): day.n_events for day in self.days},
+            "days": {str(day.day): day.digest for day in self.days},
         }
         path = self.folder / "week.json"
         there = _read(path) if path.exists() else None
-        if there is not None and {**there, "parent": None} == {**terms, "parent": None}:
+        if there is not None and {**there, "live": None} == {**terms, "live": None}:
             return
         if there is not None:
             log.info("%s: other events or another configuration, begun anew", self.folder.name)
         shutil.rmtree(self.folder, ignore_errors=True)
-        write_json(path, {**terms, "parent": None if live is None else live.name})
+        write_json(path, {**terms, "live": None if live is None else live.name})
 
     def _work(self) -> WeeklyResult:
         began = time.perf_counter()
@@ -305,7 +316,18 @@ class _Week:
         config, parent = self.service.config, self.parent
         if self.cold or parent is None or config.run.network_free():
             return ["cold"]
+        if config.start == "best" and not self._fits(parent, config.run):
+            return ["cold"]
         return {"best": ["warm", "cold"], "warm": ["warm"], "cold": ["cold"]}[config.start]
+
+    def _fits(self, parent: Version, config: RunConfig) -> bool:
+        """Whether training can begin from a version: not where [model] or all ids have changed."""
+        try:
+            WarmStart.of(parent.model).check(config, self.dataset)
+        except ConfigError as error:
+            log.info("%s: trained anew: %s", self.folder.name, error)
+            return False
+        return True
 
     def _run(self, name: str, dataset: Dataset, config: RunConfig, *, warm: bool) -> TrainedModel:
         """Trains in a folder of the week, or goes on, or reads what is there."""
@@ -359,8 +381,8 @@ class _Week:
             others["ease"] = train(dataset, EaseConfig())
         if self.parent is not None:
             others["live"] = TrainedModel.load(self.parent.model)
-        passed = [one for one in self.registry.versions if one.passed and one != self.parent]
-        for version in passed[-(_LAST - 1) :]:
+        before = [one for one in self.registry.versions if one.passed and self._is_before(one)]
+        for version in [one for one in before[-_LAST:] if one != self.parent]:
             others[version.name] = TrainedModel.load(version.model)
         return others
 
@@ -434,12 +456,17 @@ class _Week:
         return [*found, cohorts]
 
     def _refitted(self, candidate: TrainedModel, start: str) -> tuple[str, TrainedModel]:
-        """The candidate's choice trained on everything, and the name of its version."""
+        """The candidate's choice trained on everything, and the name of its version.
+
+        The same model that was held against other gates, or another live model, is another version.
+        """
         config = candidate.config
         if not config.network_free():
             config = Chosen.of(config, candidate.provenance).config
         model = self._run("refit", self.everything, config, warm=start == "warm")
-        return f"{self.folder.name}-{model.fingerprint[:8]}", model
+        terms = (self.folder / "week.json").read_bytes()
+        digest = fingerprint_of([("model", model.fingerprint.encode()), ("terms", terms)])
+        return f"{self.folder.name}-{digest[:8]}", model
 
     def _golden(self, model: TrainedModel) -> Gate:
         """Some users' lists from the files alone, in a process that has seen nothing else."""
@@ -473,16 +500,31 @@ class _Week:
             logged(version, self.service.config.name)
 
     def _settled(self, result: WeeklyResult) -> WeeklyResult:
-        """With the pointer moved if it passed and nobody has moved it since."""
-        moves = self.registry.moves
-        live_now = moves[-1].to if moves else None
-        is_new = result.version not in [move.to for move in moves]
-        if not result.failed and is_new and live_now == result.facts["parent"]:
+        """With the pointer moved if it passed, nobody has moved it since, and what is live is of no
+        later week.
+        """
+        live = self.registry.live
+        is_new = result.version not in [move.to for move in self.registry.moves]
+        as_it_was = (live and live.name) == _read(self.folder / "week.json")["live"]
+        is_later = live is not None and date.fromisoformat(live.card["week"]) > self.first
+        if not result.failed and is_new and as_it_was and not is_later:
             self.registry.promote(result.version, by="weekly")
         self.registry.prune(self.service.config.retention.versions)
+        self._tidy()
         live = self.registry.live
         name = None if live is None else live.name
         return WeeklyResult(result.week, result.version, result.gates, name, result.facts)
+
+    def _tidy(self) -> None:
+        """Of earlier weeks that are done only terms and result stay; data and runs go."""
+        for done in self.folder.parent.glob("*/result.json"):
+            if done.parent.name >= self.folder.name:
+                continue
+            for path in done.parent.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                elif path.name not in ("week.json", "result.json"):
+                    path.unlink(missing_ok=True)
 
 
 def _user() -> str:

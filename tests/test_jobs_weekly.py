@@ -1,0 +1,235 @@
+"""The weekly job: what it trains on and keeps, and that stopping it anywhere changes nothing."""
+
+import json
+import signal
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coterie.data.dataset import Dataset
+from coterie.data.split import Part
+from coterie.errors import ConfigError, ConflictError, DataError, Interrupted
+from coterie.jobs.config import Service, days_of
+from coterie.jobs.events import seconds
+from coterie.jobs.weekly import WeeklyResult, locked, weekly
+from coterie.registry import Registry
+from coterie.running.interrupt import stoppable
+from coterie.running.progress import Update
+from coterie.training.trained_model import TrainedModel
+from small_service import (
+    FIRST,
+    LAST,
+    LIVING,
+    MONDAY,
+    TINY,
+    at,
+    configure,
+    copy_of,
+    write_events,
+)
+
+NEXT = LAST + timedelta(weeks=1)
+
+
+@pytest.fixture(scope="module")
+def before(eight_weeks: Path, tmp_path_factory: pytest.TempPathFactory) -> Service:
+    """Eight weeks, and the days of a ninth; to be copied, not changed."""
+    service = copy_of(Service.load(eight_weeks), tmp_path_factory.mktemp("ninth") / "before")
+    LIVING.write(service.folder, LAST, NEXT - timedelta(days=1))
+    return service
+
+
+@pytest.fixture(scope="module")
+def ninth(before: Service) -> tuple[Service, WeeklyResult]:
+    """The ninth week as it is when nothing comes between; not to be changed."""
+    service = copy_of(before, before.folder.with_name("after"))
+    return service, weekly(service, NEXT, device="cpu")
+
+
+def work_of(service: Service) -> Path:
+    year, week, _ = LAST.isocalendar()
+    return service.work / "weekly" / f"{year}-W{week:02}"
+
+
+def test_the_candidate_has_seen_nothing_of_the_test_days(
+    ninth: tuple[Service, WeeklyResult],
+) -> None:
+    data = Dataset.load(work_of(ninth[0]) / "data")
+    times, cut = data.interactions.timestamps, seconds(LAST)
+    assert times is not None
+    parts = data.split.interaction_part
+    assert times[parts != Part.TEST].max() < cut <= times[parts == Part.TEST].min()
+    assert times.max() < seconds(NEXT)
+    assert (np.bincount(data.train.indices, minlength=data.n_items) > 0).all()
+    validated = np.count_nonzero(data.split.user_part == Part.VALIDATION)
+    trained = np.count_nonzero(data.split.user_part == Part.TRAIN)
+    assert 0.05 < validated / (validated + trained) <= 0.1
+
+
+def test_the_version_has_seen_everything(ninth: tuple[Service, WeeklyResult]) -> None:
+    service, result = ninth
+    everything = Dataset.load(work_of(service) / "everything")
+    assert (everything.split.user_part == Part.TRAIN).all()
+    assert (everything.split.interaction_part == Part.TRAIN).all()
+    times = everything.interactions.timestamps
+    assert times is not None
+    assert seconds(LAST) <= times.max() < seconds(NEXT)
+    version = Registry(service.registry).version(result.version)
+    assert version.card["data"] == everything.fingerprint
+    model = TrainedModel.load(version.model)
+    np.testing.assert_array_equal(model.items.values, everything.items.values)
+
+
+def test_the_card_says_where_a_version_comes_from(ninth: tuple[Service, WeeklyResult]) -> None:
+    service, result = ninth
+    registry = Registry(service.registry)
+    version, parent = registry.version(result.version), registry.moves[-2].to
+    card = version.card
+    model = TrainedModel.load(version.model)
+    assert registry.moves[-1].was == card["parent"] == parent
+    assert card["fingerprint"] == model.fingerprint
+    assert card["config"] == model.config.as_json()
+    assert (card["week"], card["metric"], card["failed"]) == (str(LAST), "ndcg@20", [])
+    first = NEXT - timedelta(days=TINY["prepare"]["window_days"])
+    assert card["window"] == [str(first), str(NEXT - timedelta(days=1))]
+    assert [one["name"] for one in card["gates"]] == [gate.name for gate in result.gates]
+    assert "@" in card["by"]
+    against = {*card["against"]}
+    assert {"popularity", "ease", "live"} <= against
+    others = {move.to for move in registry.moves[:-2]}
+    assert against - {"popularity", "ease", "live"} == others & {
+        one.name for one in registry.versions
+    } | (against & others)
+    assert set(card["training"]["starts"]) == {"warm", "cold"}
+    if card["training"]["start"] == "warm":
+        before = registry.version(parent)
+        assert model.provenance["parent"] == before.card["fingerprint"]
+
+
+def state(folder: Path) -> dict[str, int]:
+    """Every file and when it was written, but for locks."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".lock"
+    }
+
+
+def test_the_same_week_again_changes_nothing(ninth: tuple[Service, WeeklyResult]) -> None:
+    service, result = ninth
+    before = state(service.folder)
+    assert weekly(service, NEXT + timedelta(days=3), device="cpu").to_json() == result.to_json()
+    assert state(service.folder) == before
+
+
+def test_stopping_it_anywhere_gives_the_same_version(
+    before: Service, ninth: tuple[Service, WeeklyResult], tmp_path: Path
+) -> None:
+    service = copy_of(before, tmp_path / "service")
+    live = Registry(service.registry).live
+    stops = ["collecting", "preparing", "training", "measure", "refit", "golden"]
+    for words in stops:
+        with pytest.raises(Interrupted), stoppable():
+            weekly(service, NEXT, device="cpu", progress=stop_at(words))
+        assert Registry(service.registry).live == live
+    result = weekly(service, NEXT, device="cpu")
+    uninterrupted = ninth[1]
+    assert result.version == uninterrupted.version
+    assert result.gates == uninterrupted.gates
+    assert result.live == result.version
+    cards = [Registry(one.registry).version(result.version).card for one in (service, ninth[0])]
+    differ = ("created", "seconds")
+    same = [{name: card[name] for name in card if name not in differ} for card in cards]
+    assert same[0] == same[1]
+
+
+def stop_at(words: str) -> Callable[[Update], None]:
+    """SIGTERM as work with these words is told for the first time."""
+    told: list[Update] = []
+
+    def progress(update: Update) -> None:
+        if words in update.work and not told:
+            told.append(update)
+            signal.raise_signal(signal.SIGTERM)
+
+    return progress
+
+
+def test_a_week_of_the_past_is_held_against_what_had_not_seen_it_and_moves_nothing(
+    ninth: tuple[Service, WeeklyResult], tmp_path: Path
+) -> None:
+    service = copy_of(ninth[0], tmp_path / "service")
+    registry = Registry(service.registry)
+    moves, past = registry.moves, LAST - timedelta(weeks=2)
+    result = weekly(service, past, cold=True, device="cpu")
+    assert set(result.facts["training"]["starts"]) == {"cold"}
+    assert result.facts["parent"] == moves[(past - FIRST).days // 7 - 1].to
+    weeks = [
+        registry.version(name).card["week"]
+        for name in result.facts["against"]
+        if name not in ("ease", "popularity", "live")
+    ]
+    assert weeks
+    assert max(weeks) < str(past - timedelta(weeks=1))
+    assert registry.moves == moves
+    assert result.live == moves[-1].to
+
+
+def plain_weeks(folder: Path, **gates: Any) -> Service:
+    """A service of a closed form on four weeks."""
+    if not (folder / "events").exists():
+        LIVING.write(folder, MONDAY, FIRST - timedelta(days=1))
+    loose = {**TINY["gates"], **gates}
+    return configure(
+        folder,
+        {"model": {"name": "ease"}, "prepare": {"min_user_items": 3}, "gates": loose},
+    )
+
+
+def test_the_same_model_under_looser_gates_is_another_version(tmp_path: Path) -> None:
+    strict = weekly(plain_weeks(tmp_path, coverage=1.0, distinct=1.0), FIRST, device="cpu")
+    assert {gate.name for gate in strict.failed} <= {"coverage", "distinct"}
+    assert strict.failed
+    assert strict.live is None
+    loose = weekly(plain_weeks(tmp_path), FIRST, device="cpu")
+    assert loose.live == loose.version != strict.version
+    cards = {one.name: one.card for one in Registry(tmp_path / "registry").versions}
+    assert cards[strict.version]["fingerprint"] == cards[loose.version]["fingerprint"]
+    assert json.loads((tmp_path / "work" / "weekly" / "2026-W05" / "result.json").read_text())
+
+
+def test_of_earlier_weeks_only_terms_and_result_stay(tmp_path: Path) -> None:
+    service = plain_weeks(tmp_path)
+    for today in (FIRST - timedelta(weeks=1), FIRST):
+        weekly(service, today, device="cpu")
+    earlier, newest = sorted((service.work / "weekly").iterdir())
+    assert {path.name for path in earlier.iterdir()} == {"week.json", "result.json"}
+    assert (newest / "refit" / "model" / "manifest.json").exists()
+
+
+def test_nobody_to_measure_on_says_so(tmp_path: Path) -> None:
+    """Everybody of the last days is new."""
+    for day in days_of(MONDAY, MONDAY + timedelta(weeks=2)):
+        first = 1 if day < MONDAY + timedelta(weeks=1) else 100
+        write_events(
+            tmp_path,
+            day,
+            [(user, item, at(day)) for user in range(first, first + 9) for item in range(6)],
+        )
+    service = configure(tmp_path, {"model": {"name": "ease"}})
+    with pytest.raises(DataError, match="lengthen test_days"):
+        weekly(service, MONDAY + timedelta(weeks=2), device="cpu")
+
+
+def test_no_events_and_another_at_work(tmp_path: Path) -> None:
+    service = configure(tmp_path, {})
+    with pytest.raises(DataError, match=r"check events\.path"):
+        weekly(service, FIRST, device="cpu")
+    with locked(service, "weekly"), pytest.raises(ConflictError, match="another weekly run"):
+        weekly(service, FIRST, device="cpu")
+    with pytest.raises(ConfigError):
+        weekly(service, FIRST, device="nonsense")
