@@ -112,6 +112,8 @@ def test_schedules_ask_for_the_week_that_ended_and_for_today(
 def test_a_week_and_a_day_are_made(folder: Path, instance: dg.DagsterInstance) -> None:
     week = run(folder, WEEKLY, "2026-09-21", instance)
     assert week.success
+    kept = [event for event in week.all_events if event.event_type_value == "HANDLED_OUTPUT"]
+    assert not kept
     version = shown(week)["version"]
     live = Registry(folder / "registry").live
     assert live is not None

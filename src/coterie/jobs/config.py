@@ -34,15 +34,15 @@ class EventsConfig(StrictConfig):
         None,
         description="SQL of a day's rows, where path is a database; {day} and {next_day} are dates",
     )
-    user_column: str = "user_id"
-    item_column: str = "item_id"
-    timestamp_column: str = "timestamp"
+    user_column: str = Field("user_id", description="of user ids")
+    item_column: str = Field("item_id", description="of item ids")
+    timestamp_column: str = Field("timestamp", description="of times; every event has one")
     value_column: str | None = Field(None, description="a rating, a count, seconds watched")
-    timestamp_unit: TimeUnit = "auto"
-    user_id_type: IdType = "auto"
-    item_id_type: IdType = "auto"
+    timestamp_unit: TimeUnit = Field("auto", description="s, ms, us or ns; auto looks")
+    user_id_type: IdType = Field("auto", description="integer or text; auto looks")
+    item_id_type: IdType = Field("auto", description="the same of items")
     columns: tuple[str, ...] | None = Field(None, description="of text without a header")
-    delimiter: str | None = None
+    delimiter: str | None = Field(None, description="of text; absent = found")
 
     @model_validator(mode="after")
     def _names_a_day(self) -> Self:
@@ -59,8 +59,8 @@ class TitlesConfig(StrictConfig):
     """The table of titles: what can be recommended, and when."""
 
     path: str | None = Field(None, description="Parquet or CSV; absent = no titles")
-    item_column: str = "item_id"
-    title_column: str | None = "title"
+    item_column: str = Field("item_id", description="of item ids")
+    title_column: str | None = Field("title", description="of names")
     kind_column: str | None = Field(None, description="such as movie or series, for card rows")
     from_column: str | None = Field(None, description="first date of being available")
     until_column: str | None = Field(None, description="first date of being so no longer")
@@ -86,7 +86,9 @@ class RowConfig(StrictConfig):
     kinds: tuple[str, ...] = Field((), description="kinds of titles; none = all")
     allow: str | None = Field(None, description="file of the only item ids, one a line")
     deny: str | None = Field(None, description="file of item ids to leave out, one a line")
-    watched: Literal["leave-out", "keep"] = "leave-out"
+    watched: Literal["leave-out", "keep"] = Field(
+        "leave-out", description="what of a user's own history a list does"
+    )
 
 
 class GatesConfig(StrictConfig):
@@ -166,8 +168,8 @@ class RegistryConfig(StrictConfig):
 class ServeConfig(StrictConfig):
     """The API."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(8080, ge=0, le=65535)
+    host: str = Field("127.0.0.1", description="address; beyond this machine a key is needed")
+    port: int = Field(8080, ge=0, le=65535, description="0 = any that is free")
     key_variable: str = Field(
         "COTERIE_API_KEY", description="variable of the environment that holds the key"
     )
@@ -176,7 +178,7 @@ class ServeConfig(StrictConfig):
 class ServiceConfig(StrictConfig):
     """All of it."""
 
-    name: str = "service"
+    name: str = Field("service", description="in systemd's units, Dagster and MLflow")
     events: EventsConfig = EventsConfig()
     titles: TitlesConfig = TitlesConfig()
     prepare: PrepareConfig = PrepareConfig()

@@ -53,7 +53,7 @@ def definitions(folder: str | Path, *, first: date = FIRST) -> dg.Definitions:
         >>> [one.cron_schedule for one in found.schedules]
         ['0 3 * * 1', '0 5 * * *']
     """
-    service = Service.load(folder)
+    service = Service.load(Path(folder).absolute())
     assets = [_weekly_asset(service, monday(first)), _daily_asset(service, monday(first))]
     times, keys = crontab(service), {"weekly": week_that_ended, "daily": date.isoformat}
     jobs = {job: _job(service, job, asset) for job, asset in zip(times, assets, strict=True)}
@@ -74,7 +74,7 @@ def week_that_ended(day: date) -> str:
 def _weekly_asset(service: Service, first: date) -> dg.AssetsDefinition:
     weeks = dg.WeeklyPartitionsDefinition(first.isoformat(), day_offset=1, timezone="UTC")
 
-    def model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    def model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         """The model of a week, registered, and live if it passes its gates."""
         stop = date.fromisoformat(context.partition_key) + timedelta(weeks=1)
         with _told():
@@ -96,7 +96,7 @@ def _daily_asset(service: Service, first: date) -> dg.AssetsDefinition:
     # A day's lists are made on the day, before it has ended.
     days = dg.DailyPartitionsDefinition(first.isoformat(), timezone="UTC", end_offset=1)
 
-    def lists(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    def lists(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         """Everybody's lists for a day, published."""
         with _told():
             result = daily(Service.load(service.folder), date.fromisoformat(context.partition_key))
@@ -111,7 +111,7 @@ def _daily_asset(service: Service, first: date) -> dg.AssetsDefinition:
 
 def _asset(
     service: Service,
-    make: Callable[[dg.AssetExecutionContext], dg.MaterializeResult[Any]],
+    make: Callable[[dg.AssetExecutionContext], dg.MaterializeResult[None]],
     partitions: dg.TimeWindowPartitionsDefinition,
 ) -> dg.AssetsDefinition:
     """Under the service's name; what may work later is tried again."""
@@ -124,6 +124,8 @@ def _asset(
         partitions_def=partitions,
         retry_policy=again,
         group_name=_name(service),
+        # Dagster keeps no value: what is made lies in the registry and in the store.
+        dagster_type=dg.Nothing,
     )
 
 
