@@ -123,7 +123,7 @@ def best_of(scores: Tensor, k: int) -> TopK:
         # where no two of the best are equal, and none equals the next, there is one order.
         values, items = scores.topk(k + 1, dim=1)
         values = values.float() + 0.0  # no -0.0, as in `_key`
-        if (values[:, 1:] < values[:, :-1]).all():
+        if (values.diff(dim=1) < 0).all():
             return TopK(items[:, :k], values[:, :k])
     return decode_keys(best_keys(scores, k))
 
