@@ -6,7 +6,7 @@ several.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -88,7 +88,7 @@ class Histories:
                     f" {user_id!r}; put it in a list."
                 )
         listed = [list(had) for had in histories.values()]
-        offsets = np.cumsum([0, *map(len, listed)], dtype=np.int64)
+        offsets = np.fromiter(accumulate(map(len, listed), initial=0), np.int64)
         return cls(
             _user_ids(_array(list(histories))), offsets, _array(list(chain.from_iterable(listed)))
         )
