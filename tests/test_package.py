@@ -36,6 +36,7 @@ KNOWS = {
     "ranking": {
         "errors", "extras", "files", "fingerprints", "plain_table", "sparse", "running", "data",
     },
+    "store": {"errors", "extras", "files", "locks"},
     "stream": {"errors", "extras", "files", "running", "data", "ranking"},
     "evaluation": {"errors", "files", "plain_table", "sparse", "running", "data", "ranking"},
     "export": {"errors", "extras", "files", "networks", "training"},
@@ -50,6 +51,11 @@ KNOWS = {
     "tuning": {
         "errors", "extras", "files", "locks", "plain_table", "running", "data", "models", "config",
         "evaluation", "training",
+    },
+    "registry": {"errors", "files", "locks", "training"},
+    "jobs": {
+        "errors", "extras", "files", "locks", "plain_table", "running", "data", "simulation",
+        "models", "config", "ranking", "stream", "evaluation", "training", "registry", "store",
     },
 }  # fmt: skip
 """The arrows of docs/architecture.md; lab and cli may know everything."""
@@ -227,6 +233,7 @@ PUBLIC = [
     "Interrupted",
     "ItemKnnConfig",
     "LeaveLastOut",
+    "LinearPathRecVAEConfig",
     "LinearPathVAEConfig",
     "LivingService",
     "MissingPackageError",
@@ -293,6 +300,7 @@ WITHOUT_EXAMPLE = {
     "IalsConfig",
     "ItemKnnConfig",
     "LeaveLastOut",
+    "LinearPathRecVAEConfig",
     "LinearPathVAEConfig",
     "MultDAEConfig",
     "MultVAEConfig",

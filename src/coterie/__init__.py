@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from coterie.models.graph_filter import BspmConfig, GfCfConfig
     from coterie.models.ials import IalsConfig
     from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
+    from coterie.models.linear_path_recvae import LinearPathRecVAEConfig
     from coterie.models.linear_path_vae import LinearPathVAEConfig
     from coterie.models.multdae import MultDAEConfig
     from coterie.models.multvae import MultVAEConfig
@@ -130,6 +131,7 @@ _HOME = {
     "ItemKnnConfig": "models.item_item",
     "Rp3BetaConfig": "models.item_item",
     "SlimConfig": "models.item_item",
+    "LinearPathRecVAEConfig": "models.linear_path_recvae",
     "LinearPathVAEConfig": "models.linear_path_vae",
     "MultDAEConfig": "models.multdae",
     "MultVAEConfig": "models.multvae",
@@ -196,6 +198,7 @@ __all__ = [
     "Interrupted",
     "ItemKnnConfig",
     "LeaveLastOut",
+    "LinearPathRecVAEConfig",
     "LinearPathVAEConfig",
     "LivingService",
     "MissingPackageError",

@@ -6,7 +6,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -155,10 +154,7 @@ class Autoencoder(Network):
 
     def add_first_layer(self, graph: OnnxGraph) -> str:
         """Adds what the first layer gives for clean histories."""
-        known = graph.node("GreaterOrEqual", graph.history, graph.constant(0))
-        given = graph.node("Cast", known, to=graph.types.FLOAT)
-        counts = graph.node("ReduceSum", given, graph.constant([1]), keepdims=1)
-        norm = graph.node("Sqrt", graph.node("Max", counts, graph.constant(1, np.float32)))
+        norm = graph.node("Sqrt", graph.counts)
         mean = graph.node("Div", graph.history_sum(self.input.weight), norm)
         return graph.node("Add", mean, graph.weight(self.input.bias))
 
@@ -170,8 +166,7 @@ class LinearOutput(Autoencoder):
         """``[n_users, dim]``: the last hidden layer, a one for the bias, zeros. Times
         `item_factors` they are the logits.
         """
-        hidden = self.decode_hidden(self.point(rows))
-        return _factors(hidden, hidden.new_ones(len(hidden)))
+        return _factors(self.decode_hidden(self.point(rows)), 1)
 
     def item_factors(self) -> Tensor:
         """``[n_items, dim]``: the last layer's weights, its bias, zeros."""
@@ -320,14 +315,14 @@ def narrow(code: nn.Module) -> None:
         bias[logvar] = _NARROW_LOGVAR
 
 
-def _factors(vectors: Tensor, last: Tensor) -> Tensor:
+def _factors(vectors: Tensor, last: Tensor | float) -> Tensor:
     """``[n, dim]`` vectors and one column more; zeros fill each row up to 64 bytes' multiple, as
     products are faster then.
     """
     n, dim = vectors.shape
-    factors = vectors.new_zeros(n, -(-(dim + 1) // 16) * 16)
-    factors[:, :dim], factors[:, dim] = vectors, last
-    return factors
+    rest = vectors.new_zeros(n, 16 - dim % 16)
+    rest[:, 0] = last
+    return torch.cat([vectors, rest], dim=1)
 
 
 def _linear(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear:

@@ -13,7 +13,7 @@ from coterie.simulation.draws import normalised, stream
 from coterie.simulation.programme import first_of
 from coterie.simulation.tastes import Activity, Users, make_users
 
-BLOCK_USERS = 4096
+BLOCK_USERS = 16_384
 """Users made at once. Part of the law: another value gives other users."""
 
 NEW_PER_THOUSAND = 3
@@ -25,7 +25,7 @@ LEAVES = 0.003
 SEASON_DAYS = 84
 """A user's taste turns into another one in so many days, and then into the next."""
 
-LASTING = 0.5
+LASTING = 0.75
 """Share of a taste that does not turn."""
 
 FASHION = 0.5
@@ -46,12 +46,14 @@ class Crowd:
 
     Args:
         n_users: Those who are there when the first day begins.
+        n_days: Length of the log.
         profiles: ``[n_profiles, n_niches]`` from `coterie.simulation.tastes.make_profiles`.
         activity: Law of how many titles a user takes up a year.
         seed: Of all randomness.
     """
 
     n_users: int
+    n_days: int
     profiles: np.ndarray
     activity: Activity
     seed: int
@@ -66,17 +68,18 @@ class Crowd:
 
     def fashion(self, day: int) -> np.ndarray:
         """``[n_niches]`` float64 weights of the niches."""
-        turns: np.ndarray = day / FASHION_DAYS + self._phases
-        return np.asarray(np.exp(FASHION * np.sin(2 * np.pi * turns)))
+        swing = np.sin(2 * np.pi * (self._phases + day / FASHION_DAYS))
+        weights: np.ndarray = np.exp(FASHION * swing)
+        return weights
 
     @cached_property
     def _phases(self) -> np.ndarray:
-        return stream(self.seed, 12).random(self.profiles.shape[1])
+        return stream(self.seed, 12).random((self.profiles.shape[1],))
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """A block of users, those that come after the log ends included.
+    """A block of users.
 
     Args:
         crowd: Of which they are.
@@ -87,27 +90,33 @@ class Group:
     number: int
 
     @cached_property
+    def n(self) -> int:
+        """Number of its users: ``BLOCK_USERS``, or those that are left for the last block."""
+        n_users = self.crowd.n_by(self.crowd.n_days - 1)
+        return min(BLOCK_USERS, n_users - self.number * BLOCK_USERS)
+
+    @cached_property
     def start(self) -> np.ndarray:
-        """``[BLOCK_USERS]`` int64 first day of each."""
-        index = self.number * BLOCK_USERS + np.arange(BLOCK_USERS)
+        """``[n]`` int64 first day of each."""
+        index = self.number * BLOCK_USERS + np.arange(self.n)
         place = index - self.crowd.n_users + 1
         first = first_of(place, NEW_PER_THOUSAND * self.crowd.n_users)
         return np.where(place > 0, first, BEFORE)
 
     @cached_property
     def stop(self) -> np.ndarray:
-        """``[BLOCK_USERS]`` int64 first day on which each is no longer there."""
+        """``[n]`` int64 first day on which each is no longer there."""
         rng = stream(self.crowd.seed, 13, self.number)
-        days: np.ndarray = np.maximum(self.start, 0) + rng.geometric(LEAVES, size=BLOCK_USERS)
+        days: np.ndarray = np.maximum(self.start, 0) + rng.geometric(LEAVES, size=self.n)
         return days
 
     def members(self, day: int) -> np.ndarray:
-        """``[BLOCK_USERS]`` bool: who is there."""
+        """``[n]`` bool: who is there."""
         found: np.ndarray = (self.start <= day) & (day < self.stop)
         return found
 
     def counts(self, day: int, rhythm: float, rng: np.random.Generator) -> np.ndarray:
-        """``[BLOCK_USERS]`` int64 titles that each looks for; a new user for one at least.
+        """``[n]`` int64 titles that each looks for; a new user for one at least.
 
         Args:
             day: The day.
@@ -119,7 +128,7 @@ class Group:
         return counts
 
     def tastes(self, rows: np.ndarray, day: int) -> np.ndarray:
-        """``[n, n_niches]`` float64 tastes of ``[n]`` of the users; rows sum to one."""
+        """``[n, n_niches]`` float64 tastes of some of the users; rows sum to one."""
         season, into = divmod(day, SEASON_DAYS)
         turned = into / SEASON_DAYS
         turning = (1 - turned) * self._season(season)[rows] + turned * self._season(season + 1)[
@@ -143,4 +152,4 @@ class Group:
 
     def _made(self, *key: int) -> Users:
         rng = stream(self.crowd.seed, *key, self.number)
-        return make_users(BLOCK_USERS, self.crowd.profiles, self.crowd.activity, rng)
+        return make_users(self.n, self.crowd.profiles, self.crowd.activity, rng)

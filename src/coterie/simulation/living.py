@@ -45,14 +45,14 @@ class LivingService:
         n_users: Users who are there when the first day begins, at least 1. Every week 2 % come and
             as many leave.
         n_items: Titles that are there when the first day begins, at least ``n_niches``. Every week
-            3 % come, at first watched much more than later; about as many leave.
+            3 % come, at first watched much more than later; 2 % leave.
         weeks: Length of the log.
         seed: Not negative.
         first_day: In UTC.
         n_niches: At least 4; 0 chooses one per 30 titles, from 6 to 64.
-        weekly_items: Mean number of titles that a user takes up a week; users differ much. 0 is
-            3, or less where that is more than a fifth of the catalogue in all weeks; at most a half
-            of it.
+        weekly_items: Mean number of titles that a user takes up a week, but a tenth less: heavy
+            users are cut at 60 % of the catalogue in all weeks, and at times find nothing new. 0
+            chooses 4, or a fifth of the catalogue in all weeks; a half at most.
         late_share: Share of rows that arrive one to three days after they happened.
         duplicate_share: Share of rows that arrive a second time, at once or the day after.
 
@@ -84,7 +84,7 @@ class LivingService:
         for name, lowest in {"n_users": 1, "seed": 0, "n_niches": 4, "weeks": 1}.items():
             check_at_least(name, getattr(self, name), lowest)
         check_at_least("n_items", self.n_items, self.n_niches)
-        object.__setattr__(self, "weekly_items", self.weekly_items or min(3.0, self._weekly(0.2)))
+        object.__setattr__(self, "weekly_items", self.weekly_items or min(4.0, self._weekly(0.2)))
         for name, high in self._highest.items():
             if not 0 <= getattr(self, name) <= high:
                 raise ConfigError(
@@ -122,14 +122,14 @@ class LivingService:
         most = YEAR_WEEKS * min(self._weekly(0.6), 7 * MOST_DAILY_ITEMS)
         activity = Activity(YEAR_WEEKS * self.weekly_items, 0, int(most))
         profiles = make_profiles(self.n_niches, stream(self.seed, 11))
-        return Crowd(self.n_users, profiles, activity, self.seed)
+        return Crowd(self.n_users, 7 * self.weeks, profiles, activity, self.seed)
 
     def events(self, day: date) -> pa.Table:
         """What arrived on a day.
 
         Returns:
             user_id, item_id, timestamp (int64; seconds since 1970, UTC) and value (float64, seconds
-            watched); in the order of time within every 4,096 users.
+            watched); in the order of time within every 16,384 users.
 
         Raises:
             ConfigError: if the day is not of the log.
@@ -196,7 +196,7 @@ class LivingService:
             ConfigError: if the day is not of the log, or nobody ever has one of the ids.
         """
         number, index = self._number(day), np.asarray(user_ids, dtype=np.int64) - 1
-        n_users = self.crowd.n_by(7 * self.weeks - 1)
+        n_users = self.crowd.n_by(self.crowd.n_days - 1)
         if len(index) and not (index.min() >= 0 and index.max() < n_users):
             raise ConfigError(
                 f"user ids must be in [1, {n_users}], found {index.min() + 1} to"

@@ -15,7 +15,7 @@ from coterie.simulation.crowd import BLOCK_USERS, Crowd, Group
 from coterie.simulation.draws import draw_columns, flat_cumulative, stream
 from coterie.simulation.programme import Programme
 
-LOOKS = 8
+LOOKS = 16
 """Who finds nothing new to watch in so many looks leaves it for the day."""
 
 WEEKDAYS = np.array([0.86, 0.82, 0.84, 0.90, 1.10, 1.30, 1.18])
@@ -54,6 +54,31 @@ class Rows:
     def table(self) -> pa.Table:
         """The rows, a column a field."""
         return pa.table(vars(self))
+
+
+class Seen:
+    """Which of a block's users has seen which item, a bit each.
+
+    Args:
+        n_users: Of the block.
+        n_items: Of all days. The place of a pair is its user's row times this, plus its item.
+    """
+
+    def __init__(self, n_users: int, n_items: int) -> None:
+        self._bits = np.zeros(n_users * n_items // 8 + 1, np.uint8)
+
+    def has(self, place: np.ndarray) -> np.ndarray:
+        """``[n]`` bool: whether the pairs at ``[n]`` places are marked."""
+        found: np.ndarray = (self._bits[place >> 3] & _bit(place)) != 0
+        return found
+
+    def mark(self, place: np.ndarray) -> None:
+        """Marks the pairs at ``[n]`` places."""
+        np.bitwise_or.at(self._bits, place >> 3, _bit(place))
+
+
+def _bit(place: np.ndarray) -> np.ndarray:
+    return np.left_shift(np.uint8(1), (place & 7).astype(np.uint8))
 
 
 @dataclass(frozen=True)
@@ -102,14 +127,14 @@ class Watching:
     def _days(self, block: int, last: int) -> Iterator[Rows]:
         """What the users of a block watched, on the first day and on each until ``last``."""
         group = Group(self.crowd, block)
-        seen = np.zeros((BLOCK_USERS, len(self.programme.start)), bool)
+        seen = Seen(group.n, len(self.programme.start))
         for day in range(last + 1):
             rng = stream(self.crowd.seed, 16, block, day)
             row, item = self._watched(group, day, seen, rng)
             yield self._rows(day, block * BLOCK_USERS + row, item, rng)
 
     def _watched(
-        self, group: Group, day: int, seen: np.ndarray, rng: np.random.Generator
+        self, group: Group, day: int, seen: Seen, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         counts = group.counts(day, float(WEEKDAYS[self._weekday(day)]), rng)
         active = np.flatnonzero(counts)
@@ -136,7 +161,7 @@ def draw_unseen(
     n_wanted: np.ndarray,
     tastes: np.ndarray,
     phi: np.ndarray,
-    seen: np.ndarray,
+    seen: Seen,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws items from ``tastes @ phi``, one after another, none that was seen or drawn before.
@@ -149,20 +174,22 @@ def draw_unseen(
         n_wanted: ``[n]`` int64 items for each.
         tastes: ``[n, n_niches]`` rows that sum to one.
         phi: ``[n_niches, n_items]`` rows that sum to one.
-        seen: ``[n_rows, n_items]`` bool, C-ordered; what is drawn is marked in it.
+        seen: What each has seen; what is drawn is marked in it.
         rng: Source of all randomness.
 
     Returns:
         Rows and items drawn, int64 of the same length: at most the sum of ``n_wanted``.
     """
-    flat_tastes, flat_phi, marks = flat_cumulative(tastes), flat_cumulative(phi), seen.reshape(-1)
+    flat_tastes, flat_phi = flat_cumulative(tastes), flat_cumulative(phi)
     looking = np.repeat(np.arange(len(row)), n_wanted)
     found = [np.empty(0, np.int64)]
     for _ in range(LOOKS):
+        if not len(looking):
+            break
         niche = draw_columns(flat_tastes, len(phi), looking, rng)
         place = row[looking] * phi.shape[1] + draw_columns(flat_phi, phi.shape[1], niche, rng)
-        is_new = _is_first(place) & ~marks[place]
-        marks[place[is_new]] = True
+        is_new = _is_first(place) & ~seen.has(place)
+        seen.mark(place[is_new])
         found.append(place[is_new])
         looking = looking[~is_new]
     return np.divmod(np.concatenate(found), phi.shape[1])
