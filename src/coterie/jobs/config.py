@@ -168,7 +168,7 @@ class ServeConfig(StrictConfig):
 class ServiceConfig(StrictConfig):
     """All of it."""
 
-    name: str = "service"
+    name: str = Field("service", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of units")
     events: EventsConfig = EventsConfig()
     titles: TitlesConfig = TitlesConfig()
     prepare: PrepareConfig = PrepareConfig()

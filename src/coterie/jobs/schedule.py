@@ -20,7 +20,9 @@ def cron(service: Service) -> str:
         ("weekly", f"{weekly[1]} {weekly[0]} * * {_WEEKDAYS.index(weekday) + 1}"),
         ("daily", f"{daily[1]} {daily[0]} * * *"),
     ):
-        lines.append(f"{when} {_command(service, job)} >> {log} 2>&1")
+        # A bare % ends a line of cron's.
+        command = f"{_command(service, job)} >> {log} 2>&1".replace("%", r"\%")
+        lines.append(f"{when} {command}")
     return "\n".join(lines) + "\n"
 
 
@@ -37,9 +39,10 @@ def systemd(service: Service) -> str:
 
 def _units(service: Service, job: str, when: str) -> str:
     name = f"coterie-{service.config.name}-{job}"
+    command = _command(service, job).replace("%", "%%").replace("$", "$$")
     return (
         f"# /etc/systemd/system/{name}.service\n[Unit]\nDescription=Coterie: {job} job of"
-        f" {service.config.name}\n\n[Service]\nType=oneshot\nExecStart={_command(service, job)}\n\n"
+        f" {service.config.name}\n\n[Service]\nType=oneshot\nExecStart={command}\n\n"
         f"# /etc/systemd/system/{name}.timer\n[Unit]\nDescription=Coterie: {job} job of"
         f" {service.config.name}\n\n[Timer]\nOnCalendar={when}\nPersistent=true\n\n[Install]\n"
         "WantedBy=timers.target\n"
