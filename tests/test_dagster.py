@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("default")
 FIRST, LAST = date(2026, 9, 7), date(2026, 10, 4)
 WEEKLY, DAILY = dg.AssetKey(["films_7", "model"]), dg.AssetKey(["films_7", "lists"])
 TOML = """
-name = "films 7"
+name = "films-7"
 
 [prepare]
 min_user_items = 2
@@ -147,7 +147,7 @@ def test_a_failed_gate_fails_the_asset_and_says_why(
 def test_an_error_of_ours_is_told_in_its_words(
     folder: Path, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    (tmp_path / FILE).write_text('name = "films 7"', encoding="utf-8")
+    (tmp_path / FILE).write_text('name = "films-7"', encoding="utf-8")
     told = failure(run(tmp_path, DAILY, "2026-09-29", instance))
     assert told.user_failure_data is not None
     assert "a model must be live" in str(told.user_failure_data.description)
@@ -158,4 +158,4 @@ def test_a_time_that_cannot_be_understood_is_refused(folder: Path, tmp_path: Pat
     (tmp_path / FILE).write_text('[schedule]\ndaily = "noon"', encoding="utf-8")
     with pytest.raises(ConfigError, match="as in 05:00"):
         definitions(tmp_path)
-    assert Service.load(folder).config.name == "films 7"
+    assert Service.load(folder).config.name == "films-7"

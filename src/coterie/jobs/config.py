@@ -178,7 +178,11 @@ class ServeConfig(StrictConfig):
 class ServiceConfig(StrictConfig):
     """All of it."""
 
-    name: str = Field("service", description="in systemd's units, Dagster and MLflow")
+    name: str = Field(
+        "service",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="in systemd's units, Dagster and MLflow",
+    )
     events: EventsConfig = EventsConfig()
     titles: TitlesConfig = TitlesConfig()
     prepare: PrepareConfig = PrepareConfig()

@@ -6,9 +6,11 @@ from datetime import date
 from typing import Any
 
 from coterie.errors import CoterieError
+from coterie.evaluation.metrics import metric_of
 from coterie.jobs.config import Service
 from coterie.jobs.events import last_day, read_day
-from coterie.jobs.titles import read_titles
+from coterie.jobs.schedule import cron
+from coterie.jobs.titles import listed, read_titles
 from coterie.registry import Registry
 from coterie.store import open_store
 
@@ -39,6 +41,9 @@ def probe(service: Service, today: date) -> list[Probe]:
         "model": lambda: service.config.run.model.name,
         "events": lambda: _events(service, today),
         "titles": lambda: _titles(service),
+        "rows": lambda: _rows(service),
+        "gates": lambda: metric_of(service.config.gates.metric).label,
+        "schedule": lambda: _schedule(service),
         "store": lambda: _store(service),
         "registry": lambda: _registry(service),
     }
@@ -85,6 +90,19 @@ def _titles(service: Service) -> str:
             f"no title is of the kind {', '.join(missing)}; there are {counted or 'none'}"
         )
     return f"{len(titles.windows or titles.names):,} titles" + (f": {counted}" if counted else "")
+
+
+def _rows(service: Service) -> str:
+    rows = service.config.rows
+    for row in rows.values():
+        for path in (row.allow, row.deny):
+            listed(service, path)
+    return ", ".join(f"{name} of {row.k}" for name, row in rows.items())
+
+
+def _schedule(service: Service) -> str:
+    cron(service)
+    return f"weekly {service.config.schedule.weekly}, daily {service.config.schedule.daily} (UTC)"
 
 
 def _store(service: Service) -> str:

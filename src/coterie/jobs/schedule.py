@@ -61,7 +61,7 @@ def systemd(service: Service) -> str:
 
 def _units(service: Service, job: str, when: str) -> str:
     name = f"coterie-{service.config.name}-{job}"
-    command = _command(service, job).replace("%", "%%")
+    command = _command(service, job).replace("%", "%%").replace("$", "$$")
     return (
         f"# /etc/systemd/system/{name}.service\n[Unit]\nDescription=Coterie: {job} job of"
         f" {service.config.name}\n\n[Service]\nType=oneshot\n"

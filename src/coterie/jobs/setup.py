@@ -1,5 +1,6 @@
 """A service's folder, begun: its commented file, and events to try it on."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def _first(today: date) -> date:
 
 def _simulated_fields() -> dict[str, str]:
     return {
-        "events": "events/day=%Y-%m-%d",
+        "events": _text("events/day=%Y-%m-%d"),
         "columns": 'user_column = "user_id"\nitem_column = "item_id"\n'
         'timestamp_column = "timestamp"\nvalue_column = "value"',
         "titles": '[titles]\npath = "titles.parquet"\nkind_column = "kind"\n'
@@ -100,11 +101,11 @@ def _own_fields(sources: Sources) -> dict[str, str]:
     path, sample = _days_of(_absolute(sources.events))
     names = _names(sample)
     roles = {role: _guess(role, names, sample) for role in ("user", "item", "timestamp")}
-    columns = [f'{role}_column = "{name}"' for role, name in roles.items()]
+    columns = [f"{role}_column = {_text(name)}" for role, name in roles.items()]
     if value := _find("value", names):
-        columns.append(f'value_column = "{value}"')
+        columns.append(f"value_column = {_text(value)}")
     return {
-        "events": path,
+        "events": _text(_absolute(path)),
         "columns": "\n".join(columns),
         "titles": _titles(sources.titles),
         "rows": "[rows.main]\nk = 100",
@@ -113,6 +114,11 @@ def _own_fields(sources: Sources) -> dict[str, str]:
 
 def _absolute(path: str) -> str:
     return path if is_url(path) else str(Path(path).absolute())
+
+
+def _text(value: str) -> str:
+    """As TOML quotes it, whose basic strings are JSON's."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _days_of(events: str) -> tuple[str, str]:
@@ -128,7 +134,8 @@ def _days_of(events: str) -> tuple[str, str]:
         rest = inside[found.end() :]
         # A day's folder, or a file that bears its date.
         end = rest.partition("/")[0]
-        return events.rstrip("/") + inside[: found.start()] + signs + end, file
+        before = events.rstrip("/") + inside[: found.start()]
+        return before.replace("%", "%%") + signs + end.replace("%", "%%"), file
     raise SourceError(
         "the folder must hold a folder or a file a day whose name bears its date, as in"
         " day=2026-11-27 or 2026-11-27.csv; found none.",
@@ -177,8 +184,8 @@ def _titles(path: str | None) -> str:
     if not exists(path):
         raise NotFoundError(f"{path}: the table of titles must exist, none was found.")
     names = _names(path)
-    lines = [f'[titles]\npath = "{_absolute(path)}"']
-    lines.append(f'item_column = "{_guess("item", names, path)}"')
+    lines = [f"[titles]\npath = {_text(_absolute(path))}"]
+    lines.append(f"item_column = {_text(_guess('item', names, path))}")
     found = {role: _find(role, names) for role in ("title", "kind", "from", "until")}
-    lines += [f'{role}_column = "{name}"' for role, name in found.items() if name is not None]
+    lines += [f"{role}_column = {_text(name)}" for role, name in found.items() if name is not None]
     return "\n".join(lines)
