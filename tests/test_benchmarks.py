@@ -64,6 +64,13 @@ def test_publishing_measures_a_store_while_it_is_read(tmp_path: Path, store: str
     assert figures["median_read_ms"] < figures["slowest_read_ms"]
 
 
+def test_daily_measures_the_whole_beside_scoring_alone(tmp_path: Path) -> None:
+    figures = run("daily.py", tmp_path, "--users", "300", "--items", "60", "--k", "5")
+    assert figures["users"] == figures["alone"]["users"] == 300
+    assert {"collecting", "recommending"} < set(figures["whole"]["steps"])
+    assert figures["ratio"] > 0
+
+
 def test_import_times_measures_every_door(tmp_path: Path) -> None:
     doors = run("import_times.py", tmp_path, "--quick")["doors"]
     assert doors["nothing"]["ratio"] == 1

@@ -22,7 +22,7 @@ def crontab(service: Service) -> dict[str, str]:
     weekday, weekly = _weekly(service)
     daily = _time(service.config.schedule.daily)
     return {
-        "weekly": f"{weekly[1]} {weekly[0]} * * {(_WEEKDAYS.index(weekday) + 1) % 7}",
+        "weekly": f"{weekly[1]} {weekly[0]} * * {_WEEKDAYS.index(weekday) + 1}",
         "daily": f"{daily[1]} {daily[0]} * * *",
     }
 
