@@ -7,7 +7,7 @@ BIN := .venv/bin
 SETUP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-production test check lint docs bench clean
+.PHONY: help demo demo-production test chaos check lint docs bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ demo-production: .venv/.installed-plot ## Eight weeks of production on a simulat
 
 test: .venv/.installed-test ## The tests, and every example in docstrings, README and docs
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+chaos: .venv/.installed-test ## The long form of the kill test: 50 of each job, also on PostgreSQL (half an hour)
+	$(BIN)/python benchmarks/chaos.py --kills 50 --postgres
 
 lint: .venv/.installed-test+lint ## Format, lint and types
 	$(BIN)/ruff format --check .

@@ -54,7 +54,7 @@ KNOWS = {
     },
     "registry": {"errors", "files", "locks", "training"},
     "jobs": {
-        "errors", "extras", "files", "locks", "plain_table", "running", "data", "simulation",
+        "errors", "extras", "files", "fingerprints", "locks", "plain_table", "running", "data", "simulation",
         "models", "config", "ranking", "stream", "evaluation", "training", "registry", "store",
     },
 }  # fmt: skip
