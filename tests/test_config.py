@@ -53,6 +53,7 @@ FULL = {
         "sampled_items": 0,
         "start": "spectral",
         "start_rank": 5,
+        "shrink": 0.8,
         "average": 0.1,
         "sparse_updates": False,
         "seed": 6,
@@ -81,6 +82,7 @@ chunk_items = 12
 sampled_items = 0
 start = "spectral"
 start_rank = 5
+shrink = 0.8
 average = 0.1
 sparse_updates = false
 seed = 6
@@ -241,8 +243,10 @@ def test_of_names_a_model_field_out_of_range(name: str, field: str, value: Any) 
         ("patience", 0),
         ("chunk_items", -1),
         ("sampled_items", -1),
-        ("start", "warm"),
+        ("start", "lukewarm"),
         ("start_rank", -1),
+        ("shrink", -0.1),
+        ("shrink", 1.1),
         ("average", 1.0),
         ("sparse_updates", "often"),
         ("seed", -1),
@@ -258,6 +262,13 @@ def test_of_names_a_training_field_out_of_range(field: str, value: Any) -> None:
 def test_a_rank_is_refused_with_random_weights() -> None:
     with pytest.raises(ConfigError, match="start_rank must be 0 with random weights, found 7"):
         RunConfig.of({"training": {"start_rank": 7}})
+
+
+@pytest.mark.parametrize("start", ["random", "spectral"])
+def test_shrinking_is_refused_where_there_is_nothing_to_shrink(start: str) -> None:
+    with pytest.raises(ConfigError, match=f"shrink must be 0.8 with {start} weights, .* found 0.5"):
+        RunConfig.of({"training": {"start": start, "shrink": 0.5}})
+    assert RunConfig.of({"training": {"start": "warm", "shrink": 0.5}}).training.shrink == 0.5
 
 
 def test_weight_decay_is_refused_with_sparse_updates() -> None:

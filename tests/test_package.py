@@ -161,6 +161,7 @@ MANY_PARAMETERS = {
     "lab/bench/scoring.py:bench_scoring": "the shape of what is measured",
     "lab/collaboration/influence.py:influence_by_distance": "arrays of one computation",
     "lab/reproduce/book.py:reproduce": "the one call behind the verb",
+    "training/trainer.py:train": "the one call behind the verb",
     "tuning/tune.py:tune": "the one call behind the verb",
 }
 """Signatures of more than eight parameters, each with its reason. Verbs of the command line are
@@ -255,6 +256,7 @@ PUBLIC = [
     "TuningResult",
     "UnavailableError",
     "VampVAEConfig",
+    "WarmStart",
     "analyze",
     "backtest",
     "compare",

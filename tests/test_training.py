@@ -910,6 +910,7 @@ OTHER: dict[type[StrictConfig], dict[str, Any]] = {
         "sampled_items": 20,
         "start": "random",
         "start_rank": 1,
+        "shrink": 0.5,
         "average": 0.2,
         "sparse_updates": True,
         "seed": 1,
@@ -923,7 +924,10 @@ FIELDS: list[tuple[type[StrictConfig], str]] = [
 
 
 def observed(values: dict[str, Any], out: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    model = train(DATA, RunConfig.of(values), out=out)
+    asked = RunConfig.of(values)
+    is_warm = asked.training.start == "warm"
+    parent = train(DATA, config(OVERFITTING, epochs=1)) if is_warm else None
+    model = train(DATA, asked, out=out, warm_from=parent)
     # The reported values alone, not what they are called: a metric under a new name is not another
     # metric.
     history = untimed(read_history(out)) if (out / "history.jsonl").exists() else []
@@ -955,8 +959,10 @@ def test_changing_any_config_field_changes_something(
     assert field in OTHER[kind], f"{kind.__name__}.{field} is new: give it another value in OTHER"
     changed: list[dict[str, Any]]
     if kind is TrainingConfig:
-        values = {"model": OVERFITTING, "training": BASE_TRAINING}
-        changed = [{**values, "training": {**BASE_TRAINING, field: OTHER[kind][field]}}]
+        # Only weights that are carried over can be shrunk.
+        base = {**BASE_TRAINING, "start": "warm"} if field == "shrink" else BASE_TRAINING
+        values = {"model": OVERFITTING, "training": base}
+        changed = [{**values, "training": {**base, field: OTHER[kind][field]}}]
     else:
         training = {} if issubclass(kind, ClosedFormConfig) else {"training": QUICK}
         values = {"model": BASE[kind], **training}

@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from coterie.training.runs import load_run
     from coterie.training.trained_model import TrainedModel
     from coterie.training.trainer import refit, train
+    from coterie.training.warm_start import WarmStart
     from coterie.tuning.result import TuningResult
     from coterie.tuning.tune import tune
 
@@ -155,6 +156,7 @@ _HOME = {
     "TrainedModel": "training.trained_model",
     "refit": "training.trainer",
     "train": "training.trainer",
+    "WarmStart": "training.warm_start",
     "TuningResult": "tuning.result",
     "tune": "tuning.tune",
 }
@@ -221,6 +223,7 @@ __all__ = [
     "TuningResult",
     "UnavailableError",
     "VampVAEConfig",
+    "WarmStart",
     "analyze",
     "backtest",
     "compare",

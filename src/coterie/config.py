@@ -71,6 +71,10 @@ def _metric(name: str) -> str:
         raise ValueError(str(error)) from error
 
 
+SHRINK = 0.8
+"""What a warm start shrinks weights by if nothing is said (decision 19)."""
+
+
 class TrainingConfig(StrictConfig):
     """How a network is trained; models with a closed form need none of it."""
 
@@ -103,14 +107,26 @@ class TrainingConfig(StrictConfig):
             "items drawn a step to estimate the soft-max's normalizer; 0 = all items, exact"
         ),
     )
-    start: Literal["random", "spectral"] = Field(
+    start: Literal["random", "spectral", "warm"] = Field(
         "random",
-        description="initial weights: drawn, or the leading singular vectors of the interactions",
+        description=(
+            "initial weights: drawn; the leading singular vectors of the interactions; or those of"
+            " a trained model that is given to train, and then beta begins where it ends"
+        ),
     )
     start_rank: int = Field(
         0,
         ge=0,
         description="singular vectors of a spectral start; 0 = those that stand out from chance",
+    )
+    shrink: float = Field(
+        SHRINK,
+        ge=0,
+        le=1,
+        description=(
+            "by which a warm start multiplies the weights it carries over; the rest is a fresh"
+            " draw; 1 = a plain copy"
+        ),
     )
     average: float = Field(
         0.0,
@@ -147,10 +163,19 @@ class TrainingConfig(StrictConfig):
 
     @model_validator(mode="after")
     def _no_rank_of_random_weights(self) -> Self:
-        if self.start_rank and self.start == "random":
+        if self.start_rank and self.start != "spectral":
             raise ConfigError(
-                f"start_rank must be 0 with random weights, found {self.start_rank}; set start to"
-                " spectral, or leave the rank out."
+                f"start_rank must be 0 with {self.start} weights, found {self.start_rank}; set"
+                " start to spectral, or leave the rank out."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_shrinking_of_nothing(self) -> Self:
+        if self.shrink != SHRINK and self.start != "warm":
+            raise ConfigError(
+                f"shrink must be {SHRINK} with {self.start} weights, which are none to shrink,"
+                f" found {self.shrink}; give a model to start from (--warm-from), or leave it out."
             )
         return self
 

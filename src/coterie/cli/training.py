@@ -85,6 +85,16 @@ def train(
             ),
         ),
     ] = None,
+    warm_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help=(
+                "Start from the weights of a trained model, or of a run's, with the same layers:"
+                " rows by item id, new items from those they are consumed with."
+            ),
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out after an interruption.")
     ] = False,
@@ -113,6 +123,7 @@ def train(
     from coterie.data.dataset import Dataset  # noqa: PLC0415
     from coterie.running.execution import Execution  # noqa: PLC0415
     from coterie.running.world import rank_of_process  # noqa: PLC0415
+    from coterie.training.run_config import warm_values  # noqa: PLC0415
     from coterie.training.tensorboard import tensorboard_events  # noqa: PLC0415
     from coterie.training.trainer import refit as refit_run  # noqa: PLC0415
     from coterie.training.trainer import train as train_model  # noqa: PLC0415
@@ -136,7 +147,11 @@ def train(
             seed=seed,
             set=setting,
         )
+    if not resume:
+        existing(warm_from)
     values = laid_over(config, options | dict(map(setting_of, setting or [])))
+    if warm_from is not None and refit_of is None:
+        values = warm_values(values)
     config_of_run = RunConfig.of(values)
     if seed is not None:
         config_of_run = config_of_run.with_seed(seed)
@@ -154,6 +169,7 @@ def train(
             dataset=Dataset.load(data),
             out=folder,
             resume=resume,
+            warm_from=warm_from,
             device=execution,
             progress=partial(_to_all, listeners),
             checkpoint_seconds=checkpoint_seconds,

@@ -20,7 +20,15 @@ from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_array
 
 from coterie.data.ids import IdMap
-from coterie.data.split import Cases, Part, Split, cases_of, check_split, select
+from coterie.data.split import (
+    Cases,
+    Part,
+    Split,
+    cases_of,
+    check_split,
+    hold_out_trainers,
+    select,
+)
 from coterie.errors import ArtifactError, DataError
 from coterie.files import local, publish_folder, read_manifest, write_manifest
 
@@ -253,6 +261,23 @@ class Dataset:
             read = {name: n for name, n in provenance["counts"].items() if name not in stale}
             provenance["counts"] = read | count_parts(self.interactions, split)
         return Dataset(self.interactions, split, self.titles, provenance)
+
+    def with_validation_users(self, share: float, seed: int = 0) -> "Dataset":
+        """The same with a share of the training users held out to validate on: the last fifth of
+        what is known of each is to be found.
+
+        Example:
+            >>> from coterie.simulation.service import simulate_dataset
+            >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=0, seed=1)
+            >>> held_out = data.with_validation_users(0.1)
+            >>> held_out.train.shape[0], len(held_out.cases(Part.VALIDATION).user_index)
+            (270, 30)
+        """
+        x = self.interactions
+        order = np.zeros(len(x.indices)) if x.timestamps is None else x.timestamps
+        split = hold_out_trainers(self.split, (x.indptr, x.indices), order, share, seed)
+        told = {**self.provenance, "validation_users": {"share": share, "seed": seed}}
+        return Dataset(x, split, self.titles, told)
 
     def for_refit(self) -> "Dataset":
         """The same with everybody and everything in training: nobody is left to measure on."""

@@ -343,3 +343,42 @@ def check_split(split: Split, indptr: np.ndarray) -> None:
             "no interaction is left to train on; lower the minimum counts or the number of held-out"
             " users."
         )
+
+
+def hold_out_trainers(
+    split: Split, rows: tuple[np.ndarray, np.ndarray], order: np.ndarray, share: float, seed: int
+) -> Split:
+    """Takes a share of the training users out of training, to validate on: the last fifth of what
+    is shown of each is to be found.
+
+    For splits that have no validation, such as one by time whose last known days must train. An
+    item stays known: a user who alone has one trains on.
+
+    Args:
+        split: Without validation.
+        rows: ``indptr`` and ``indices`` of all interactions.
+        order: ``[n_interactions]`` times, or anything that says which of a user's came last.
+        share: Of the training users with at least five items shown.
+        seed: Of the draw.
+    """
+    _check_share(share)
+    (indptr, indices), shown = rows, split.folded_in(Part.TRAIN)
+    row = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    n_shown = np.bincount(row[shown], minlength=len(indptr) - 1)
+    able = np.flatnonzero((split.user_part == Part.TRAIN) & (n_shown >= _LEAST_TO_HIDE))
+    n_users = int(share * np.count_nonzero(split.user_part == Part.TRAIN))
+    drawn = np.random.default_rng(seed).permutation(able)[:n_users]
+    user_part = split.user_part.copy()
+    user_part[drawn] = Part.VALIDATION
+    trains = shown & (user_part[row] == Part.TRAIN)
+    known = np.bincount(indices[trains], minlength=int(indices.max(initial=0)) + 1) > 0
+    user_part[row[shown & (split.user_part[row] == Part.TRAIN) & ~known[indices]]] = Part.TRAIN
+    parts = split.interaction_part.copy()
+    candidates = np.flatnonzero(shown & (user_part[row] == Part.VALIDATION))
+    latest = candidates[np.lexsort((indices[candidates], order[candidates], row[candidates]))]
+    from_last = np.cumsum(np.bincount(row[latest], minlength=len(n_shown)))[row[latest]]
+    parts[latest[from_last - np.arange(len(latest)) <= n_shown[row[latest]] // 5]] = Part.VALIDATION
+    return replace(split, user_part=user_part, interaction_part=parts)
+
+
+_LEAST_TO_HIDE = 5

@@ -107,6 +107,7 @@ def _run(path: Path) -> Facts:
         **_progress(path),
         **{name: value for name, value in provenance.items() if name != "dataset"},
         **{name: begun[name] for name in ("run_id", "created", "parent") if name in begun},
+        **(begun.get("warm") or {}),
         "precision": begun.get("precision"),
         **_environment(path),
         "data_set": begun.get("dataset"),

@@ -16,6 +16,7 @@ from coterie.errors import ConfigError, Interrupted, NumericalError
 from coterie.evaluation.evaluate import evaluate
 from coterie.models.kinds import SteppedConfig, TrainedPart
 from coterie.networks.network import Network
+from coterie.networks.warm_start import Parent
 from coterie.running.execution import Execution
 from coterie.running.interrupt import StopRequest
 from coterie.running.progress import Update
@@ -26,6 +27,7 @@ from coterie.training.judge import ValidationJudge
 from coterie.training.randomness import ORDER, seeded
 from coterie.training.run_folder import RunFolder
 from coterie.training.step import TrainingStep
+from coterie.training.warm_start import WarmStart
 
 
 class TrainingLoop:
@@ -38,6 +40,10 @@ class TrainingLoop:
         folder: Where history and checkpoints go, if anywhere.
         checkpoint_seconds: From one checkpoint to the next.
         refit: Whether it is the last training, on everybody; progress and history say so.
+        warm: The model that a warm start begins with; None goes on from the checkpoint of one.
+
+    Raises:
+        ConfigError: if the model is not trained in steps, or a warm start has neither.
     """
 
     def __init__(
@@ -49,6 +55,7 @@ class TrainingLoop:
         checkpoint_seconds: float = 60.0,
         *,
         refit: bool = False,
+        warm: WarmStart | None = None,
     ) -> None:
         if not isinstance(config.model, SteppedConfig):
             raise ConfigError(f"{config.model.name} is not trained in steps.")
@@ -59,8 +66,9 @@ class TrainingLoop:
         self.work += " + PIA" if getattr(config.model, "pia", 0) else ""
         self.rows = _rows(dataset, config.model, device)
         self.cases = dataset.cases(SplitPart.VALIDATION)
+        parent = self._parent(warm, dataset)
         self.step = TrainingStep(
-            dataset.n_items, config.model, config.training, execution, dataset.train
+            dataset.n_items, config.model, config.training, execution, dataset.train, parent
         )
         self.judge = (
             ValidationJudge(self.cases, config.training.metric, device) if self._validates else None
@@ -74,7 +82,7 @@ class TrainingLoop:
         self._epoch_started = time.perf_counter()
         self._sums: dict[str, Tensor] = {}
         if folder is not None:
-            self._take_over(folder)
+            self._take_over(folder, keep=parent is not None)
         world.check_same("checkpoint", f"one at {self.position}")
         # Initial weights may differ by rounding from one kind of processor to another.
         world.broadcast([*self.step.state().values(), *self.best.values()])
@@ -89,7 +97,25 @@ class TrainingLoop:
         chosen = model.choose(train, self.judge).model_dump_json() if self.world.leads else ""
         return type(model).model_validate_json(self.world.shared_text(chosen))
 
-    def _take_over(self, folder: RunFolder) -> None:
+    def _parent(self, warm: WarmStart | None, dataset: Dataset) -> Parent | None:
+        """What is carried over; None where nothing is, or it is in the checkpoint already."""
+        if self.config.start != "warm":
+            return None
+        if self.folder is not None and self.folder.checkpoint.exists():
+            return None
+        if warm is None:
+            raise ConfigError(
+                "a warm start needs the trained model it starts from as long as there is no"
+                " checkpoint, found none; give it (warm_from, --warm-from)."
+            )
+        return warm.parent(dataset)
+
+    def _take_over(self, folder: RunFolder, *, keep: bool) -> None:
+        """Goes on from the checkpoint; ``keep`` writes one of the start, which then can be gone."""
+        if keep:
+            if self.world.leads:
+                self._save(folder)
+            self.world.barrier()
         if folder.checkpoint.exists():
             self.position, state, self.best = load_checkpoint(folder.checkpoint, self.device)
             self.step.restore(state, self.position.n_steps)
@@ -255,9 +281,7 @@ class TrainingLoop:
         signal_number = self.world.all_reduce_max(stop.signal_number or 0)
         due = time.monotonic() - self._saved_at >= self.checkpoint_seconds
         if self.world.leads and (due or signal_number):
-            self.position.sums = {name: float(total) for name, total in self._sums.items()}
-            save_checkpoint(self.folder.checkpoint, self.position, self.step.state(), self.best)
-            self._saved_at = time.monotonic()
+            self._save(self.folder)
         if signal_number:
             # A launcher ends the others when one process leaves: not before the checkpoint is
             # written.
@@ -269,6 +293,12 @@ class TrainingLoop:
                 f"stopped in {where}; {self.folder.checkpoint} holds it, go on with --resume.",
                 signal_number,
             )
+
+    def _save(self, folder: RunFolder) -> None:
+        """Writes a checkpoint."""
+        self.position.sums = {name: float(total) for name, total in self._sums.items()}
+        save_checkpoint(folder.checkpoint, self.position, self.step.state(), self.best)
+        self._saved_at = time.monotonic()
 
     def best_network(self) -> Network:
         """The network with the best weights."""

@@ -39,6 +39,7 @@ from coterie.files import local, publish_file, write_json, writing_to
 from coterie.locks import try_lock
 from coterie.running.execution import Execution
 from coterie.running.world import ALONE, World
+from coterie.training.run_config import check_parent
 from coterie.training.run_record import RunIdentity, differences
 
 ANCHORS_FILE = "anchors.safetensors"
@@ -55,12 +56,13 @@ class RunFolder:
         execution: Where and how.
         resume: Whether to go on with a run that is already there.
         refit: What a refit takes over from the validated run; None if it is none.
+        warm: What is known of a warm start; None if it is none, or that of a run to be resumed.
 
     Raises:
         ConflictError: if another process trains in the folder, or there is a run and ``resume`` is
             false.
-        ConfigError: if the run there is of another configuration or data set, or the processes do
-            not see the same folder.
+        ConfigError: if the run there is of another configuration, data set or parent, a new warm
+            run has no parent, or the processes do not see the same folder.
         CannotWriteError: if the folder cannot be written.
         ArtifactError: if its ``config.json`` is damaged.
     """
@@ -74,6 +76,7 @@ class RunFolder:
         *,
         resume: bool,
         refit: Mapping[str, Any] | None = None,
+        warm: Mapping[str, Any] | None = None,
     ) -> None:
         world = execution.world
         self.path, self._world = local(path), world
@@ -85,11 +88,12 @@ class RunFolder:
             "dataset": dataset.fingerprint,
             "precision": execution.precision,
             "refit": None if refit is None else dict(refit),
+            "warm": None if warm is None else dict(warm),
         }
+        self.warm: Mapping[str, Any] | None = warm
+        self._config = config
         try:
-            self.identity = self._begin(
-                wanted, _environment(dataset, execution), type(config), resume=resume
-            )
+            self.identity = self._begin(wanted, _environment(dataset, execution), resume=resume)
         except BaseException:
             self.close()
             raise
@@ -98,15 +102,15 @@ class RunFolder:
         self,
         wanted: dict[str, Any],
         environment: dict[str, Any],
-        kind: type[RunConfig],
         *,
         resume: bool,
     ) -> RunIdentity:
         """Which run it is: the one that is there, checked, or a new one, written down."""
-        identity, world = new_identity(self._world), self._world
+        identity, world = new_identity(self._world, self.warm), self._world
         begun = self.config_file.exists()
         if begun:
-            identity = self._check_same(wanted, kind, resume=resume) or identity
+            identity = self._check_same(wanted, resume=resume) or identity
+        check_parent(self._config, self.warm)
         # All have looked before the first one writes, and it has written before any looks again.
         world.barrier()
         if world.leads and begun:
@@ -117,27 +121,32 @@ class RunFolder:
         world.check_same("run folder", f"{self.path}, finished: {self.model.exists()}")
         return identity
 
-    def _check_same(
-        self, wanted: dict[str, Any], kind: type[RunConfig], *, resume: bool
-    ) -> RunIdentity | None:
+    def _check_same(self, wanted: dict[str, Any], *, resume: bool) -> RunIdentity | None:
         if not resume:
             raise ConflictError(
                 f"{self.path}: a run must have a folder of its own, this holds one; resume it"
                 " (--resume) or choose another."
             )
         try:
-            held = {"refit": None, **json.loads(self.config_file.read_text(encoding="utf-8"))}
+            held = {
+                "refit": None,
+                "warm": None,
+                **json.loads(self.config_file.read_text(encoding="utf-8")),
+            }
             found, identity = {name: held[name] for name in wanted}, RunIdentity.in_json(held)
             # A field that the version of then did not have takes its default.
-            found["config"] = kind.of(found["config"]).as_json()
+            found["config"] = self._config.of(found["config"]).as_json()
         except (ValueError, KeyError, TypeError, ConfigError) as error:
             raise ArtifactError(
                 f"{self.config_file}: must be a configuration in JSON ({error}); restore it or"
                 " start anew elsewhere."
             ) from error
+        if self._config.training.start == "warm" and self.warm is None:
+            # The model it started from may be gone.
+            self.warm = wanted["warm"] = found["warm"]
         if found != wanted:
             raise ConfigError(
-                f"{self.path}: a run resumes only with its own configuration, data set and"
+                f"{self.path}: a run resumes only with its own configuration, data set, parent and"
                 f" precision, {differences(found, wanted)}."
             )
         return identity
@@ -192,9 +201,12 @@ class RunFolder:
         self.close()
 
 
-def new_identity(world: World = ALONE, parent: str | None = None) -> RunIdentity:
-    """The identity of a run that begins now, the same for all processes that train it."""
+def new_identity(world: World = ALONE, warm: Mapping[str, Any] | None = None) -> RunIdentity:
+    """The identity of a run that begins now, the same for all processes that train it; its parent
+    is that of its warm start, if it has one.
+    """
     seconds = world.all_reduce_max(int(time.time()))
+    parent = None if warm is None else str(warm["parent"])
     return RunIdentity.of(seconds, world.all_reduce_max(secrets.randbits(32)), parent)
 
 

@@ -73,6 +73,8 @@ class RunRecord:
         history: One mapping an epoch; empty for a closed form.
         model: The model's manifest; None as long as there is no model.
         refit: What it took over from the validated run that it is a refit of; None if it is none.
+        warm: Its ``parent``, ``items_carried``, ``items_new`` and ``items_dropped``, if it started
+            from a trained model; None if not.
     """
 
     folder: Path
@@ -84,6 +86,7 @@ class RunRecord:
     history: tuple[Mapping[str, Any], ...]
     model: Mapping[str, Any] | None
     refit: Mapping[str, Any] | None = None
+    warm: Mapping[str, Any] | None = None
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -116,6 +119,7 @@ def read_run(folder: str | Path) -> RunRecord:
             tuple(read_history(folder)),
             _read_model(folder),
             wanted.get("refit"),
+            wanted.get("warm"),
         )
     except (KeyError, TypeError, ConfigError) as error:
         raise ArtifactError(

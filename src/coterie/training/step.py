@@ -10,8 +10,11 @@ from torch import Tensor, nn
 from coterie.config import TrainingConfig
 from coterie.errors import ConfigError
 from coterie.models.kinds import SteppedConfig, TrainedPart
+from coterie.networks.alignment import Alignment
+from coterie.networks.autoencoder import Autoencoder, VariationalAutoencoder
 from coterie.networks.network import InnerProduct
 from coterie.networks.spectral_start import start_spectrally
+from coterie.networks.warm_start import Parent, rest_anchors, start_anchors, start_warm
 from coterie.running.execution import ON_CPU, Execution
 from coterie.sparse import SparseRows
 from coterie.training.average import WeightAverage
@@ -33,6 +36,8 @@ class TrainingStep:
             ``"bf16"`` runs the products under autocast; weights, soft-max and terms stay float32.
         train: ``[n_users, n_items]`` what is trained on: what a spectral start decomposes, and by
             whose popularity items are drawn if they are sampled; None draws evenly.
+        parent: What a warm start carries over; None leaves its weights drawn, for those of a
+            checkpoint to be restored.
 
     Example:
         >>> from coterie.models.multvae import MultVAEConfig
@@ -48,6 +53,7 @@ class TrainingStep:
         training: TrainingConfig | None = None,
         execution: Execution = ON_CPU,
         train: csr_array | None = None,
+        parent: Parent | None = None,
     ) -> None:
         training, device, world = training or TrainingConfig(), execution.device, execution.world
         if training.sparse_updates and world.size > 1:
@@ -55,6 +61,7 @@ class TrainingStep:
                 "sparse_updates need one process, whose rows nobody else must know; leave them off"
                 " or train with one."
             )
+        model = model.annealed() if training.start == "warm" else model
         self.model, self.training, self.world = model, training, world
         self.precision = execution.precision
         self.device, self.n_steps = torch.device(device), 0
@@ -63,9 +70,13 @@ class TrainingStep:
         if training.start == "spectral":
             assert train is not None, "a spectral start decomposes what is trained on"
             start_spectrally(network, train, training.start_rank)
+        if parent is not None:
+            start_warm(network, parent, training.shrink)
         self.network = network.to(device)
         prior = model.prior(self.network, generator)
         alignment = model.alignment(self.network, generator)
+        if parent is not None and alignment is not None:
+            _start_alignment(alignment, self.network, parent, training.shrink)
         self.prior = None if prior is None else prior.to(device)
         self.alignment = None if alignment is None else alignment.to(device)
         popularity = None if train is None else np.asarray(train.sum(axis=0))
@@ -186,3 +197,14 @@ class TrainingStep:
             value.copy_(state[name])
         self.optimizers.restore(state)
         self.n_steps = n_steps
+
+
+def _start_alignment(
+    alignment: Alignment, network: Autoencoder, parent: Parent, shrink: float
+) -> None:
+    """PIA's anchors of a warm start: the parent's, or at rest where those are not known."""
+    if parent.anchors is not None:
+        start_anchors(alignment, parent, shrink)
+    else:
+        assert isinstance(network, VariationalAutoencoder), "PIA needs a posterior"
+        rest_anchors(alignment, network, parent.train)

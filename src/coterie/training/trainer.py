@@ -13,6 +13,7 @@ import numpy as np
 from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
 from coterie.errors import ConfigError, ConflictError
+from coterie.files import local
 from coterie.models.kinds import ClosedFormConfig, ModelConfig
 from coterie.networks.network import Network
 from coterie.running.execution import Execution
@@ -20,9 +21,10 @@ from coterie.running.interrupt import StopRequest
 from coterie.running.progress import Progress, silent
 from coterie.training.chosen import Chosen, check_validates
 from coterie.training.loop import TrainingLoop, share_state
-from coterie.training.run_config import TrainingFields, run_config
+from coterie.training.run_config import TrainingFields, check_parent, run_config
 from coterie.training.run_folder import VALIDATED, RunFolder, new_identity
 from coterie.training.trained_model import TrainedModel
+from coterie.training.warm_start import WarmStart
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     refit: bool = False,
+    warm_from: WarmStart | TrainedModel | str | Path | None = None,
     device: Execution | str = "auto",
     progress: Progress = silent,
     checkpoint_seconds: float = 60.0,
@@ -64,6 +67,11 @@ def train(
         refit: Whether to train once more, on everybody, as the function `refit` does after this
             one. The model returned, and that of ``out``, is then the one that has seen all; the
             validated run, whole, is ``out/validated``: measure that one.
+        warm_from: A trained model, or the folder of one or of a run, from whose weights training
+            starts (`WarmStart`): its layers must be those of ``config``, its catalogue may be
+            another. ``start`` of the configuration is then ``"warm"``: β begins where it ends, Adam
+            begins anew, weights are multiplied by ``shrink``. A run that is resumed needs it no
+            longer; if it is given and there, it must be the same.
         device: The name of a device, or an `Execution` that also says threads and precision.
         progress: Called after every step with the epochs done, and after every epoch with its line
             of the history as facts. What it raises ends the run, which can be resumed.
@@ -72,7 +80,10 @@ def train(
 
     Raises:
         ConfigError: if the arguments contradict one another, the run in ``out`` or those of another
-            process, or ``refit`` has no validation users to choose the number of epochs by.
+            process, ``refit`` has no validation users to choose the number of epochs by, or
+            ``warm_from`` does not fit.
+        NotFoundError: if ``warm_from`` is not there.
+        ArtifactError: if it is damaged.
         ConflictError: if another process trains in ``out``, or it holds a run and ``resume`` is
             false.
         CannotWriteError: if ``out`` cannot be written.
@@ -87,13 +98,16 @@ def train(
         >>> model.score(data.train[:3]).shape == (3, data.n_items)
         True
     """
-    config = run_config(config, **fields)
+    config = run_config(config, warm=warm_from is not None, **fields)
     _check_places(out, resume=resume, refit=refit)
     if refit:
         check_validates(dataset, config)
+    warm = _found(warm_from, resume=resume)
+    if warm is not None:
+        warm.check(config, dataset)
     with Execution.of(device).begin() as execution:
         execution.world.check_same("refit", str(refit))
-        work = _Work(execution, resume, progress, checkpoint_seconds)
+        work = _Work(execution, resume, progress, checkpoint_seconds, warm)
         if not refit:
             return work.train(dataset, config, out)
         validated = work.train(dataset, config, None if out is None else Path(out) / VALIDATED)
@@ -106,6 +120,7 @@ def refit(
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    warm_from: WarmStart | TrainedModel | str | Path | None = None,
     device: Execution | str = "auto",
     progress: Progress = silent,
     checkpoint_seconds: float = 60.0,
@@ -127,6 +142,7 @@ def refit(
         dataset: What to train on.
         out: As in `train`, like all that is not named here.
         resume: As in `train`.
+        warm_from: As in `train`; needed by the refit of a run that had one, and the same.
         device: As in `train`.
         progress: As in `train`.
         checkpoint_seconds: As in `train`.
@@ -152,9 +168,24 @@ def refit(
         (300, 300)
     """
     _check_places(out, resume=resume)
-    chosen = Chosen.by(run)
+    chosen, warm = Chosen.by(run), _found(warm_from, resume=resume)
+    chosen.check_parent(warm)
+    if warm is not None:
+        warm.check(chosen.config, dataset)
     with Execution.of(device).begin() as execution:
-        return _Work(execution, resume, progress, checkpoint_seconds).refit(chosen, dataset, out)
+        work = _Work(execution, resume, progress, checkpoint_seconds, warm)
+        return work.refit(chosen, dataset, out)
+
+
+def _found(
+    warm_from: WarmStart | TrainedModel | str | Path | None, *, resume: bool
+) -> WarmStart | None:
+    """What a warm start begins with; a run that is resumed may have outlived it."""
+    if warm_from is None:
+        return None
+    if resume and isinstance(warm_from, str | Path) and not local(warm_from).exists():
+        return None
+    return WarmStart.of(warm_from)
 
 
 def _check_places(out: str | Path | None, *, resume: bool, refit: bool = False) -> None:
@@ -182,12 +213,14 @@ class _Work:
         resume: As in `train`.
         progress: As in `train`.
         checkpoint_seconds: As in `train`.
+        warm: What it starts from, if it is a trained model.
     """
 
     execution: Execution
     resume: bool
     progress: Progress
     checkpoint_seconds: float
+    warm: WarmStart | None
 
     def refit(self, chosen: Chosen, dataset: Dataset, out: str | Path | None) -> TrainedModel:
         """Trains on everybody what a validated run chose."""
@@ -202,17 +235,24 @@ class _Work:
     ) -> TrainedModel:
         """Trains once; ``refit`` is what was taken over from a validated run, if anything was."""
         execution, world = self.execution, self.execution.world
-        self._check_same(dataset, config, out, refit)
+        warm: Mapping[str, Any] | None
+        warm = None if self.warm is None else self.warm.facts(dataset.items)
+        self._check_same(dataset, config, out, {"refit": refit, "warm": warm})
         with ExitStack() as stack:
             folder = None
             if out is not None:
-                folder = RunFolder(out, config, dataset, execution, resume=self.resume, refit=refit)
+                folder = RunFolder(
+                    out, config, dataset, execution, resume=self.resume, refit=refit, warm=warm
+                )
                 stack.enter_context(folder)
+                warm = folder.warm
                 if folder.model.exists():
                     return TrainedModel.load(folder.model, execution.device)
-            identity = new_identity(world) if folder is None else folder.identity
+            check_parent(config, warm)
+            identity = new_identity(world, warm) if folder is None else folder.identity
             network, resolved, summary = self._network(dataset, config, folder, refit)
             provenance = {"dataset": dataset.fingerprint, **identity.to_json(), **summary}
+            provenance |= warm or {}
             model = _model(network, resolved, dataset, provenance)
             if folder is not None and world.leads:
                 model.save(folder.model)
@@ -233,7 +273,13 @@ class _Work:
             network, summary = _fitted(config.model, dataset, execution), dict[str, Any]()
         else:
             loop = TrainingLoop(
-                dataset, config, execution, folder, self.checkpoint_seconds, refit=is_refit
+                dataset,
+                config,
+                execution,
+                folder,
+                self.checkpoint_seconds,
+                refit=is_refit,
+                warm=self.warm,
             )
             network, summary = _trained(loop, self.progress if execution.world.leads else silent)
             config = loop.resolved(config)
@@ -245,7 +291,7 @@ class _Work:
         dataset: Dataset,
         config: RunConfig,
         out: str | Path | None,
-        refit: Mapping[str, Any] | None,
+        beginning: Mapping[str, Any],
     ) -> None:
         """Every process of a launch must be asked for the same."""
         arguments = {
@@ -254,7 +300,7 @@ class _Work:
             "precision": self.execution.precision,
             "out": str(out),
             "resume": self.resume,
-            "refit": refit,
+            **beginning,
         }
         self.execution.world.check_same("arguments", json.dumps(arguments))
 

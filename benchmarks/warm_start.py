@@ -1,0 +1,173 @@
+"""Week after week: cold starts beside warm ones from the week before.
+
+    python benchmarks/warm_start.py movietweetings/ratings.dat --config masked.toml --weeks 6
+
+The log is MovieTweetings' or one in its form (user_id::item_id::rating::timestamp); ratings of 7
+and more are taken. Each week is a split by time: 7 days of test, 7 of validation before them. A
+warm arm goes on from its own best epoch of the week before; in the week before the first one all
+start from random weights. One thread.
+
+Of every arm are printed, over the weeks: the mean of the best validation value, the median of its
+epoch, the mean after one epoch, the median of the epochs until the week's best value of random
+weights was reached, and of the best cold one (and in how many weeks it was), the mean of the test
+value of the best epoch, and of the seconds of training.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from coterie.backtesting.plan import last_day_of
+from coterie.config import RunConfig
+from coterie.data.dataset import Dataset
+from coterie.data.log import InteractionLog
+from coterie.data.prepare import prepare
+from coterie.data.read import read_log
+from coterie.data.rules import TimeSplit
+from coterie.data.split import Part
+from coterie.evaluation.evaluate import evaluate
+from coterie.files import write_json
+from coterie.plain_table import plain_table
+from coterie.running.execution import Execution
+from coterie.running.progress import Update
+from coterie.training.trained_model import TrainedModel
+from coterie.training.trainer import train
+
+COLD: Mapping[str, Mapping[str, Any]] = {
+    "random": {},
+    "spectral": {"start": "spectral", "average": 0.1},
+}
+WARM: Mapping[str, Mapping[str, Any]] = {
+    f"shrink {shrink:g}": {"shrink": shrink} for shrink in (1.0, 0.8, 0.5)
+}
+
+
+@dataclass
+class Week:
+    """What one arm did in one week: validation by epoch, and the test value of the best one."""
+
+    curve: list[float]
+    test: float
+    seconds: float
+
+    @property
+    def best(self) -> float:
+        return max(self.curve)
+
+    @property
+    def best_epoch(self) -> int:
+        return self.curve.index(self.best) + 1
+
+    def epochs_to(self, value: float) -> int | None:
+        """Until it was reached; None if it never was."""
+        return next((n for n, here in enumerate(self.curve, 1) if here >= value), None)
+
+
+def measured(
+    data: Dataset, config: RunConfig, parent: TrainedModel | None, fields: Mapping[str, Any]
+) -> tuple[Week, TrainedModel]:
+    curve: list[float] = []
+
+    def listen(update: Update) -> None:
+        curve.extend(update.facts.get("validation", {}).values())
+
+    begun = time.perf_counter()
+    model = train(
+        data,
+        config,
+        warm_from=parent,
+        device=Execution("cpu", threads=1),
+        progress=listen,
+        **fields,  # type: ignore[arg-type]
+    )
+    seconds = time.perf_counter() - begun
+    metric = config.training.metric
+    test = evaluate(model, data, Part.TEST, metrics=(metric,)).mean(metric)
+    return Week(curve, test, seconds), model
+
+
+def chain(read: InteractionLog, config: RunConfig, n_weeks: int) -> dict[str, list[Week]]:
+    """The weeks of every arm but the first one, in which all start alike."""
+    weeks: dict[str, list[Week]] = {name: [] for name in COLD | WARM}
+    parents: dict[str, TrainedModel] = {}
+    end = last_day_of(read) + timedelta(days=1)
+    for n in range(n_weeks, -1, -1):
+        split = TimeSplit(test_from=end - timedelta(days=7 * (n + 1)), validation_days=7)
+        data = prepare(read, split=split, min_rating=7)
+        for name, fields in (COLD | WARM if n < n_weeks else {"random": {}}).items():
+            week, model = measured(data, config, parents.get(name), fields)
+            facts = {key: model.provenance.get(key) for key in ("items_new", "items_dropped")}
+            print(split.test_from, name, week, facts, flush=True)
+            if n < n_weeks:
+                weeks[name].append(week)
+            parents |= {name: model} if name in parents else {}
+        parents = parents or dict.fromkeys(WARM, model)
+    return weeks
+
+
+def rows(weeks: Mapping[str, Sequence[Week]]) -> list[list[str]]:
+    """One arm a row: means over weeks, and medians of epochs."""
+    best_cold = [max(arms) for arms in zip(*([w.best for w in weeks[name]] for name in COLD))]
+    table = []
+    for name, of_arm in weeks.items():
+        pairs = zip(of_arm, (week.best for week in weeks["random"]), best_cold, strict=True)
+        to_random, to_best = zip(*((w.epochs_to(r), w.epochs_to(b)) for w, r, b in pairs))
+        table.append(
+            [
+                name,
+                f"{statistics.mean(week.best for week in of_arm):.4f}",
+                f"{statistics.median(week.best_epoch for week in of_arm):g}",
+                f"{statistics.mean(week.curve[0] for week in of_arm):.4f}",
+                _reached(to_random),
+                _reached(to_best),
+                f"{statistics.mean(week.test for week in of_arm):.4f}",
+                f"{statistics.mean(week.seconds for week in of_arm):.0f}",
+            ]
+        )
+    return table
+
+
+def _reached(epochs: Sequence[int | None]) -> str:
+    """Median epochs of the weeks in which it was, and in how many of all it was."""
+    found = [n for n in epochs if n is not None]
+    median = f"{statistics.median(found):g}" if found else "–"
+    return f"{median} ({len(found)} of {len(epochs)})"
+
+
+HEADER = (
+    "start",
+    "best validation",
+    "at epoch",
+    "after one epoch",
+    "epochs to random's best",
+    "to the best cold",
+    "test",
+    "seconds",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("log", type=Path)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--weeks", type=int, default=6)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    names = ("user_id", "item_id", "rating", "timestamp")
+    table = {"columns": names, "rating_column": names[2], "timestamp_column": names[3]}
+    with read_log(args.log, "table", delimiter="::", **table) as read:
+        weeks = chain(read, RunConfig.load(args.config), args.weeks)
+    print(plain_table(HEADER, rows(weeks)))
+    if args.json is not None:
+        write_json(args.json, {name: list(map(asdict, one)) for name, one in weeks.items()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+"""The daily job: everybody's history, scored by the live model, published as one edition of lists.
+
+The same day again changes nothing, and a day that was interrupted anywhere is finished: scoring
+goes on with the shards that are missing, and the store shows a day whole or not at all.
+"""
+
+import json
+import logging
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from coterie.data.ids import IdMap
+from coterie.errors import DataError, NotFoundError
+from coterie.files import write_json
+from coterie.jobs.config import RowConfig, Service, days_of
+from coterie.jobs.events import Day, collect, write_window
+from coterie.jobs.titles import Titles, allowed, catalogue, read_titles
+from coterie.jobs.watching import Watched, overlap, warnings
+from coterie.jobs.weekly import locked
+from coterie.ranking.options import RankingOptions
+from coterie.registry import Registry, Version
+from coterie.running.progress import Progress, Update, silent
+from coterie.store import Store, open_store
+from coterie.stream.to_folder import Engine, FolderRecommendations, recommend_to_folder
+from coterie.training.trained_model import TrainedModel
+
+log = logging.getLogger(__name__)
+
+SCHEMA = "coterie.daily/1"
+
+
+@dataclass(frozen=True)
+class DailyResult:
+    """What a daily run came to.
+
+    Args:
+        day: The date that the lists are for.
+        version: The model's name.
+        figures: What is watched. JSON values.
+        warnings: Bounds that were passed, in words.
+        published: Whether anything was new.
+    """
+
+    day: date
+    version: str
+    figures: Mapping[str, Any]
+    warnings: tuple[str, ...]
+    published: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "schema": SCHEMA,
+            "day": self.day.isoformat(),
+            "version": self.version,
+            "figures": dict(self.figures),
+            "warnings": list(self.warnings),
+        }
+
+
+def daily(
+    service: Service,
+    day: date,
+    *,
+    engine: Engine | None = None,
+    progress: Progress = silent,
+) -> DailyResult:
+    """Publishes the lists of a day: of everybody who did something before it.
+
+    Args:
+        service: The service.
+        day: The lists are for this date, and know what arrived before it.
+        engine: Who scores; this process if None.
+        progress: Called as the work goes on.
+
+    Raises:
+        ConflictError: if another daily run is at work.
+        NotFoundError: if no model is live.
+        DataError: if there are no events before the day.
+        UnavailableError: if the store cannot be reached.
+        Interrupted: after SIGINT or SIGTERM; the same call goes on.
+    """
+    with locked(service, "daily"):
+        version = Registry(service.registry).live
+        if version is None:
+            raise NotFoundError(
+                f"{service.folder}: a model must be live, none is; run coterie weekly, or promote"
+                " a version."
+            )
+        return _Day(service, day, version, engine, progress).result()
+
+
+@dataclass(eq=False)
+class _Day:
+    service: Service
+    day: date
+    version: Version
+    engine: Engine | None
+    progress: Progress
+
+    def result(self) -> DailyResult:
+        """All of it."""
+        there = self._there()
+        new = there is None or there["request"] != self._request
+        if there is None or new:
+            there = self._publish()
+        note = {name: there[name] for name in ("version", "figures", "warnings")}
+        self.store.note("daily", self.day.isoformat(), note)
+        self._tidy()
+        told = there["figures"], tuple(there["warnings"])
+        return DailyResult(self.day, there["version"], *told, published=new)
+
+    @cached_property
+    def store(self) -> Store:
+        """Where lists go."""
+        return open_store(self.service.place(self.service.config.store.url))
+
+    @cached_property
+    def days(self) -> list[Day]:
+        """Of the window before the day."""
+        first = self.day - timedelta(days=self.service.config.prepare.window_days)
+        return collect(self.service, days_of(first, self.day), self.progress)
+
+    @cached_property
+    def _request(self) -> dict[str, Any]:
+        """What an edition is made of: the same request is the same edition."""
+        titles = self.service.config.titles.path
+        path = None if titles is None else Path(self.service.place(titles))
+        return {
+            "schema": SCHEMA,
+            "model": self.version.card["fingerprint"],
+            "rows": {
+                name: row.model_dump(mode="json") for name, row in self.service.config.rows.items()
+            },
+            "events": {str(one.day): one.n_events for one in self.days},
+            "titles": None if path is None or not path.exists() else path.stat().st_mtime_ns,
+        }
+
+    def _there(self) -> Mapping[str, Any] | None:
+        name = self.day.isoformat()
+        found = [one for one in self.store.editions() if one.name == name]
+        return found[0].facts if found else None
+
+    @property
+    def folder(self) -> Path:
+        """Of the day's work."""
+        return self.service.work / "daily" / self.day.isoformat()
+
+    def _publish(self) -> dict[str, Any]:
+        """Scores and publishes; the edition's facts."""
+        began = time.perf_counter()
+        model, titles = TrainedModel.load(self.version.model), read_titles(self.service)
+        histories = self._histories()
+        written = {
+            name: self._scored(model, histories, name, self._options(row, model, titles))
+            for name, row in self.service.config.rows.items()
+        }
+        figures = self._figures(model, written)
+        figures |= {"seconds": round(time.perf_counter() - began, 3), "peak_mib": _peak_mib()}
+        facts = {
+            "request": self._request,
+            "version": self.version.name,
+            "figures": figures,
+            "warnings": list(warnings(self.service.config.watch, figures)),
+        }
+        newer = [one.name for one in self.store.editions() if one.name > self.day.isoformat()]
+        self.progress(Update(f"{self.day}: publishing"))
+        lists = self._lists(model, written, titles)
+        table = catalogue(model.items, titles)
+        self.store.publish(self.day.isoformat(), table, lists, facts, live=not newer)
+        return facts
+
+    def _options(self, row: RowConfig, model: TrainedModel, titles: Titles) -> RankingOptions:
+        allow = allowed(self.service, row, titles, model.items, self.day)
+        return RankingOptions(k=row.k, exclude_seen=row.watched == "leave-out", allow=allow)
+
+    def _figures(
+        self, model: TrainedModel, written: Mapping[str, FolderRecommendations]
+    ) -> dict[str, Any]:
+        """What is watched; of lists, those of the first card row."""
+        watched = Watched(model.items, model.popularity, self.days, self.day)
+        name, first = next(iter(written.items()))
+        shards = _shards(first)
+        before = [one.name for one in self.store.editions() if one.name < self.day.isoformat()]
+        lists = as_lists(pq.read_table(shards[0]), name, model.items)
+        trained_until = date.fromisoformat(self.version.card["week"]) + timedelta(weeks=1)
+        return {
+            "users": first.n_users,
+            "fallback_share": first.n_popularity_users / max(first.n_users, 1),
+            "overlap": overlap(self.store, lists, model.items, before[0]) if before else None,
+            "model_age_days": (self.day - trained_until).days,
+            **watched.of_lists(shards),
+            **watched.of_events(),
+        }
+
+    def _histories(self) -> Path:
+        path = self.folder / "events.parquet"
+        request, told = self.folder / "request.json", self._request
+        if not (request.exists() and json.loads(request.read_text(encoding="utf-8")) == told):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if not self.days:
+                raise DataError(f"there must be events before {self.day}, found none.")
+            write_window(self.service, self.days, path)
+            write_json(request, told)
+        return path
+
+    def _scored(
+        self, model: TrainedModel, histories: Path, name: str, options: RankingOptions
+    ) -> FolderRecommendations:
+        return recommend_to_folder(
+            model,
+            str(histories),
+            self.folder / name,
+            options,
+            engine=self.engine,
+            progress=self.progress,
+        )
+
+    def _lists(
+        self, model: TrainedModel, written: Mapping[str, FolderRecommendations], titles: Titles
+    ) -> Iterator[pa.Table]:
+        """Everybody's lists, and each card row's fall-back, which is nobody's."""
+        for name, one in written.items():
+            for path in _shards(one):
+                yield as_lists(pq.read_table(path), name, model.items)
+            row = self.service.config.rows[name]
+            options = self._options(row, model, titles)
+            lists = as_lists(model.recommend({"": []}, options).table, name, model.items)
+            nobody = pa.nulls(len(lists), pa.string())
+            yield lists.set_column(0, "user_id", nobody)
+
+    def _tidy(self) -> None:
+        keep = self.service.config.retention
+        self.store.prune(keep.editions)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        first = self.day - timedelta(days=keep.days)
+        for path in (self.service.work / "days").glob("*.parquet"):
+            if date.fromisoformat(path.stem) < first:
+                path.unlink(missing_ok=True)
+
+
+def as_lists(table: pa.Table, row: str, items: IdMap) -> pa.Table:
+    """Rows of recommendations as one row a user.
+
+    Args:
+        table: user_id, rank, item_id, score, source; users together, best first.
+        row: Name of the card row.
+        items: The model's.
+    """
+    starts = np.flatnonzero(table["rank"].to_numpy() == 1)
+    offsets = pa.array(np.append(starts, len(table)).astype(np.int32))
+    codes = pa.array(items.index_of(table["item_id"]).astype(np.int32))
+    first = table.take(pa.array(starts))
+    return pa.table(
+        {
+            "user_id": first["user_id"],
+            "row": pa.array(np.full(len(starts), row)),
+            "items": pa.ListArray.from_arrays(offsets, codes),
+            "scores": pa.ListArray.from_arrays(offsets, table["score"].combine_chunks()),
+            "source": first["source"],
+        }
+    )
+
+
+def _shards(written: FolderRecommendations) -> list[Path]:
+    return sorted(Path(written.path).glob("part-*.parquet"))
+
+
+def _peak_mib() -> int:
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
