@@ -15,6 +15,7 @@ from coterie.cli import (
     looking,
     measuring,
     recommending,
+    serving,
     training,
 )
 from coterie.cli.console import show_log
@@ -42,7 +43,16 @@ app = typer.Typer(
 )
 
 
-for group in (laboratory, data, training, measuring, backtesting, looking, recommending):
+for group in (
+    laboratory,
+    data,
+    training,
+    measuring,
+    backtesting,
+    looking,
+    recommending,
+    serving,
+):
     app.add_typer(group.verbs)
 
 
