@@ -60,6 +60,10 @@ class Server:
         lines = self.log.read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines]
 
+    def client(self) -> httpx.Client:
+        """One that has the key."""
+        return httpx.Client(base_url=self.url, headers={"X-API-Key": KEY}, timeout=30)
+
     def wait_for_model(self, version: str | None = None) -> None:
         """Until a model folds in, or a certain one."""
         deadline = time.monotonic() + 60

@@ -5,30 +5,24 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
-from fastapi import FastAPI, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
 
 import coterie
 from coterie.errors import ArtifactError, ConfigError, DataError, NotFoundError, UnavailableError
-from coterie.serving.description import ANSWERS, FOLD_IN_BODY, describe
+from coterie.serving.description import ANSWERS, ASKED, describe
 from coterie.serving.guard import Guard, problem, too_large
-from coterie.serving.limits import MAX_FILTER, MAX_ID_LENGTH, MAX_K, Limits
-from coterie.serving.lists import Lists, Wanted, model_of
+from coterie.serving.limits import Limits
+from coterie.serving.lists import Lists, model_of
 from coterie.serving.live_model import LiveModel
 from coterie.serving.meters import Meters
-from coterie.serving.schemas import FOLD_IN, ManyHistories, OneHistory
+from coterie.serving.schemas import FOLD_IN, LikeItem, LookUp, ManyHistories, OneHistory
 from coterie.serving.workers import TooMany, Workers
 from coterie.store import Edition, Store
-
-_Text = Annotated[str, Query(max_length=MAX_ID_LENGTH)]
-_Ids = Annotated[list[_Text] | None, Query(max_length=MAX_FILTER)]
-_Id = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH)]
-_K = Annotated[int, Query(ge=1, le=MAX_K)]
 
 
 @dataclass(frozen=True)
@@ -100,7 +94,6 @@ class _Routes:
             ("GET", "/metrics", self.metrics),
         ):
             name = answer.__name__
-            extra = FOLD_IN_BODY if method == "POST" else None
             app.add_api_route(
                 path,
                 answer,
@@ -108,19 +101,16 @@ class _Routes:
                 response_model=None,
                 responses=ANSWERS[name],
                 operation_id=name,
-                openapi_extra=extra,
+                openapi_extra=ASKED.get(name),
             )
 
-    async def recommendations(
-        self, user_id: _Id, row: _Text = "main", k: _K = 20, allow: _Ids = None, deny: _Ids = None
-    ) -> Response:
+    async def recommendations(self, request: Request) -> Response:
         """A user's published list, or the card row's fall-back, marked as such.
 
         Filters choose among the published list's items: what is left may be shorter than k.
         """
-        only = None if allow is None else frozenset(allow)
-        wanted = Wanted(row, k, only, frozenset(deny or ()))
-        return _json(await self._parts.lists.for_user(user_id, wanted))
+        wish = LookUp.model_validate(_asked(request))
+        return _json(await self._parts.lists.look_up(wish))
 
     async def fold_in(self, request: Request) -> Response:
         """Lists for people who are in no database, by the live model."""
@@ -131,10 +121,10 @@ class _Routes:
         model = self._parts.model.current()
         return await self._parts.workers.run(lambda: _json(model.recommend(wish)))
 
-    async def similar(self, item_id: _Id, k: _K = 20) -> Response:
+    async def similar(self, request: Request) -> Response:
         """The items most like one item, by what the live model learned."""
-        model = self._parts.model.current()
-        return await self._parts.workers.run(lambda: _json(model.similar(item_id, k)))
+        wish, model = LikeItem.model_validate(_asked(request)), self._parts.model.current()
+        return await self._parts.workers.run(lambda: _json(model.similar(wish.item_id, wish.k)))
 
     async def health(self) -> Response:
         """Whether the process answers."""
@@ -182,6 +172,16 @@ def _json(value: Any) -> Response:
     return Response(orjson.dumps(value), media_type="application/json")
 
 
+_LISTS = ("allow", "deny")
+
+
+def _asked(request: Request) -> dict[str, Any]:
+    """What path and query say. FastAPI's own way takes as long as all the rest of a look-up."""
+    query = request.query_params
+    said = {name: query.getlist(name) if name in _LISTS else query[name] for name in query}
+    return {**said, **request.path_params}
+
+
 async def _body(request: Request, limits: Limits) -> bytes | None:
     """The body, or None if it is too long."""
     body = bytearray()
@@ -222,14 +222,21 @@ async def _invalid(request: Request, error: Any) -> Response:
     faults = error.errors()
     if faults[0]["type"] == "json_invalid":
         return problem(400, f"the body must be JSON: {faults[0]['ctx']['error']}; correct it.")
-    told = "; ".join(f"{_place(one['loc'])}: {one['msg']}" for one in faults[:5])
-    return problem(422, told + ("; …" if len(faults) > 5 else ""))
+    return problem(422, _told(faults))
+
+
+def _told(faults: list[Any]) -> str:
+    told: dict[str, list[str]] = {}
+    for one in faults:
+        told.setdefault(_place(one["loc"]), []).append(one["msg"])
+    shown = [f"{place}: {' or '.join(says)}" for place, says in list(told.items())[:5]]
+    return "; ".join(shown) + ("; …" if len(told) > 5 else "")
 
 
 def _place(where: tuple[Any, ...]) -> str:
-    # How the schema's alternatives are called is of no concern to whoever asks.
-    named = [str(one) for one in where if str(one).isalnum() or "_" in str(one)]
-    return ".".join(one for one in named if one not in ("one", "many", "query", "path", "int"))
+    # What the schema's alternatives are called is of no concern to whoever asks.
+    named = (str(one) for one in where if isinstance(one, int) or one.isidentifier())
+    return ".".join(one for one in named if one not in ("one", "many")) or "the body"
 
 
 _BUSY = "the model must have a place in its line, it is full; try again in a moment."
@@ -242,6 +249,5 @@ _REFUSALS: dict[type[Exception], _Handler] = {
     TooMany: _always(429, _BUSY, Retry_After="1"),
     _TooSlow: _always(408, "the body must come in time, it did not.", Connection="close"),
     ValidationError: _invalid,
-    RequestValidationError: _invalid,
 }
 """What errors become. A model that learns nothing of items is the one ConfigError."""

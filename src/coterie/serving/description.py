@@ -3,11 +3,14 @@
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from coterie.serving.guard import OPEN
 from coterie.serving.schemas import (
     FOLD_IN,
     Health,
+    LikeItem,
+    LookUp,
     ManyLists,
     OneList,
     Problem,
@@ -53,12 +56,35 @@ ANSWERS: dict[str, dict[int | str, dict[str, Any]]] = {
 }
 """By the name of the route: every status, and what comes with it."""
 
-_BODY = FOLD_IN.json_schema(ref_template="#/components/schemas/{model}")
+_REF = "#/components/schemas/{model}"
+_BODY = FOLD_IN.json_schema(ref_template=_REF)
 _REQUESTS: dict[str, Any] = _BODY.pop("$defs")
-FOLD_IN_BODY: dict[str, Any] = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": _BODY}}}
+
+
+def _parameters(model: type[BaseModel], in_path: str) -> dict[str, Any]:
+    drawn = model.model_json_schema()
+    return {
+        "parameters": [
+            {
+                "name": name,
+                "in": "path" if name == in_path else "query",
+                "required": name in drawn["required"],
+                "description": field.pop("description"),
+                "schema": field,
+            }
+            for name, field in drawn["properties"].items()
+        ]
+    }
+
+
+ASKED: dict[str, dict[str, Any]] = {
+    "recommendations": _parameters(LookUp, "user_id"),
+    "similar": _parameters(LikeItem, "item_id"),
+    "fold_in": {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _BODY}}}
+    },
 }
-"""Of the one route that reads its body by itself."""
+"""By the name of the route: what it reads of the request."""
 
 _KEYS = {
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},

@@ -7,25 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from coterie.errors import NotFoundError
 from coterie.ranking.histories import Histories
 from coterie.ranking.options import RankingOptions
 from coterie.ranking.recommender import Block, Recommender
-from coterie.registry import Registry, Version
+from coterie.registry import Version
 from coterie.serving.limits import MAX_K
 from coterie.serving.schemas import ManyHistories, OneHistory
 from coterie.training.trained_model import TrainedModel
 
 # Ranking objects are kept for these lengths; a shorter list is the start of a longer one.
 _LENGTHS = (20, 100, MAX_K)
-
-
-def live_version(registry: Path) -> Version | None:
-    """The version that a registry points to."""
-    return Registry(registry).live
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """Follows a registry's pointer: a new live model is loaded aside, then takes the old one's place.
 
 The torch door of the room: the module that computes is imported by a thread, a moment after the
-server has started.
+server has started, if there is a live model at all.
 """
 
 import importlib
@@ -9,11 +9,12 @@ import logging
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from coterie.errors import CoterieError, UnavailableError
 
 if TYPE_CHECKING:
+    from coterie.registry import Version
     from coterie.serving.fold_in import LoadedModel
 
 log = logging.getLogger(__name__)
@@ -74,22 +75,26 @@ class LiveModel:
     def _follow(self) -> None:
         while not self._stop.wait(self._poll_seconds):
             try:
-                self._look(importlib.import_module("coterie.serving.fold_in"))
+                self._look()
             except Exception as error:
                 # Whatever it is, the server goes on with the model that it has.
                 self._fail(error, "the registry")
 
-    def _look(self, fold_in: Any) -> None:
-        version = fold_in.live_version(self._registry)
+    def _look(self) -> None:
+        version = importlib.import_module("coterie.registry").Registry(self._registry).live
         if version is None:
             self._why = "a model must be live, none is; promote one."
         elif not (self._is_loaded(version.name) or self._failed_lately(version.name)):
-            try:
-                self._loaded = fold_in.LoadedModel.load(version)
-                log.info("the live model is loaded", extra={"version": version.name})
-            except Exception as error:
-                self._failed = version.name, time.monotonic()
-                self._fail(error, f"version {version.name}")
+            self._load(version)
+
+    def _load(self, version: "Version") -> None:
+        try:
+            fold_in = importlib.import_module("coterie.serving.fold_in")
+            self._loaded = fold_in.LoadedModel.load(version)
+            log.info("the live model is loaded", extra={"version": version.name})
+        except Exception as error:
+            self._failed = version.name, time.monotonic()
+            self._fail(error, f"version {version.name}")
 
     def _is_loaded(self, name: str) -> bool:
         return self._loaded is not None and self._loaded.version == name

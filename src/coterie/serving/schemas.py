@@ -7,13 +7,40 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter
 
-from coterie.serving.limits import MAX_HISTORIES, MAX_ID_LENGTH, MAX_IDS, MAX_K
+from coterie.serving.limits import MAX_FILTER, MAX_HISTORIES, MAX_ID_LENGTH, MAX_IDS, MAX_K
 
 ItemId = (
     Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
     | Annotated[str, Field(strict=True, max_length=MAX_ID_LENGTH)]
 )
 ItemIds = Annotated[list[ItemId], Field(max_length=MAX_IDS)]
+
+
+Text = Annotated[str, Field(max_length=MAX_ID_LENGTH)]
+Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
+Texts = Annotated[frozenset[Text], Field(max_length=MAX_FILTER)]
+Length = Annotated[int, Field(ge=1, le=MAX_K)]
+
+
+class LookUp(BaseModel):
+    """A path and a query that ask for a published list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user_id: Id = Field(description="any text; a whole number is its text")
+    row: Text = Field("main", description="card row")
+    k: Length = Field(20, description="list length")
+    allow: Texts | None = Field(None, description="the only item ids; repeat it for more")
+    deny: Texts = Field(frozenset(), description="item ids to leave out; repeat it for more")
+
+
+class LikeItem(BaseModel):
+    """A path and a query that ask for similar items."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    item_id: Id = Field(description="any text; a whole number is its text")
+    k: Length = Field(20, description="list length")
 
 
 class Problem(BaseModel):
