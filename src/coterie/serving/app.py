@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
 
 import coterie
-from coterie.errors import ArtifactError, ConfigError, DataError, NotFoundError, UnavailableError
+from coterie.errors import ArtifactError, ConfigError, NotFoundError, UnavailableError
 from coterie.serving.description import ANSWERS, ASKED, describe
 from coterie.serving.guard import Guard, problem, too_large
 from coterie.serving.limits import Limits
@@ -245,7 +245,6 @@ _REFUSALS: dict[type[Exception], _Handler] = {
     ArtifactError: _always(503, "the edition cannot be read; see the log.", Retry_After="10"),
     NotFoundError: _refusal(404),
     ConfigError: _refusal(404),
-    DataError: _refusal(422),
     TooMany: _always(429, _BUSY, Retry_After="1"),
     _TooSlow: _always(408, "the body must come in time, it did not.", Connection="close"),
     ValidationError: _invalid,

@@ -5,7 +5,6 @@ at all.
 import ipaddress
 import logging
 import socket
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,9 +99,8 @@ def serve(
     with _listening(host, port) as listener:
         address, number = listener.getsockname()[:2]
         log.info("serving on %s port %d", address, number, extra={"port": number})
-        # uvicorn raises again the signal that it ended well upon.
-        with suppress(KeyboardInterrupt):
-            run(app, listener, given)
+        run(app, listener, given)
+        log.info("stopped")
 
 
 def _listening(host: str, port: int) -> socket.socket:

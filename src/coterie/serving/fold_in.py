@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias, cast
 
+from coterie.data.ids import Id
 from coterie.errors import NotFoundError
 from coterie.ranking.histories import Histories
 from coterie.ranking.options import RankingOptions
@@ -20,6 +21,8 @@ from coterie.training.trained_model import TrainedModel
 
 # Ranking objects are kept for these lengths; a shorter list is the start of a longer one.
 _LENGTHS = (20, 100, MAX_K)
+# Whole floats are integers once a request is checked.
+_Filters: TypeAlias = tuple[list[Id] | None, list[Id] | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +54,7 @@ class LoadedModel:
         return loaded
 
     def recommend(self, request: OneHistory | ManyHistories) -> dict[str, Any]:
-        """The answer to one history or several.
-
-        Raises:
-            DataError: if none of the allowed items is known.
-        """
+        """The answer to one history or several; lists are empty if no allowed item is known."""
         lists = self._lists(request)
         if isinstance(request, OneHistory):
             return {"model": self.version, **lists[0]}
@@ -81,14 +80,20 @@ class LoadedModel:
         histories = Histories.of(dict(enumerate(request.listed)), self.model.items)
         if not len(histories):
             return []
+        if request.allow is not None and not self._knows_any(request.allow):
+            return _as_lists(self._kept[_LENGTHS[0]].answer(histories), 0)
         block = self._recommender(request).answer(histories)
         return _as_lists(block, request.k)
+
+    def _knows_any(self, item_ids: Sequence[Any]) -> bool:
+        return bool((self.model.items.index_of_few(item_ids) >= 0).any())
 
     def _recommender(self, request: OneHistory | ManyHistories) -> Recommender:
         k = next(length for length in _LENGTHS if length >= request.k)
         if request.exclude_seen and request.allow is None and not request.deny:
             return self._kept[k]
-        options = RankingOptions(k, request.exclude_seen, request.allow, request.deny or None)
+        allow, deny = cast(_Filters, (request.allow, request.deny or None))
+        options = RankingOptions(k, request.exclude_seen, allow, deny)
         return Recommender(self.model, options)
 
     @cached_property

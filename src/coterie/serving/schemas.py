@@ -5,13 +5,36 @@ Requests are checked by these; answers are written as bytes and only described b
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+)
+from pydantic.json_schema import SkipJsonSchema
 
 from coterie.serving.limits import MAX_FILTER, MAX_HISTORIES, MAX_ID_LENGTH, MAX_IDS, MAX_K
+
+
+def _whole(value: float) -> int:
+    """JSON knows no whole numbers: 7.0 is 7, and some write it so."""
+    if not value.is_integer() or abs(value) >= 2**63:
+        raise ValueError("a number must be whole and fit into 64 bits")
+    return int(value)
+
+
+def _whole_or_as_it_is(value: Any) -> Any:
+    return _whole(value) if isinstance(value, float) else value
+
 
 ItemId = (
     Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
     | Annotated[str, Field(strict=True, max_length=MAX_ID_LENGTH)]
+    | SkipJsonSchema[Annotated[float, Field(strict=True), AfterValidator(_whole)]]
 )
 ItemIds = Annotated[list[ItemId], Field(max_length=MAX_IDS)]
 
@@ -52,7 +75,9 @@ class Problem(BaseModel):
 class _Wish(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    k: Annotated[int, Field(strict=True, ge=1, le=MAX_K)] = Field(20, description="list length")
+    k: Annotated[int, Field(strict=True, ge=1, le=MAX_K), BeforeValidator(_whole_or_as_it_is)] = (
+        Field(20, description="list length")
+    )
     allow: ItemIds | None = Field(None, min_length=1, description="the only items to recommend")
     deny: ItemIds = Field(default_factory=list, description="items never to recommend")
     exclude_seen: Annotated[bool, Field(strict=True)] = Field(
@@ -66,7 +91,7 @@ class OneHistory(_Wish):
     history: ItemIds = Field(description="items they have had; repetitions count once")
 
     @property
-    def listed(self) -> list[list[int | str]]:
+    def listed(self) -> list[list[Any]]:
         """Every history of the request."""
         return [self.history]
 
@@ -77,7 +102,7 @@ class ManyHistories(_Wish):
     histories: list[ItemIds] = Field(max_length=MAX_HISTORIES, description="of each, as in history")
 
     @property
-    def listed(self) -> list[list[int | str]]:
+    def listed(self) -> list[list[Any]]:
         """Every history of the request."""
         return list(self.histories)
 

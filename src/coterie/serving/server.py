@@ -1,7 +1,11 @@
 """uvicorn, set up: one process, one event loop, bounded connections, its faults in our log."""
 
 import logging
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -22,6 +26,22 @@ class _Ours(logging.Handler):
         log.handle(record)
 
 
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ends well upon SIGINT and SIGTERM; uvicorn's own way raises them again afterwards."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 def run(app: "FastAPI", listener: socket.socket, limits: Limits) -> None:
     """Serves on a socket until it is told to stop."""
     theirs = logging.getLogger("uvicorn.error")
@@ -39,4 +59,4 @@ def run(app: "FastAPI", listener: socket.socket, limits: Limits) -> None:
         limit_concurrency=limits.connections,
         timeout_graceful_shutdown=round(limits.stop_seconds),
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    _Server(config).run(sockets=[listener])
