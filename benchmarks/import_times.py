@@ -28,6 +28,7 @@ DOORS = {
     "data set": "from coterie.data.dataset import Dataset",
     "run": "from coterie.training.run_record import read_run",
     "recommendations": "from coterie.ranking.written import read_recommendations",
+    "store": "from coterie.store import open_store",
     "study": "from coterie.tuning.study import read_study",
     "report": "from coterie.evaluation.report import EvaluationReport",
     "comparison": "from coterie.evaluation.compare import compare",

@@ -1,6 +1,6 @@
 """Lists and catalogues that tell where they came from, for the tests of stores."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,15 @@ def catalogue(mark: int = 0, n_items: int = N_ITEMS) -> pa.Table:
     )
 
 
-def lists(rows: Sequence[Mapping[str, Any]], users: pa.DataType | None = None) -> pa.Table:
+def lists(rows: Iterable[Mapping[str, Any]], users: pa.DataType | None = None) -> pa.Table:
     """A table of lists; what a row leaves out is usual."""
-    usual = {"user_id": None, "row": "main", "items": [], "scores": [], "source": "model"}
+    usual: dict[str, Any] = {
+        "user_id": None,
+        "row": "main",
+        "items": [],
+        "scores": [],
+        "source": "model",
+    }
     full = [{**usual, **row} for row in rows]
     kinds = {"items": pa.list_(pa.int32()), "scores": pa.list_(pa.float32()), "user_id": users}
     columns = {name: [row[name] for row in full] for name in usual}

@@ -55,6 +55,15 @@ def test_training_memory_predicts_a_catalogue_and_trains_it(tmp_path: Path) -> N
     assert figures["steps"]["dense"]["imported_bytes"] < figures["steps"]["dense"]["peak_bytes"]
 
 
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+def test_publishing_measures_a_store_while_it_is_read(tmp_path: Path, store: str) -> None:
+    options = ("--users", "3000", "--items", "50", "--k", "5", "--store", store)
+    figures = run("publishing.py", tmp_path, *options)
+    assert set(figures["reads_by_edition"]) == {"1", "2"}
+    assert figures["reads"] > 50
+    assert figures["median_read_ms"] < figures["slowest_read_ms"]
+
+
 def test_import_times_measures_every_door(tmp_path: Path) -> None:
     doors = run("import_times.py", tmp_path, "--quick")["doors"]
     assert doors["nothing"]["ratio"] == 1

@@ -36,6 +36,7 @@ KNOWS = {
     "ranking": {
         "errors", "extras", "files", "fingerprints", "plain_table", "sparse", "running", "data",
     },
+    "store": {"errors", "extras", "files", "locks"},
     "stream": {"errors", "extras", "files", "running", "data", "ranking"},
     "evaluation": {"errors", "files", "plain_table", "sparse", "running", "data", "ranking"},
     "export": {"errors", "extras", "files", "networks", "training"},

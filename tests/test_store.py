@@ -1,6 +1,7 @@
 """Both back ends of the store: what is published is found, whole, whoever publishes meanwhile."""
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from coterie.errors import (
     ArtifactError,
+    CannotWriteError,
     ConfigError,
     ConflictError,
     DataError,
@@ -71,7 +73,7 @@ def test_what_is_published_is_found(store: Store, given_lists: dict[Any, Any]) -
 def test_lists_of_any_length(store: Store, k: int) -> None:
     """A row of PostgreSQL's leaves its page from about 1,000 items on."""
     rng = np.random.default_rng(k)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"user_id": user, "items": rng.permutation(k), "scores": rng.random(k)}
         for user in range(40)
     ]
@@ -125,7 +127,7 @@ def test_an_id_nobody_has_is_found_nowhere(store: Store, user: int | str) -> Non
 
 
 def test_the_fallback_is_under_no_user(store: Store) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"user_id": None, "row": "main", "items": [3, 1], "scores": [9, 8], "source": "popularity"},
         {"user_id": None, "row": "new", "items": [2], "scores": [7], "source": "age"},
         {"user_id": "ann", "row": "main", "items": [0], "scores": [1]},
@@ -279,7 +281,7 @@ def test_values_that_json_cannot_say_are_refused(store: Store, value: Any) -> No
     assert store.editions() == []
 
 
-BAD = {
+BAD: dict[str, list[list[dict[str, Any]]]] = {
     "must have one list": [[{"user_id": 1}, {"user_id": 2}], [{"user_id": 1}]],
     "one list in a card row, found a second one in 'main' for user 'ann'": [
         [{"user_id": "ann"}, {"user_id": "ann"}]
@@ -498,6 +500,40 @@ def test_an_idle_transaction_holds_nobody_up(postgres_url: str) -> None:
         idle.rollback()
         store.prune(1)
         assert leftovers(postgres_url) == 1
+
+
+RIGHTS = """
+DROP ROLE IF EXISTS publisher; DROP ROLE IF EXISTS reader;
+CREATE ROLE publisher LOGIN; CREATE ROLE reader LOGIN;
+CREATE SCHEMA coterie AUTHORIZATION publisher; GRANT USAGE ON SCHEMA coterie TO reader;
+ALTER DEFAULT PRIVILEGES FOR ROLE publisher IN SCHEMA coterie GRANT SELECT ON TABLES TO reader;
+ALTER ROLE publisher SET statement_timeout = '1s';
+"""
+NO_RIGHTS = "DROP SCHEMA coterie CASCADE; DROP ROLE publisher; DROP ROLE reader"
+
+
+def test_a_reader_needs_rights_to_read_alone(postgres_url: str) -> None:
+    """And a publisher those in its schema; limits for other users' statements are not for it."""
+    import psycopg  # noqa: PLC0415
+
+    def slowly() -> Iterator[pa.Table]:
+        yield from marked(1)
+        time.sleep(1.2)
+
+    urls = [postgres_url.replace("//postgres:", f"//{who}:") for who in ("publisher", "reader")]
+    with (
+        closing(psycopg.connect(postgres_url, autocommit=True)) as owner,
+        open_store(urls[0]) as store,
+        open_store(urls[1]) as reader,
+    ):
+        owner.execute(RIGHTS)
+        store.publish("1", catalogue(1), slowly(), {"mark": 1})
+        assert check_whole(reader) == 1
+        for call in (lambda: reader.point("1"), lambda: publish_marked(reader, 2)):
+            with pytest.raises(CannotWriteError, match="must grant its rights"):
+                call()
+        assert check_whole(reader) == 1
+        owner.execute(NO_RIGHTS)
 
 
 def test_a_damaged_file_is_an_error_of_ours(tmp_path: Path) -> None:

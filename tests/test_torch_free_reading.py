@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
 from coterie.models.fields import SearchRange
 from coterie.simulation.service import simulate_dataset
+from coterie.store import open_store
 from coterie.stream.to_folder import recommend_to_folder
 from coterie.training.trainer import train
 from coterie.tuning.tune import tune
@@ -36,6 +38,12 @@ DOORS = {
         "assert run.config.model.name == 'mult-dae' and run.identity and run.environment\n"
         "assert len(run.history) == 2 and run.provenance['best_epoch'] and run.model"
     ),
+    "store": (
+        "import sys\nfrom coterie.store import open_store\n"
+        "import coterie.store.postgres\n"
+        "assert open_store('sqlite:///store').find('ann').item_ids == [2]\n"
+        "assert 'psycopg' in sys.modules"
+    ),
     "study": (
         "from coterie.tuning.study import read_study\n"
         "assert read_study('study').best.number >= 0 and 'complete' in str(read_study('study'))"
@@ -53,6 +61,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recommend_to_folder(model, {"ann": [1, 2]}, folder / "recommendations", 3)
     ease = RunConfig.of({"model": {"name": "ease"}})
     tune(data, ease, out=folder / "study", search={"model.l2": SearchRange(1, 9)}, n_trials=2)
+    catalogue = pa.table({"item_id": [1, 2], "title": ["One", "Two"]})
+    of_ann = {"user_id": ["ann"], "row": ["main"], "items": [[1]], "scores": [[0.5]]}
+    with open_store(f"sqlite:///{folder}/store") as store:
+        store.publish("1", catalogue, [pa.table({**of_ann, "source": ["model"]})], {})
     return folder
 
 

@@ -27,9 +27,12 @@ from coterie.store.store import Opened, Store
 
 _Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
-# Names are sorted as SQLite sorts them; JSON stays the text it was.
+# Where the schema is there, no right to make one is needed. Names are sorted as SQLite sorts them;
+# JSON stays the text it was.
 _TABLES = """
-CREATE SCHEMA IF NOT EXISTS coterie;
+DO $$ BEGIN
+    IF to_regnamespace('coterie') IS NULL THEN CREATE SCHEMA coterie; END IF;
+END $$;
 CREATE TABLE IF NOT EXISTS coterie.editions (
     name text COLLATE "C" PRIMARY KEY, place text NOT NULL UNIQUE, n_users bigint NOT NULL,
     published timestamptz NOT NULL, facts text NOT NULL, details text NOT NULL,
@@ -88,6 +91,8 @@ _NOTE = (
 )
 # In each database; any numbers that nobody else takes.
 _PUBLISHING, _SETTING_UP = 0x636F7465, 0x636F7466
+# Lists may take hours to come.
+_NO_LIMITS = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
 _KIND = {"int": "bigint", "text": "bytea"}
 _NOT_SET_UP = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
 
@@ -243,6 +248,7 @@ def _fill(connection: _Connection, place: str, packer: Packer, lists: Iterable[p
     """Creates the table and copies the lists into it."""
     table = sql.Identifier("coterie", place)
     blocks = packer.pack(lists)
+    connection.execute(_NO_LIMITS)
     # The first block tells the type of the users' ids.
     first = next(blocks, None)
     kind = sql.SQL(_KIND[packer.kind])

@@ -53,15 +53,16 @@ class Database:
 
         Raises:
             UnavailableError: if the server cannot be reached or does not answer in time.
+            CannotWriteError: if the user lacks rights.
         """
-        began = time.monotonic()
-        try:
-            return self._ask(query, values)
-        except psycopg.OperationalError as error:
-            self._pool.clear()
-            if time.monotonic() - began >= self._limit_seconds:
-                raise self.away(error) from error
         with self.reaching():
+            began = time.monotonic()
+            try:
+                return self._ask(query, values)
+            except psycopg.OperationalError:
+                self._pool.clear()
+                if time.monotonic() - began >= self._limit_seconds:
+                    raise
             return self._ask(query, values)
 
     def _ask(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:

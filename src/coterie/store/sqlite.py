@@ -11,7 +11,6 @@ import sqlite3
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,12 +21,9 @@ from coterie.locks import file_lock, try_lock
 from coterie.store.contents import ListKey, PackedList
 from coterie.store.edition import Edition, Note
 from coterie.store.packing import Packer
-from coterie.store.pool import Pool
 from coterie.store.sqlite_control import Control
-from coterie.store.sqlite_edition import read_contents, read_list, write_edition
+from coterie.store.sqlite_edition import EditionFile, read_contents, read_list, write_edition
 from coterie.store.store import Opened, Store
-
-_THREADS = 64
 
 
 class SqliteStore(Store):
@@ -44,7 +40,7 @@ class SqliteStore(Store):
         self._editions = self._folder / "editions"
         self._timeout_seconds = timeout_seconds
         self._control = Control(self._folder / "control.sqlite", timeout_seconds)
-        self._pools: dict[str, Pool[sqlite3.Connection]] = {}
+        self._files: dict[str, EditionFile] = {}
 
     def __repr__(self) -> str:
         return f"SqliteStore({str(self._folder)!r})"
@@ -69,8 +65,8 @@ class SqliteStore(Store):
     def close(self) -> None:
         """See `Store.close`."""
         self._control.close()
-        for pool in self._pools.values():
-            pool.clear()
+        while self._files:
+            self._files.popitem()[1].close()
 
     def _publish(
         self, name: str, facts: str, packer: Packer, lists: Iterable[pa.Table], live: bool
@@ -100,9 +96,9 @@ class SqliteStore(Store):
         if opened is None or key is None or place != opened.place:
             return place, None
         try:
-            with self._pool(place).lend() as connection:
+            with self._file(place).lend() as connection:
                 return place, read_list(connection, key)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self._check_present(place, error)
             # Pruned since: the control database says what is there now.
             return "", None
@@ -111,15 +107,15 @@ class SqliteStore(Store):
         edition = self._control.at(place)
         if edition is None:
             return None
-        self._drop_pools(place)
+        self._drop_files(place)
         try:
-            with self._pool(place).lend() as connection:
+            with self._file(place).lend() as connection:
                 return Opened(place, edition, read_contents(connection, place))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self._check_present(place, error)
             return None
 
-    def _check_present(self, place: str, error: sqlite3.Error) -> None:
+    def _check_present(self, place: str, error: Exception) -> None:
         """Raises, if a file that the control database still names cannot be read."""
         if self._control.at(place) is None:
             return
@@ -129,18 +125,19 @@ class SqliteStore(Store):
             " or publish this one again."
         ) from error
 
-    def _pool(self, place: str) -> Pool[sqlite3.Connection]:
-        pool = self._pools.get(place)
-        if pool is None:
-            connect = partial(_connect, self._editions / place)
-            made = Pool(connect, _THREADS, self._timeout_seconds)
-            pool = self._pools.setdefault(place, made)
-        return pool
+    def _file(self, place: str) -> EditionFile:
+        file = self._files.get(place)
+        if file is None:
+            made = EditionFile(self._editions / place, self._timeout_seconds)
+            file = self._files.setdefault(place, made)
+            if file is not made:
+                made.close()
+        return file
 
-    def _drop_pools(self, but: str) -> None:
+    def _drop_files(self, but: str) -> None:
         kept = {one.place for one in self._opened.values()} | {but}
-        for place in set(self._pools) - kept:
-            self._pools.pop(place).clear()
+        for place in set(self._files) - kept:
+            self._files.pop(place).close()
 
     @contextmanager
     def _publishing(self) -> Iterator[None]:
@@ -172,12 +169,6 @@ class SqliteStore(Store):
             # Where a file in use cannot be removed, a later publish does it.
             with suppress(OSError):
                 (self._editions / place).unlink(missing_ok=True)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """To a file that never changes: no locks are taken."""
-    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-    return sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
 
 
 def _flush_folder(folder: Path) -> None:

@@ -1,8 +1,9 @@
 """One edition as one SQLite file: written once in bulk, then only read."""
 
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 from coterie.errors import CannotWriteError, DataError
 from coterie.store.contents import Contents, ListKey, PackedList
 from coterie.store.packing import PackedLists, Packer
+from coterie.store.pool import Pool
 
 # The file is written aside: a crash leaves nothing that matters, and it is flushed at its end.
 _FRESH = (
@@ -27,6 +29,7 @@ _TABLES = (
 )
 _KEY = "CREATE UNIQUE INDEX list_key ON lists (user_id, row)"
 _TWICE = "SELECT user_id, row FROM lists GROUP BY 1, 2 HAVING count(*) > 1 LIMIT 1"
+_THREADS = 64
 
 
 def write_edition(path: Path, packer: Packer, lists: Iterable[pa.Table]) -> int:
@@ -84,6 +87,38 @@ def twice(user: int | bytes, row: str) -> DataError:
         f"a user must have one list in a card row, found a second one in {row!r} for user"
         f" {text!r:.80}; leave one out."
     )
+
+
+class EditionFile:
+    """A file that is read, on a connection a thread.
+
+    Args:
+        path: Of the file, which never changes; it may be removed meanwhile.
+        wait_seconds: How long one waits for a connection.
+
+    Raises:
+        OSError: if it is not there.
+    """
+
+    def __init__(self, path: Path, wait_seconds: float) -> None:
+        # No locks are taken on what is immutable.
+        self._uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+        self._pool = Pool(self._connect, _THREADS, wait_seconds)
+        self._held = path.open("rb")
+
+    def lend(self) -> AbstractContextManager[sqlite3.Connection]:
+        """A connection for a block."""
+        return self._pool.lend()
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._pool.clear()
+        # Whoever closes a removed file last waits while the system frees it, 0.1 s for 170 MB.
+        # SQLite would hold up every other connection of the process for that long.
+        threading.Thread(target=self._held.close).start()
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._uri, uri=True, check_same_thread=False, isolation_level=None)
 
 
 def read_list(database: sqlite3.Connection, key: ListKey) -> PackedList | None:
