@@ -7,10 +7,10 @@ BIN := .venv/bin
 SETUP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint docs bench clean
+.PHONY: help demo demo-production test check lint docs bench clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -23,6 +23,9 @@ comma := ,
 
 demo: .venv/.installed-plot ## The main job on a simulated streaming service, into demo/
 	$(BIN)/coterie demo --out demo
+
+demo-production: .venv/.installed-plot ## Eight weeks of production on a simulated service, into demo-production/
+	$(BIN)/coterie demo-production --out demo-production
 
 test: .venv/.installed-test ## The tests, and every example in docstrings, README and docs
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal

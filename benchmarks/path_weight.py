@@ -3,12 +3,12 @@
     python benchmarks/path_weight.py RUN --config CONFIG.toml … [--weights 1 3 10 30 100] [--metric
     ndcg@20 …] [--test] [--out FOLDER]
 
-Each CONFIG is that of a linear-path-vae with the autoencoder of RUN: training does not see the
-path, so that training it anew with the chosen one gives the same model, unless another epoch is
-best then. Every path is measured with every weight on validation users, with ``--test`` the best
-one, once, on test users. ``--refit`` names the run of the last training, on training and validation
-items together: the test is then of that one, beside a path fitted to the same. ``--out`` saves the
-model that was tested.
+Each CONFIG has a linear path beside the autoencoder of RUN: training does not see the path, so that
+training it anew with the chosen one gives the same model, unless another epoch is best then. Every
+path is measured with every weight on validation users, with ``--test`` the best one, once, on test
+users. ``--refit`` names the run of the last training, on training and validation items together:
+the test is then of that one, beside a path fitted to the same. ``--out`` saves the model that was
+tested.
 """
 
 import argparse
@@ -18,15 +18,15 @@ from coterie.config import RunConfig, read_values
 from coterie.data.dataset import Dataset
 from coterie.data.split import Part
 from coterie.evaluation.evaluate import evaluate
-from coterie.models.linear_path_vae import LinearPathVAEConfig
-from coterie.networks.linear_path_vae import LinearPathVAE
+from coterie.models.linear_path import LinearPathConfig
+from coterie.networks.linear_path import LinearPath
 from coterie.training.runs import load_run
 from coterie.training.trained_model import TrainedModel
 
 
 def beside(model: TrainedModel, config: RunConfig, dataset: Dataset) -> TrainedModel:
     """The model with the path of ``config`` fitted to the same data."""
-    assert isinstance(config.model, LinearPathVAEConfig)
+    assert isinstance(config.model, LinearPathConfig)
     network = config.model.empty(model.n_items)
     config.model.fit_beside(network, dataset.train)
     own = model.network.state_dict()
@@ -58,7 +58,7 @@ def main() -> None:
     found: dict[tuple[Path, float], float] = {}
     for path in args.config:
         model = beside(trained, RunConfig.of(read_values(path)), dataset)
-        assert isinstance(model.network, LinearPathVAE)
+        assert isinstance(model.network, LinearPath)
         for weight in args.weights:
             model.network.path_weight = weight
             report = evaluate(model, dataset.cases(Part.VALIDATION), metrics=args.metric)

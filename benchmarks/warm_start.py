@@ -18,12 +18,12 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from coterie.backtesting.plan import last_day_of
-from coterie.config import RunConfig
+from coterie.config import RunConfig, overlay
 from coterie.data.dataset import Dataset
 from coterie.data.log import InteractionLog
 from coterie.data.prepare import prepare
@@ -40,27 +40,32 @@ from coterie.training.trainer import train
 
 COLD: Mapping[str, Mapping[str, Any]] = {
     "random": {},
-    "spectral": {"start": "spectral", "average": 0.1},
+    "spectral": {"training.start": "spectral", "training.average": 0.1},
 }
 WARM: Mapping[str, Mapping[str, Any]] = {
-    f"shrink {shrink:g}": {"shrink": shrink} for shrink in (1.0, 0.8, 0.5)
+    f"shrink {shrink:g}{name}": {"training.start": "warm", "training.shrink": shrink, **fields}
+    for name, fields in {"": {}, ", β at its end": {"model.anneal_steps": 0}}.items()
+    for shrink in (1.0, 0.8, 0.5)
 }
 
 
 @dataclass
 class Week:
-    """What one arm did in one week: validation by epoch, and the test value of the best one."""
+    """What one arm did in one week: validation and β by epoch, the test value of the best one."""
 
     curve: list[float]
+    beta: list[float]
     test: float
     seconds: float
 
     @property
     def best(self) -> float:
+        """The best validation value."""
         return max(self.curve)
 
     @property
     def best_epoch(self) -> int:
+        """Its epoch."""
         return self.curve.index(self.best) + 1
 
     def epochs_to(self, value: float) -> int | None:
@@ -68,41 +73,37 @@ class Week:
         return next((n for n, here in enumerate(self.curve, 1) if here >= value), None)
 
 
-def measured(
-    data: Dataset, config: RunConfig, parent: TrainedModel | None, fields: Mapping[str, Any]
-) -> tuple[Week, TrainedModel]:
-    curve: list[float] = []
+Measured: TypeAlias = tuple[Week, TrainedModel]
+
+
+def measured(data: Dataset, config: RunConfig, parent: TrainedModel | None) -> Measured:
+    """Trains and tests one arm."""
+    history: list[Mapping[str, Any]] = []
 
     def listen(update: Update) -> None:
-        curve.extend(update.facts.get("validation", {}).values())
+        history.extend([update.facts] if update.facts else [])
 
-    begun = time.perf_counter()
-    model = train(
-        data,
-        config,
-        warm_from=parent,
-        device=Execution("cpu", threads=1),
-        progress=listen,
-        **fields,  # type: ignore[arg-type]
-    )
-    seconds = time.perf_counter() - begun
-    metric = config.training.metric
+    begun, one = time.perf_counter(), Execution("cpu", threads=1)
+    model = train(data, config, warm_from=parent, device=one, progress=listen)
+    seconds, metric = time.perf_counter() - begun, config.training.metric
     test = evaluate(model, data, Part.TEST, metrics=(metric,)).mean(metric)
-    return Week(curve, test, seconds), model
+    curve, beta = ([entry[key] for entry in history] for key in ("validation", "beta"))
+    return Week([entry[metric] for entry in curve], beta, test, seconds), model
 
 
-def chain(read: InteractionLog, config: RunConfig, n_weeks: int) -> dict[str, list[Week]]:
+def chain(
+    read: InteractionLog, config: RunConfig, n_weeks: int, last: date, arms: Sequence[str]
+) -> dict[str, list[Week]]:
     """The weeks of every arm but the first one, in which all start alike."""
-    weeks: dict[str, list[Week]] = {name: [] for name in COLD | WARM}
+    weeks: dict[str, list[Week]] = {name: [] for name in arms}
     parents: dict[str, TrainedModel] = {}
-    end = last_day_of(read) + timedelta(days=1)
     for n in range(n_weeks, -1, -1):
-        split = TimeSplit(test_from=end - timedelta(days=7 * (n + 1)), validation_days=7)
+        split = TimeSplit(test_from=last - timedelta(days=7 * n), validation_days=7)
         data = prepare(read, split=split, min_rating=7)
-        for name, fields in (COLD | WARM if n < n_weeks else {"random": {}}).items():
-            week, model = measured(data, config, parents.get(name), fields)
-            facts = {key: model.provenance.get(key) for key in ("items_new", "items_dropped")}
-            print(split.test_from, name, week, facts, flush=True)
+        for name in weeks if n < n_weeks else ["random"]:
+            asked = RunConfig.of(overlay(config.as_json(), (COLD | WARM)[name]))
+            week, model = measured(data, asked, parents.get(name))
+            print(split.test_from, name, week, dict(model.provenance), flush=True)
             if n < n_weeks:
                 weeks[name].append(week)
             parents |= {name: model} if name in parents else {}
@@ -112,11 +113,13 @@ def chain(read: InteractionLog, config: RunConfig, n_weeks: int) -> dict[str, li
 
 def rows(weeks: Mapping[str, Sequence[Week]]) -> list[list[str]]:
     """One arm a row: means over weeks, and medians of epochs."""
-    best_cold = [max(arms) for arms in zip(*([w.best for w in weeks[name]] for name in COLD))]
+    of_cold = [[week.best for week in weeks[name]] for name in COLD if name in weeks]
+    best_cold = [max(arms) for arms in zip(*of_cold, strict=True)]
     table = []
     for name, of_arm in weeks.items():
-        pairs = zip(of_arm, (week.best for week in weeks["random"]), best_cold, strict=True)
-        to_random, to_best = zip(*((w.epochs_to(r), w.epochs_to(b)) for w, r, b in pairs))
+        pairs = zip(of_arm, of_cold[0], best_cold, strict=True)
+        reached = [(week.epochs_to(random), week.epochs_to(cold)) for week, random, cold in pairs]
+        to_random, to_best = zip(*reached, strict=True)
         table.append(
             [
                 name,
@@ -158,12 +161,15 @@ def main() -> None:
     parser.add_argument("log", type=Path)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--weeks", type=int, default=6)
+    parser.add_argument("--last", type=date.fromisoformat, help="first day of the last week")
+    parser.add_argument("--arms", nargs="+", choices=[*COLD, *WARM], default=[*COLD, *WARM])
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     names = ("user_id", "item_id", "rating", "timestamp")
     table = {"columns": names, "rating_column": names[2], "timestamp_column": names[3]}
     with read_log(args.log, "table", delimiter="::", **table) as read:
-        weeks = chain(read, RunConfig.load(args.config), args.weeks)
+        last = args.last or last_day_of(read) - timedelta(days=6)
+        weeks = chain(read, RunConfig.load(args.config), args.weeks, last, args.arms)
     print(plain_table(HEADER, rows(weeks)))
     if args.json is not None:
         write_json(args.json, {name: list(map(asdict, one)) for name, one in weeks.items()})

@@ -424,6 +424,22 @@ def test_simulate_writes_a_log_that_prepare_reads(tmp_path: Path, run: Run) -> N
     assert json.loads((tmp_path / "p.json").read_text())["counts"]["users"] == 200
 
 
+def test_simulate_weeks_writes_days_that_prepare_reads(tmp_path: Path, run: Run) -> None:
+    verb = ("simulate", "--users", "200", "--items", "60", "--weeks", "3")
+    assert run(*verb, "--first-day", "2026-03-02", "--out", tmp_path / "made") == 0
+    days = sorted(path.name for path in (tmp_path / "made" / "events").iterdir())
+    assert (days[0], days[-1], len(days)) == ("day=2026-03-02", "day=2026-03-22", 21)
+    log = (tmp_path / "made" / "events", "--titles", tmp_path / "made" / "titles.parquet")
+    table = ("--partitions", "--timestamp-column", "timestamp", "--split", "time")
+    assert run("prepare", *log, *table, "--out", tmp_path / "data") == 0
+
+
+def test_simulate_refuses_options_of_the_other_service(tmp_path: Path, run: Run) -> None:
+    for options in (("--weeks", "3", "--mean-items", "5"), ("--first-day", "2026-03-02")):
+        assert run("simulate", *options, "--out", tmp_path / "log") == 2
+    assert not (tmp_path / "log").exists()
+
+
 def verb_names() -> list[str]:
     groups = [group.typer_instance for group in app.registered_groups]
     commands = [command for group in groups if group for command in group.registered_commands]

@@ -41,7 +41,7 @@ from coterie.models.ease import EaseConfig
 from coterie.models.multvae import MultVAEConfig
 from coterie.models.recvae import RecVAEConfig
 from coterie.networks.autoencoder import Autoencoder
-from coterie.networks.linear_path_vae import LinearPathVAE
+from coterie.networks.linear_path import LinearPathVAE
 from coterie.networks.multvae import MultVAE
 from coterie.running.progress import Update
 from coterie.sparse import SparseRows
@@ -225,7 +225,8 @@ def test_transfer_on_cuda() -> None:
 def test_the_linear_path_has_no_part_in_the_loss() -> None:
     plain = model("mult-vae (7,)")
     path = EaseConfig(l2=1.0).fit(csr_array(to_dense(histories(30, 5))))
-    with_path = LinearPathVAE(N_ITEMS, (7,), LATENT, generator(), path, 10.0).double()
+    shape = (N_ITEMS, (7,), LATENT, generator())
+    with_path = LinearPathVAE(*shape, path=path, path_weight=10.0).double()
     with_path.load_state_dict(with_path.state_dict() | plain.state_dict())
     users = drawn(plain)
     assert torch.equal(gradient_transfer(with_path, users), gradient_transfer(plain, users))

@@ -24,6 +24,7 @@ from coterie.models.ease import EaseConfig
 from coterie.models.graph_filter import BspmConfig, GfCfConfig
 from coterie.models.ials import IalsConfig
 from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
+from coterie.models.linear_path_recvae import LinearPathRecVAEConfig
 from coterie.models.linear_path_vae import LinearPathVAEConfig
 from coterie.models.multdae import MultDAEConfig
 from coterie.models.multvae import MultVAEConfig
@@ -95,6 +96,7 @@ KINDS: dict[str, Any] = {
     "recvae": RecVAEConfig,
     "vamp-vae": VampVAEConfig,
     "linear-path-vae": LinearPathVAEConfig,
+    "linear-path-recvae": LinearPathRecVAEConfig,
     "ease": EaseConfig,
     "popularity": PopularityConfig,
     "item-knn": ItemKnnConfig,

@@ -151,6 +151,17 @@ networks = st.one_of(
             "hidden_dims": st.just([3]),
             "path": st.just({"name": "ease"}),
             "path_weight": st.floats(0, 20),
+            "path_activity": st.floats(-2, 2),
+        }
+    ),
+    st.fixed_dictionaries(
+        {
+            "name": st.just("linear-path-recvae"),
+            "hidden_dim": st.integers(1, 7),
+            "latent_dim": st.integers(1, 5),
+            "path": st.just({"name": "ease"}),
+            "path_weight": st.floats(0, 20),
+            "path_activity": st.floats(-2, 2),
         }
     ),
     st.fixed_dictionaries(

@@ -18,7 +18,7 @@ from coterie.config import RunConfig
 from coterie.models.graph_filter import BspmConfig, GfCfConfig, GraphFilterModelConfig
 from coterie.networks import graph_filter
 from coterie.networks.graph_filter import GraphFilter
-from coterie.networks.linear_path_vae import LinearPathVAE
+from coterie.networks.linear_path import LinearPathVAE
 from coterie.simulation.service import simulate_dataset
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train

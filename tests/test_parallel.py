@@ -56,6 +56,10 @@ VALUES: dict[str, dict[str, Any]] = {
         "model": {"name": "recvae", "hidden_dim": 12, "latent_dim": 6, "pia": 0.2},
         "training": {**QUICK, "epochs": 2},
     },
+    "linear path recvae": {
+        "model": {"name": "linear-path-recvae", "hidden_dim": 12, "latent_dim": 6, "pia": 0.2},
+        "training": {**QUICK, "epochs": 2},
+    },
     "linear path": {
         "model": {**VAE, "name": "linear-path-vae", "pia": 0.2},
         "training": {**QUICK, "epochs": 2, "start": "spectral", "average": 0.2},

@@ -148,7 +148,8 @@ def uninterrupted(name: str) -> tuple[dict[str, Tensor], list[dict[str, Any]], d
         for batch in run.batches():
             run.advance(*batch)
         history.append(run.close_epoch())
-    summary = {"best_epoch": run.position.best_epoch, "best_validation": run.position.best_value}
+    best, value = run.position.best_epoch, run.position.best_value
+    summary = {"best_epoch": best, "best_validation": value, "steps": best * run.n_batches}
     return dict(run.best_network().state_dict()), history, summary
 
 

@@ -107,15 +107,19 @@ def test_fingerprint_knows_configuration_and_ids() -> None:
     made = [
         train(
             DATA,
-            RunConfig.of({"model": {**config, "path_weight": weight}, "training": {"epochs": 1}}),
+            RunConfig.of({"model": {**config, **weight}, "training": {"epochs": 1}}),
         )
-        for weight in (1.0, 2.0)
+        for weight in (
+            {"path_weight": 1.0},
+            {"path_weight": 2.0},
+            {"path_weight": 1.0, "path_activity": 0.5},
+        )
     ]
     names = [f"item {item}" for item in DATA.items.values.to_pylist()]
     other = TrainedModel(
         made[0].network, made[0].config, type(DATA.items).of(names), None, made[0].popularity
     )
-    assert len({model.fingerprint for model in (*made, other)}) == 3
+    assert len({model.fingerprint for model in (*made, other)}) == 4
 
 
 # What it says.

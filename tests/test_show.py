@@ -106,6 +106,7 @@ def test_show_tells_what_a_run_left_open_and_chose(tmp_path: Path) -> None:
     chosen = show(tmp_path).facts["configuration"]
     assert chosen["path"]["name"] in ("ease", "gf-cf", "bspm")
     assert chosen["path_weight"] is not None
+    assert chosen["path_activity"] is not None
     shutil.rmtree(tmp_path / "model")
     assert show(tmp_path).facts["configuration"]["path"] is None
 

@@ -44,6 +44,12 @@ DOORS = {
         "assert open_store('sqlite:///store').find('ann').item_ids == [2]\n"
         "assert 'psycopg' in sys.modules"
     ),
+    "service that lives": (
+        "from coterie import LivingService\n"
+        "service = LivingService(n_users=50, n_items=30, weeks=1)\n"
+        "service.write('service', service.first_day, service.last_day)\n"
+        "assert service.probabilities([1], service.last_day).shape == (1, service.n_titles)"
+    ),
     "study": (
         "from coterie.tuning.study import read_study\n"
         "assert read_study('study').best.number >= 0 and 'complete' in str(read_study('study'))"

@@ -28,6 +28,7 @@ from coterie.models.graph_filter import BspmConfig, GfCfConfig
 from coterie.models.ials import IalsConfig
 from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
 from coterie.models.kinds import ClosedFormConfig
+from coterie.models.linear_path_recvae import LinearPathRecVAEConfig
 from coterie.models.linear_path_vae import LinearPathVAEConfig
 from coterie.models.multdae import MultDAEConfig
 from coterie.models.multvae import MultVAEConfig
@@ -846,6 +847,7 @@ BASE: dict[type[StrictConfig], dict[str, Any]] = {
     RecVAEConfig: QUICK_REC,
     VampVAEConfig: {**QUICK_VAE, "name": "vamp-vae", "components": 5},
     LinearPathVAEConfig: {**QUICK_VAE, "name": "linear-path-vae"},
+    LinearPathRecVAEConfig: {**QUICK_REC, "name": "linear-path-recvae"},
     EaseConfig: {"name": "ease", "l2": 10},
     PopularityConfig: {"name": "popularity"},
     ItemKnnConfig: {"name": "item-knn", "neighbours": 10},
@@ -868,20 +870,27 @@ OTHER_VAE: dict[str, Any] = {
     "beta": 0.3,
     "anneal_steps": 6,
 }
+OTHER_REC: dict[str, Any] = {
+    "name": None,
+    "pia": 0.3,
+    "hidden_dim": 17,
+    "latent_dim": 7,
+    "keep_prob": 0.6,
+    "gamma": 0.006,
+    "encoder_epochs": 3,
+    "decoder_epochs": 2,
+}
+OTHER_PATH: dict[str, Any] = {
+    "path": {"name": "ease", "l2": 11},
+    "path_weight": 3.0,
+    "path_activity": 0.4,
+}
 OTHER: dict[type[StrictConfig], dict[str, Any]] = {
     MultVAEConfig: OTHER_VAE,
-    RecVAEConfig: {
-        "name": None,
-        "pia": 0.3,
-        "hidden_dim": 17,
-        "latent_dim": 7,
-        "keep_prob": 0.6,
-        "gamma": 0.006,
-        "encoder_epochs": 3,
-        "decoder_epochs": 2,
-    },
+    RecVAEConfig: OTHER_REC,
     VampVAEConfig: {**OTHER_VAE, "components": 6, "gated": True},
-    LinearPathVAEConfig: {**OTHER_VAE, "path": {"name": "ease", "l2": 11}, "path_weight": 3.0},
+    LinearPathVAEConfig: {**OTHER_VAE, **OTHER_PATH},
+    LinearPathRecVAEConfig: {**OTHER_REC, **OTHER_PATH},
     MultDAEConfig: {"name": None, "hidden_dims": [17], "latent_dim": 7, "keep_prob": 0.6},
     EaseConfig: {"name": None, "l2": 11, "popularity_exponent": 0.2},
     PopularityConfig: {"name": None},

@@ -78,7 +78,7 @@ USED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", ["mult-vae", "recvae", "linear-path-vae"])
+@pytest.mark.parametrize("name", ["mult-vae", "recvae", "linear-path-vae", "linear-path-recvae"])
 def test_options_that_are_gone_may_stand_where_they_changed_nothing(name: str) -> None:
     plain = {"name": name, "pia": 0.3}
     written = json.loads(json.dumps({**plain, **RETIRED}))

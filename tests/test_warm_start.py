@@ -5,6 +5,7 @@ parent, and what is refused.
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -232,12 +233,26 @@ def test_a_linear_path_is_fitted_to_the_new_data(parents: Path) -> None:
     assert torch.equal(warm.network.state_dict()["path.weight"], expected)
 
 
-def test_beta_begins_where_it_ends(parents: Path, tmp_path: Path) -> None:
-    model = {**MODELS["vae"], "anneal_steps": 1000}
-    for out, parent in (("cold", None), ("warm", parents / "vae")):
-        train(NEW, config(model, epochs=1), out=tmp_path / out, warm_from=parent)
-    cold, warm = (read_history(tmp_path / out)[0]["beta"] for out in ("cold", "warm"))
-    assert (cold < 0.01, warm) == (True, 0.2)
+def test_beta_goes_on_from_where_the_parents_left_it(tmp_path: Path) -> None:
+    asked, steps, model = config({**MODELS["vae"], "anneal_steps": 100}), 0, None
+    for week in ("1", "2", "3"):
+        model = train(NEW, asked, out=tmp_path / week, warm_from=model)
+        history = read_history(tmp_path / week)
+        for entry in history:
+            assert entry["beta"] == pytest.approx(0.2 * (steps + entry["step"]) / 100)
+        steps += history[model.provenance["best_epoch"] - 1]["step"]
+        assert model.provenance["steps"] == steps
+
+
+def test_beta_begins_where_it_ends_if_nobody_knows_where_it_was(
+    parents: Path, tmp_path: Path
+) -> None:
+    parent = TrainedModel.load(parents / "vae")
+    told = {name: value for name, value in parent.provenance.items() if name != "steps"}
+    asked = config({**MODELS["vae"], "anneal_steps": 1000})
+    model = train(NEW, asked, out=tmp_path, warm_from=replace(parent, provenance=told))
+    assert {entry["beta"] for entry in read_history(tmp_path)} == {0.2}
+    assert model.provenance["steps"] is None
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -299,7 +314,9 @@ def test_the_run_and_its_model_name_the_parent(
     parents: Path, tmp_path: Path, run_coterie: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(NEW, config(), out=tmp_path / "run", warm_from=parents / "vae + pia")
-    facts = {**FACTS, "parent": TrainedModel.load(parents / "vae + pia").fingerprint}
+    parent = TrainedModel.load(parents / "vae + pia")
+    told = {"parent": parent.fingerprint, "parent_steps": parent.provenance["steps"]}
+    facts = FACTS | told
     record = read_run(tmp_path / "run")
     assert record.warm == facts
     assert record.identity is not None

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from coterie.models.graph_filter import BspmConfig, GfCfConfig
     from coterie.models.ials import IalsConfig
     from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
+    from coterie.models.linear_path_recvae import LinearPathRecVAEConfig
     from coterie.models.linear_path_vae import LinearPathVAEConfig
     from coterie.models.multdae import MultDAEConfig
     from coterie.models.multvae import MultVAEConfig
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from coterie.ranking.scorer import Scorer
     from coterie.ranking.similar import similar_items
     from coterie.running.execution import Execution
+    from coterie.simulation.living import LivingService
     from coterie.simulation.service import SimulatedService, simulate_dataset
     from coterie.stream.history_source import stream_histories
     from coterie.stream.ray_engine import RayEngine
@@ -129,6 +131,7 @@ _HOME = {
     "ItemKnnConfig": "models.item_item",
     "Rp3BetaConfig": "models.item_item",
     "SlimConfig": "models.item_item",
+    "LinearPathRecVAEConfig": "models.linear_path_recvae",
     "LinearPathVAEConfig": "models.linear_path_vae",
     "MultDAEConfig": "models.multdae",
     "MultVAEConfig": "models.multvae",
@@ -146,6 +149,7 @@ _HOME = {
     "Scorer": "ranking.scorer",
     "similar_items": "ranking.similar",
     "Execution": "running.execution",
+    "LivingService": "simulation.living",
     "SimulatedService": "simulation.service",
     "simulate_dataset": "simulation.service",
     "stream_histories": "stream.history_source",
@@ -194,7 +198,9 @@ __all__ = [
     "Interrupted",
     "ItemKnnConfig",
     "LeaveLastOut",
+    "LinearPathRecVAEConfig",
     "LinearPathVAEConfig",
+    "LivingService",
     "MissingPackageError",
     "MultDAEConfig",
     "MultVAEConfig",

@@ -34,6 +34,7 @@ from coterie.models.graph_filter import BspmConfig, GfCfConfig
 from coterie.models.ials import IalsConfig
 from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
 from coterie.models.kinds import SteppedConfig
+from coterie.models.linear_path_recvae import LinearPathRecVAEConfig
 from coterie.models.linear_path_vae import LinearPathVAEConfig
 from coterie.models.multdae import MultDAEConfig
 from coterie.models.multvae import MultVAEConfig
@@ -47,6 +48,7 @@ AnyModelConfig: TypeAlias = (
     | RecVAEConfig
     | VampVAEConfig
     | LinearPathVAEConfig
+    | LinearPathRecVAEConfig
     | EaseConfig
     | PopularityConfig
     | ItemKnnConfig
@@ -111,7 +113,7 @@ class TrainingConfig(StrictConfig):
         "random",
         description=(
             "initial weights: drawn; the leading singular vectors of the interactions; or those of"
-            " a trained model that is given to train, and then beta begins where it ends"
+            " a trained model that is given to train, and then beta goes on from where it was"
         ),
     )
     start_rank: int = Field(

@@ -96,6 +96,18 @@ class CannotWriteError(CoterieError):
     exit_code = 9
 
 
+class GateError(CoterieError):
+    """A model did not pass a gate and was not made live."""
+
+    exit_code = 10
+
+
+class WarningsError(CoterieError):
+    """Something works and is not as it should be: for monitors."""
+
+    exit_code = 11
+
+
 class Interrupted(CoterieError):
     """Work stopped because it was asked to; what is on disk resumes it.
 

@@ -1,5 +1,6 @@
 """From logs to data sets."""
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ from coterie.cli import reading
 from coterie.cli.console import drawn, say, say_written, write_result
 from coterie.cli.options import IdTypes, JsonFile, TimeUnits
 from coterie.cli.places import result_folder
+from coterie.errors import ConfigError
 from coterie.running.progress import Update
 from coterie.show.contents import shown
 
@@ -171,7 +173,10 @@ def simulate(
         typer.Option(
             "--out",
             callback=result_folder,
-            help="Folder for ratings.csv and movies.csv, in MovieLens' form.",
+            help=(
+                "Folder for ratings.csv and movies.csv, in MovieLens' form, or with --weeks for"
+                " events/day=YYYY-MM-DD/ and titles.parquet."
+            ),
         ),
     ],
     users: Annotated[int, typer.Option(min=1, help="Users of the service.")] = 10_000,
@@ -181,11 +186,46 @@ def simulate(
         typer.Option(min=0, help="Mean interactions a user; 0 chooses by the number of titles."),
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    weeks: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=(
+                "So many weeks of a service that lives: titles and users come and leave, tastes"
+                " drift, rows arrive late and twice."
+            ),
+        ),
+    ] = None,
+    first_day: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Of --weeks (default 2026-01-05)."),
+    ] = None,
 ) -> None:
     """Write the log of a simulated streaming service, block by block, of any size."""
     from coterie.simulation.service import SimulatedService  # noqa: PLC0415
 
+    if weeks is not None:
+        if mean_items:
+            raise ConfigError("--mean-items must be left out with --weeks, found both.")
+        _simulate_days(folder, users, items, weeks, seed, first_day)
+        return
+    if first_day is not None:
+        raise ConfigError("--first-day must go with --weeks, found no --weeks; give both.")
     service = SimulatedService(users, items, seed, mean_items=mean_items)
     with drawn() as progress:
         service.write_ratings_csv(folder, progress)
     say_written("log", folder / "ratings.csv")
+
+
+def _simulate_days(
+    folder: Path, users: int, items: int, weeks: int, seed: int, first_day: datetime | None
+) -> None:
+    from coterie.simulation.living import LivingService  # noqa: PLC0415
+
+    service = LivingService(users, items, weeks, seed)
+    if first_day is not None:
+        service = replace(service, first_day=first_day.date())
+    with drawn() as progress:
+        service.write(folder, service.first_day, service.last_day, progress)
+    say_written("days", folder / "events")
+    say_written("titles", folder / "titles.parquet")

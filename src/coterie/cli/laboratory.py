@@ -1,12 +1,13 @@
 """The demo, the results book and the benchmarks."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from coterie.cli import reading
-from coterie.cli.console import drawn, say, write_result
+from coterie.cli.console import drawn, say, say_written, write_result
 from coterie.cli.options import (
     MORE,
     Device,
@@ -321,3 +322,26 @@ def bench_serving(
     )
     say(str(times))
     write_result(json_file, times.to_json())
+
+
+@verbs.command()
+def demo_production(
+    folder: Annotated[
+        Path,
+        typer.Option("--out", callback=result_folder, help="The service's folder; new or empty."),
+    ] = Path("demo-production"),
+    users: Annotated[int, typer.Option(min=300, help="Users at the beginning.")] = 1500,
+    items: Annotated[int, typer.Option(min=100, help="Titles at the beginning.")] = 300,
+    weeks: Annotated[int, typer.Option(min=2, help="How many; the sixth is broken.")] = 8,
+) -> None:
+    """Eight weeks of production on a simulated service that changes: jobs, gates, lists."""
+    from coterie.lab.demo.production import production, table  # noqa: PLC0415
+    from coterie.lab.demo.production_figure import draw_production  # noqa: PLC0415
+
+    with drawn() as progress:
+        told = production(folder, n_users=users, n_items=items, weeks=weeks, progress=progress)
+    draw_production(folder / "production.png", told)
+    say(table(told))
+    say_written("service", folder, "with production.png and weeks.json; to serve it:")
+    say(f"  coterie status {folder} --date {told[-1].week + timedelta(weeks=1)}")
+    say(f"  coterie serve {folder} --port 8080")

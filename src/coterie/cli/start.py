@@ -15,6 +15,7 @@ from coterie.cli import (
     looking,
     measuring,
     recommending,
+    service,
     serving,
     training,
 )
@@ -37,22 +38,16 @@ app = typer.Typer(
         "Exit codes: 0 done · 1 a fault of Coterie's · 2 a wrong option · 3 bad data · 4 a damaged"
         " or unknown artifact · 5 a loss or score that is not finite · 6 not found · 7 something"
         " else is there or at work there · 8 out of memory, or a service or device out of reach ·"
-        " 9 a place that cannot be written · 130, 143 stopped by SIGINT, SIGTERM (train and tune"
-        " resume, and so does recommend into a folder)."
+        " 9 a place that cannot be written · 10 a model failed a gate · 11 status warns · 130,"
+        " 143 stopped by SIGINT, SIGTERM (train, tune, weekly and daily resume, and so does"
+        " recommend into a folder)."
     ),
 )
 
 
 for group in (
-    laboratory,
-    data,
-    training,
-    measuring,
-    backtesting,
-    looking,
-    recommending,
-    serving,
-):
+    laboratory, data, training, measuring, backtesting, looking, recommending, service, serving,
+):  # fmt: skip
     app.add_typer(group.verbs)
 
 

@@ -127,6 +127,7 @@ def train(
     from coterie.training.tensorboard import tensorboard_events  # noqa: PLC0415
     from coterie.training.trainer import refit as refit_run  # noqa: PLC0415
     from coterie.training.trainer import train as train_model  # noqa: PLC0415
+    from coterie.training.warm_start import in_words  # noqa: PLC0415
 
     options = {
         "model.name": model,
@@ -180,6 +181,8 @@ def train(
     # Without validation cases the last epoch is the best, of no value.
     found = [f"best epoch {best}"] if best else []
     found += [] if value is None else [f"validation {value:.4f}"]
+    if trained.provenance.get("start") == "warm":
+        found.append(in_words(trained.provenance))
     if trained.is_refit:
         found.append(f"refitted on all {trained.provenance['train_users']:,} users")
     say_written("model", folder / "model", ", ".join(found))

@@ -58,7 +58,7 @@ class EventsConfig(StrictConfig):
 class TitlesConfig(StrictConfig):
     """The table of titles: what can be recommended, and when."""
 
-    path: str | None = Field("titles.parquet", description="Parquet or CSV; absent = no titles")
+    path: str | None = Field(None, description="Parquet or CSV; absent = no titles")
     item_column: str = "item_id"
     title_column: str | None = "title"
     kind_column: str | None = Field(None, description="such as movie or series, for card rows")

@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -33,12 +33,20 @@ from coterie.ranking.options import RankingOptions
 from coterie.registry import Registry, Version
 from coterie.running.progress import Progress, Update, silent
 from coterie.store import Store, open_store
-from coterie.stream.to_folder import Engine, FolderRecommendations, recommend_to_folder
+from coterie.stream.ray_engine import RayEngine
+from coterie.stream.to_folder import (
+    Engine,
+    FolderRecommendations,
+    LocalEngine,
+    recommend_to_folder,
+)
 from coterie.training.trained_model import TrainedModel
 
 log = logging.getLogger(__name__)
 
 SCHEMA = "coterie.daily/1"
+
+EngineName: TypeAlias = Literal["local", "ray"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ def daily(
     service: Service,
     day: date,
     *,
-    engine: Engine | None = None,
+    engine: EngineName = "local",
     progress: Progress = silent,
 ) -> DailyResult:
     """Publishes the lists of a day: of everybody who did something before it.
@@ -82,7 +90,7 @@ def daily(
     Args:
         service: The service.
         day: The lists are for this date, and know what arrived before it.
-        engine: Who scores; this process if None.
+        engine: Who scores: this process, or the processes of Ray.
         progress: Called as the work goes on.
 
     Raises:
@@ -107,7 +115,7 @@ class _Day:
     service: Service
     day: date
     version: Version
-    engine: Engine | None
+    engine: EngineName
     progress: Progress
 
     def result(self) -> DailyResult:
@@ -224,9 +232,14 @@ class _Day:
             str(histories),
             self.folder / name,
             options,
-            engine=self.engine,
+            engine=self._engine(),
             progress=self.progress,
         )
+
+    def _engine(self) -> Engine:
+        if self.engine == "local":
+            return LocalEngine()
+        return RayEngine(partial(TrainedModel.load, self.version.model))
 
     def _lists(
         self, model: TrainedModel, written: Mapping[str, FolderRecommendations], titles: Titles

@@ -108,12 +108,6 @@ class SteppedConfig(ModelConfig):
     def weigh(self, network: "Autoencoder", judge: "Judge") -> None:
         """Chooses, before each validation, what depends on the weights of the moment."""
 
-    def annealed(self) -> Self:
-        """The same with what rises over the first steps where it ends, for weights that have been
-        trained before.
-        """
-        return self
-
     def resolved(self, network: "Autoencoder") -> Self:
         """The same configuration, with what `weigh` chose for the best epoch."""
         return self

@@ -1,161 +1,28 @@
-"""A Mult-VAE whose decoder has a second, linear path from item to item: the model of our own.
+"""A Mult-VAE whose decoder has a second, linear path from item to item: the model of our own."""
 
-Linear item–item models win on sparse catalogues and large ones, variational autoencoders on dense
-ones. Here the two meet in the decoder's logits: f(z) + w · x B. The autoencoder, with PIA, is
-trained as it always is; the linear path B is a closed form; which epoch is best is judged by the
-sum. Decision 9 says what else was tried.
-"""
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import logging
-from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias, cast
-
-from pydantic import Field
-
-from coterie.errors import ConfigError
-from coterie.models.ease import EaseConfig
-from coterie.models.graph_filter import BspmConfig, GfCfConfig, GraphFilterModelConfig
-from coterie.models.item_item import ItemItemConfig
+from coterie.models.linear_path import LinearPathConfig
 from coterie.models.multvae import MultVAEConfig, VAEConfig
 
 if TYPE_CHECKING:
     import torch
-    from scipy.sparse import csr_array
 
-    from coterie.networks.autoencoder import Autoencoder
-    from coterie.networks.linear_path_vae import LinearPathVAE
-    from coterie.networks.network import Judge
-
-log = logging.getLogger(__name__)
-
-PathConfig: TypeAlias = Annotated[
-    EaseConfig | ItemItemConfig | GraphFilterModelConfig, Field(discriminator="name")
-]
-"""What the linear path can be."""
+    from coterie.networks.linear_path import LinearPathVAE
 
 
-_EASE_STEP, _EASE_ENDS = 3.0, (5.0, 50_000.0)
-"""The factor between λ that are tried, from `EaseConfig`'s own on, and where they end."""
-_EASE_EXPONENTS = (0.0, 0.1, 0.2, 0.3)
-_MOST_EASE_SOLVED, _MOST_EASE_ITEMS = 12_000, 25_000
-"""Items, or users where fewer, that EASE solves for in minutes; and items whose weights are in a
-path's reach, 2.5 GB.
-"""
-
-
-class LinearPathVAEConfig(VAEConfig):
-    """A Mult-VAE, and the linear path beside its decoder.
-
-    What is left open is chosen on validation users: the path before training, by what it is worth
-    alone; its weight anew at each validation. No path and the path alone are among the weights, so
-    that the sum is not below its parts there.
+class LinearPathVAEConfig(LinearPathConfig, VAEConfig):
+    """A Mult-VAE, and the linear path beside its decoder; what is left open of it is chosen on
+    validation users.
     """
 
     name: Literal["linear-path-vae"] = "linear-path-vae"
-    path: PathConfig | None = Field(
-        None,
-        description=(
-            "the linear item–item model: ease, rp3beta, item-knn, slim, gf-cf or bspm; absent ="
-            " chosen among ease, gf-cf and bspm on validation users"
-        ),
-    )
-    path_weight: float | None = Field(
-        None,
-        ge=0,
-        description=(
-            "w, by which its scores are multiplied before they are added to the logits; absent ="
-            " chosen on validation users"
-        ),
-    )
+
+    ALONE: ClassVar = MultVAEConfig
 
     def build(self, n_items: int, generator: "torch.Generator") -> "LinearPathVAE":
         """An untrained network, its path empty."""
-        from coterie.networks.linear_path_vae import LinearPathVAE
+        from coterie.networks.linear_path import LinearPathVAE
 
         shape = (self.hidden_dims, self.latent_dim)
-        path = (self.path or GfCfConfig()).empty(n_items)  # a small one, until it is chosen
-        return LinearPathVAE(n_items, *shape, generator, path, self.path_weight or 0.0)
-
-    def choose(self, train: "csr_array", judge: "Judge | None") -> Self:
-        """With a path, chosen if it is open.
-
-        Raises:
-            ConfigError: if path or weight are open, and there are no validation users.
-        """
-        absent = [name for name in ("path", "path_weight") if getattr(self, name) is None]
-        if judge is None and absent:
-            raise ConfigError(
-                "path and path_weight must be given where there are no validation users to choose"
-                f" them on, found no {' and no '.join(absent)}; set both (model.path,"
-                " model.path_weight)."
-            )
-        path = self.path or choose_path(train, cast("Judge", judge))
-        return self.model_copy(update={"path": path})
-
-    def fit_beside(self, network: "Autoencoder", train: "csr_array") -> None:
-        """Fits the path, which `choose` has filled in."""
-        path = cast("PathConfig", self.path).fit(train)
-        network.path = path.to(network.output.weight.device)
-
-    def weigh(self, network: "Autoencoder", judge: "Judge") -> None:
-        """Gives the path the weight with which the sum ranks validation users best, if it is
-        open.
-        """
-        from coterie.networks.path_weight import choose_weight
-
-        if self.path_weight is None:
-            choose_weight(cast("LinearPathVAE", network), judge)
-
-    def resolved(self, network: "Autoencoder") -> Self:
-        """With the weight that was chosen."""
-        return self.model_copy(update={"path_weight": cast("LinearPathVAE", network).path_weight})
-
-    def without_path(self) -> MultVAEConfig:
-        """The autoencoder alone."""
-        shared = self.model_dump(include=set(MultVAEConfig.model_fields) - {"name"})
-        return MultVAEConfig(**shared)
-
-
-def choose_path(train: "csr_array", judge: "Judge") -> PathConfig:
-    """The path that ranks validation users best by itself: EASE, its λ climbed to, its scores
-    divided by a power of popularity or not, where the catalogue is not too large; GF-CF; BSPM.
-
-    Args:
-        train: ``[n_users, n_items]`` binary interactions.
-        judge: Of the validation users.
-    """
-    found: dict[PathConfig, float] = {}
-    for path in (GfCfConfig(), BspmConfig()):
-        found[path] = judge.value(judge.scores(path.fit(train)))
-    n_users, n_items = train.shape
-    if n_items <= _MOST_EASE_ITEMS and min(n_users, n_items) <= _MOST_EASE_SOLVED:
-        found |= _climbed(train, judge)
-    best = max(found, key=lambda path: found[path])
-    log.info("of %d paths %s is best alone: %.4f", len(found), best, found[best])
-    return best
-
-
-def _climbed(train: "csr_array", judge: "Judge") -> dict[PathConfig, float]:
-    """EASE at each λ on the way up to the best one, and its exponents."""
-    found: dict[PathConfig, float] = {}
-    popularity = train.sum(axis=0).clip(min=1)
-
-    def value(l2: float) -> float:
-        scores = judge.scores(EaseConfig(l2=l2).fit(train))
-        by_exponent: dict[PathConfig, float] = {
-            EaseConfig(l2=l2, popularity_exponent=a): judge.value(
-                scores / scores.new_tensor(popularity**a)
-            )
-            for a in _EASE_EXPONENTS
-        }
-        found.update(by_exponent)
-        return max(by_exponent.values())
-
-    first = EaseConfig().l2
-    best, at_first = first, value(first)
-    for step in (_EASE_STEP, 1 / _EASE_STEP):
-        l2, reached = first * step, at_first
-        while _EASE_ENDS[0] <= l2 <= _EASE_ENDS[1] and (here := value(l2)) > reached:
-            best, l2, reached = l2, l2 * step, here
-        if best != first:
-            break
-    return found
+        return LinearPathVAE(n_items, *shape, generator, **self.beside(n_items))

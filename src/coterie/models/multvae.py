@@ -1,6 +1,6 @@
 """Mult-VAE: the variational autoencoder with a multinomial likelihood (Liang et al., WWW 2018)."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -35,10 +35,6 @@ class VAEConfig(AlignedConfig):
     def kl_weight(self) -> float:
         """β, when it has risen."""
         return self.beta
-
-    def annealed(self) -> Self:
-        """With β at its end from the first step on."""
-        return self.model_copy(update={"anneal_steps": 0})
 
     def prior(self, network: "Autoencoder", generator: "torch.Generator") -> "Prior":
         """N(0, I)."""

@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from coterie.networks.recvae import RecVAE
 
 
-class RecVAEConfig(AlignedConfig):
-    """A RecVAE, whose encoder and decoder learn in turns."""
+class SkipVAEConfig(AlignedConfig):
+    """What RecVAE and those made from it share: encoder and decoder learn in turns."""
 
-    name: Literal["recvae"] = "recvae"
     hidden_dim: PositiveInt = Field(600, description="width of the encoder's five layers")
     keep_prob: float = Field(
         0.5,
@@ -50,12 +49,6 @@ class RecVAEConfig(AlignedConfig):
         parts += ["decoder"] * self.decoder_epochs
         return tuple(parts)
 
-    def build(self, n_items: int, generator: "torch.Generator") -> "RecVAE":
-        """An untrained network."""
-        from coterie.networks.recvae import RecVAE
-
-        return RecVAE(n_items, self.hidden_dim, self.latent_dim, generator)
-
     @property
     def kl_weight(self) -> float:
         """γ, for each item of a user."""
@@ -66,3 +59,15 @@ class RecVAEConfig(AlignedConfig):
         from coterie.networks.recvae import CompositePrior
 
         return CompositePrior(network, self.gamma)
+
+
+class RecVAEConfig(SkipVAEConfig):
+    """A RecVAE."""
+
+    name: Literal["recvae"] = "recvae"
+
+    def build(self, n_items: int, generator: "torch.Generator") -> "RecVAE":
+        """An untrained network."""
+        from coterie.networks.recvae import RecVAE
+
+        return RecVAE(n_items, self.hidden_dim, self.latent_dim, generator)

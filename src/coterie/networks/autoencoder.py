@@ -6,7 +6,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -155,10 +154,7 @@ class Autoencoder(Network):
 
     def add_first_layer(self, graph: OnnxGraph) -> str:
         """Adds what the first layer gives for clean histories."""
-        known = graph.node("GreaterOrEqual", graph.history, graph.constant(0))
-        given = graph.node("Cast", known, to=graph.types.FLOAT)
-        counts = graph.node("ReduceSum", given, graph.constant([1]), keepdims=1)
-        norm = graph.node("Sqrt", graph.node("Max", counts, graph.constant(1, np.float32)))
+        norm = graph.node("Sqrt", graph.counts)
         mean = graph.node("Div", graph.history_sum(self.input.weight), norm)
         return graph.node("Add", mean, graph.weight(self.input.bias))
 

@@ -25,7 +25,7 @@ LAYER_NORM_EPS = 0.1
 """
 
 
-class RecVAE(VariationalAutoencoder, LinearOutput):
+class SkipVAE(VariationalAutoencoder):
     """I-600-600-600-600-600-200-I by default: p(x given z) = Mult(n, softmax(Wz + b)).
 
     Every layer of the encoder adds the outputs of all before it, then swish, then layer norm.
@@ -35,14 +35,6 @@ class RecVAE(VariationalAutoencoder, LinearOutput):
         hidden_dim: Width of the encoder's layers.
         latent_dim: Of z.
         generator: For the initial weights.
-
-    Example:
-        >>> from scipy.sparse import csr_array
-        >>> network = RecVAE(4, 3, 2, torch.Generator().manual_seed(1))
-        >>> network.score(
-        ...     SparseRows.from_csr(csr_array([[1, 0, 1, 0], [0, 0, 0, 0]]))
-        ... ).isfinite().all().item()
-        True
     """
 
     def __init__(
@@ -108,6 +100,19 @@ class RecVAE(VariationalAutoencoder, LinearOutput):
             if layer is not self.code:
                 h = graph.node("Sum", h, *outputs)
         return graph.linear(graph.columns(h, 0, len(self.code.bias) // 2), self.output, **output)
+
+
+class RecVAE(SkipVAE, LinearOutput):
+    """A `SkipVAE` whose logits are its scores.
+
+    Example:
+        >>> from scipy.sparse import csr_array
+        >>> network = RecVAE(4, 3, 2, torch.Generator().manual_seed(1))
+        >>> network.score(
+        ...     SparseRows.from_csr(csr_array([[1, 0, 1, 0], [0, 0, 0, 0]]))
+        ... ).isfinite().all().item()
+        True
+    """
 
 
 class CompositePrior(Prior):

@@ -17,6 +17,13 @@ ROUNDS = 3
 _GRID = 2**40
 
 
+def stream(seed: int, *key: int) -> np.random.Generator:
+    """Random numbers of their own for every ``key``: what is made of one does not depend on what is
+    made of another, nor on the order.
+    """
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
 def normalised(weights: np.ndarray) -> np.ndarray:
     """``[n, m]`` weights not below zero, divided by their row sums."""
     shares: np.ndarray = weights / weights.sum(axis=1, keepdims=True)

@@ -28,7 +28,7 @@ from coterie.data.split import Part, Split, choose_users, hide_items
 from coterie.errors import ConfigError
 from coterie.files import publish_file
 from coterie.running.progress import Progress, Update, silent
-from coterie.simulation.draws import draw_items, flat_cumulative
+from coterie.simulation.draws import draw_items, flat_cumulative, stream
 from coterie.simulation.tastes import Activity, Users, make_profiles, make_users
 from coterie.simulation.titles import Catalogue, make_catalogue
 
@@ -114,8 +114,8 @@ class SimulatedService:
             ("min_items", 1),
             ("weeks", 1),
         ):
-            _check_at_least(name, getattr(self, name), lowest)
-        _check_at_least("n_items", self.n_items, max(self.n_niches, 2 * self.min_items))
+            check_at_least(name, getattr(self, name), lowest)
+        check_at_least("n_items", self.n_items, max(self.n_niches, 2 * self.min_items))
         if not self.min_items < self.mean_items <= self.max_items:
             raise ConfigError(
                 f"mean_items must be above min_items ({self.min_items}) and at most half of the"
@@ -243,8 +243,8 @@ class SimulatedService:
         ascending: np.ndarray = np.sort(row * length + seconds) - row * length
         return ascending
 
-    def _rng(self, *stream: int) -> np.random.Generator:
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=stream))
+    def _rng(self, *key: int) -> np.random.Generator:
+        return stream(self.seed, *key)
 
     def write_ratings_csv(self, folder: str | Path, progress: Progress = silent) -> None:
         """Writes ``ratings.csv`` and ``movies.csv`` in the official MovieLens form, each whole or
@@ -395,6 +395,7 @@ def _as_text(rating: np.ndarray) -> pa.Array:
     )
 
 
-def _check_at_least(name: str, value: int, lowest: int) -> None:
+def check_at_least(name: str, value: float, lowest: float) -> None:
+    """Raises `ConfigError` where a field of a service is below its bound."""
     if value < lowest:
         raise ConfigError(f"{name} must be at least {lowest}, found {value}; choose a larger one.")

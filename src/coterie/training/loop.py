@@ -29,6 +29,9 @@ from coterie.training.run_folder import RunFolder
 from coterie.training.step import TrainingStep
 from coterie.training.warm_start import WarmStart
 
+# Steps after which whatever is scheduled has come to its end.
+_LONG_AGO = 2**62
+
 
 class TrainingLoop:
     """Training under way: a step, a position, and the best weights so far.
@@ -66,9 +69,15 @@ class TrainingLoop:
         self.work += " + PIA" if getattr(config.model, "pia", 0) else ""
         self.rows = _rows(dataset, config.model, device)
         self.cases = dataset.cases(SplitPart.VALIDATION)
-        parent = self._parent(warm, dataset)
+        parent, self._before = self._parent(warm, dataset), self._steps_before(warm)
         self.step = TrainingStep(
-            dataset.n_items, config.model, config.training, execution, dataset.train, parent
+            dataset.n_items,
+            config.model,
+            config.training,
+            execution,
+            dataset.train,
+            parent,
+            _LONG_AGO if self._before is None else self._before,
         )
         self.judge = (
             ValidationJudge(self.cases, config.training.metric, device) if self._validates else None
@@ -110,6 +119,15 @@ class TrainingLoop:
             )
         return warm.parent(dataset)
 
+    def _steps_before(self, warm: WarmStart | None) -> int | None:
+        """Of the parent and its own parents; None if they are not known."""
+        if self.config.start != "warm":
+            return 0
+        if warm is not None:
+            return warm.n_steps
+        told = None if self.folder is None else self.folder.warm
+        return None if told is None else told["parent_steps"]
+
     def _take_over(self, folder: RunFolder, *, keep: bool) -> None:
         """Goes on from the checkpoint; ``keep`` writes one of the start, which then can be gone."""
         if keep:
@@ -117,7 +135,8 @@ class TrainingLoop:
                 self._save(folder)
             self.world.barrier()
         if folder.checkpoint.exists():
-            self.position, state, self.best = load_checkpoint(folder.checkpoint, self.device)
+            self.position, state, best = load_checkpoint(folder.checkpoint, self.device)
+            self.best |= best  # what an older version did not choose stays as it began
             self.step.restore(state, self.position.n_steps)
             self._sums = {
                 name: torch.tensor(value, dtype=torch.float64, device=self.device)
@@ -305,6 +324,15 @@ class TrainingLoop:
         for name, weights in self._of_network().items():
             weights.copy_(self.best[name])
         return self.step.network
+
+    def summary(self) -> dict[str, Any]:
+        """What the model says of its training: JSON values."""
+        best, before = self.position.best_epoch, self._before
+        return {
+            "best_epoch": best,
+            "best_validation": self.position.best_value,
+            "steps": None if before is None else before + best * self.n_batches,
+        }
 
     def resolved(self, config: RunConfig) -> RunConfig:
         """The run's configuration with nothing left open; of `best_network`."""

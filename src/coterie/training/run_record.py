@@ -73,8 +73,8 @@ class RunRecord:
         history: One mapping an epoch; empty for a closed form.
         model: The model's manifest; None as long as there is no model.
         refit: What it took over from the validated run that it is a refit of; None if it is none.
-        warm: Its ``parent``, ``items_carried``, ``items_new`` and ``items_dropped``, if it started
-            from a trained model; None if not.
+        warm: Its ``parent``, ``items_carried``, ``items_new``, ``items_dropped`` and
+            ``parent_steps``, if it started from a trained model; None if not.
     """
 
     folder: Path

@@ -38,6 +38,7 @@ class TrainingStep:
             whose popularity items are drawn if they are sampled; None draws evenly.
         parent: What a warm start carries over; None leaves its weights drawn, for those of a
             checkpoint to be restored.
+        steps_before: Of training that the weights come from: what is scheduled goes on from there.
 
     Example:
         >>> from coterie.models.multvae import MultVAEConfig
@@ -54,6 +55,7 @@ class TrainingStep:
         execution: Execution = ON_CPU,
         train: csr_array | None = None,
         parent: Parent | None = None,
+        steps_before: int = 0,
     ) -> None:
         training, device, world = training or TrainingConfig(), execution.device, execution.world
         if training.sparse_updates and world.size > 1:
@@ -61,10 +63,9 @@ class TrainingStep:
                 "sparse_updates need one process, whose rows nobody else must know; leave them off"
                 " or train with one."
             )
-        model = model.annealed() if training.start == "warm" else model
         self.model, self.training, self.world = model, training, world
         self.precision = execution.precision
-        self.device, self.n_steps = torch.device(device), 0
+        self.device, self.n_steps, self._before = torch.device(device), 0, steps_before
         generator = seeded(training.seed, WEIGHTS, 0)
         network = model.build(n_items, generator)
         if training.start == "spectral":
@@ -112,7 +113,8 @@ class TrainingStep:
         with self._autocast():
             keep_prob = 1.0 if part == "decoder" else self.model.keep_prob
             generator = seeded(self.training.seed, NOISE, self.n_steps, self.device)
-            loss, terms = self.objective(rows, keep_prob, generator, self.n_steps)
+            scheduled = self._before + self.n_steps
+            loss, terms = self.objective(rows, keep_prob, generator, scheduled)
         with self.world.summed_gradients(self.optimizers.dense_parameters(part)):
             loss.backward()  # type: ignore[no-untyped-call]
         self.optimizers.step(part)
@@ -134,7 +136,7 @@ class TrainingStep:
 
     def schedule(self) -> dict[str, float]:
         """What is scheduled, by its name, as it is in the next step: β, or RecVAE's γ."""
-        return {} if self.prior is None else self.prior.schedule(self.n_steps)
+        return {} if self.prior is None else self.prior.schedule(self._before + self.n_steps)
 
     @property
     def anchors(self) -> Tensor | None:

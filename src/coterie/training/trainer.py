@@ -69,9 +69,9 @@ def train(
             validated run, whole, is ``out/validated``: measure that one.
         warm_from: A trained model, or the folder of one or of a run, from whose weights training
             starts (`WarmStart`): its layers must be those of ``config``, its catalogue may be
-            another. ``start`` of the configuration is then ``"warm"``: β begins where it ends, Adam
-            begins anew, weights are multiplied by ``shrink``. A run that is resumed needs it no
-            longer; if it is given and there, it must be the same.
+            another. ``start`` of the configuration is then ``"warm"``: β goes on from where it was,
+            Adam begins anew, weights are multiplied by ``shrink``. A run that is resumed needs it
+            no longer; if it is given and there, it must be the same.
         device: The name of a device, or an `Execution` that also says threads and precision.
         progress: Called after every step with the epochs done, and after every epoch with its line
             of the history as facts. What it raises ends the run, which can be resumed.
@@ -330,9 +330,7 @@ def _trained(loop: TrainingLoop, progress: Progress) -> tuple[Network, dict[str,
             progress(loop.update(entry))
     if loop.folder is not None and "anchors" in loop.best:
         loop.folder.keep_anchors(loop.best["anchors"])
-    position = loop.position
-    summary = {"best_epoch": position.best_epoch, "best_validation": position.best_value}
-    return loop.best_network(), summary
+    return loop.best_network(), loop.summary()
 
 
 def _model(

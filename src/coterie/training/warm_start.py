@@ -2,6 +2,7 @@
 `coterie.networks.warm_start`.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from coterie.networks.autoencoder import Autoencoder
 from coterie.networks.warm_start import Parent
 from coterie.training.run_folder import read_anchors
 from coterie.training.trained_model import TrainedModel
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +104,16 @@ class WarmStart:
             "items_carried": carried,
             "items_new": len(items) - carried,
             "items_dropped": self.model.n_items - carried,
+            "parent_steps": self.n_steps,
         }
+
+    @property
+    def n_steps(self) -> int | None:
+        """Optimisation steps that the weights have behind them, those of the model's own parents
+        included; None if an older version trained it, which did not say.
+        """
+        steps: int | None = self.model.provenance.get("steps")
+        return steps
 
     def check(self, config: RunConfig, dataset: Dataset) -> None:
         """Checks that the model fits what is to be trained.
@@ -135,7 +147,8 @@ class WarmStart:
 
     def parent(self, dataset: Dataset) -> Parent:
         """The weights, and where the items of a data set are in them."""
-        origin = self._origin(dataset.items)
+        origin, facts = self._origin(dataset.items), self.facts(dataset.items)
+        log.info("starts %s", in_words(facts))
         return Parent(self._network, origin, dataset.train, self.anchors, self.features)
 
     @property
@@ -145,6 +158,19 @@ class WarmStart:
     def _origin(self, items: IdMap) -> np.ndarray:
         """``[n_items]`` rows in the model, -1 of new items."""
         return self.model.items.index_of(items.values)
+
+
+def in_words(facts: Mapping[str, Any]) -> str:
+    """What `WarmStart.facts` says.
+
+    Example:
+        >>> counts = {"items_carried": 3409, "items_new": 166, "items_dropped": 0}
+        >>> in_words({"parent": "1f" * 32, "start": "warm", **counts})
+        'warm from 1f1f1f1f1f1f1f1f: 3,409 items carried over, 166 new, 0 dropped'
+    """
+    carried, new, dropped = (facts[f"items_{what}"] for what in ("carried", "new", "dropped"))
+    counts = f"{carried:,} items carried over, {new:,} new, {dropped:,} dropped"
+    return f"warm from {facts['parent'][:16]}: {counts}"
 
 
 def _layers(network: Autoencoder) -> dict[str, tuple[int, ...]]:

@@ -63,7 +63,7 @@ def verdict(analysis: Analysis) -> tuple[Advice, ...]:
 
 
 def _collapse(one: Findings) -> Advice:
-    found, weight = one.bottleneck, "γ" if one.model == "recvae" else "β"
+    found, weight = one.bottleneck, "γ" if one.model.endswith("recvae") else "β"
     dims = len(found.mean_variance)
     rests = (
         f"{found.n_active} of {dims} dimensions active, a latent point tells"

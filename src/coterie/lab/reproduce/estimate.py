@@ -30,7 +30,7 @@ from coterie.data.split import Split, choose_users, hide_items
 from coterie.lab.bench.turns import machine, random_histories
 from coterie.lab.reproduce.definition import Definition, read_definition
 from coterie.models.ease import EaseConfig
-from coterie.models.linear_path_vae import LinearPathVAEConfig
+from coterie.models.linear_path import LinearPathConfig
 from coterie.models.popularity import PopularityConfig
 from coterie.plain_table import plain_table
 from coterie.running.execution import Execution, using_threads
@@ -188,7 +188,7 @@ def _cost(
     size, model, training = definition.size, config.model, config.training
     held_out = definition.data.held_out_users or 0
     train_users, cases = size.users - 2 * held_out, held_out or size.users
-    if isinstance(model, LinearPathVAEConfig):
+    if isinstance(model, LinearPathConfig):
         # The path would be solved at full size; its own cost is added instead.
         network = _cost(
             config.model_copy(update={"model": model.without_path()}),

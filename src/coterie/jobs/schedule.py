@@ -1,0 +1,74 @@
+"""What to install so that the jobs run by themselves: lines for cron, units for systemd."""
+
+import shlex
+import sys
+from pathlib import Path
+
+from coterie.errors import ConfigError
+from coterie.jobs.config import Service
+
+_WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+def cron(service: Service) -> str:
+    """Lines for ``crontab -e``; times are UTC."""
+    weekday, weekly = _weekly(service)
+    daily = _time(service.config.schedule.daily)
+    log = shlex.quote(str(service.work.absolute() / "jobs.log"))
+    lines = ["CRON_TZ=UTC"]
+    for job, when in (
+        ("weekly", f"{weekly[1]} {weekly[0]} * * {_WEEKDAYS.index(weekday) + 1}"),
+        ("daily", f"{daily[1]} {daily[0]} * * *"),
+    ):
+        lines.append(f"{when} {_command(service, job)} >> {log} 2>&1")
+    return "\n".join(lines) + "\n"
+
+
+def systemd(service: Service) -> str:
+    """A service and a timer a job, each under the name of the file to put it in."""
+    weekday, weekly = _weekly(service)
+    daily = _time(service.config.schedule.daily)
+    times = {
+        "weekly": f"{weekday.title()} *-*-* {weekly[0]:02d}:{weekly[1]:02d}:00 UTC",
+        "daily": f"*-*-* {daily[0]:02d}:{daily[1]:02d}:00 UTC",
+    }
+    return "\n".join(_units(service, job, when) for job, when in times.items())
+
+
+def _units(service: Service, job: str, when: str) -> str:
+    name = f"coterie-{service.config.name}-{job}"
+    return (
+        f"# /etc/systemd/system/{name}.service\n[Unit]\nDescription=Coterie: {job} job of"
+        f" {service.config.name}\n\n[Service]\nType=oneshot\nExecStart={_command(service, job)}\n\n"
+        f"# /etc/systemd/system/{name}.timer\n[Unit]\nDescription=Coterie: {job} job of"
+        f" {service.config.name}\n\n[Timer]\nOnCalendar={when}\nPersistent=true\n\n[Install]\n"
+        "WantedBy=timers.target\n"
+    )
+
+
+def _command(service: Service, job: str) -> str:
+    program = Path(sys.executable).with_name("coterie")
+    return shlex.join([str(program), job, str(service.folder.absolute())])
+
+
+def _weekly(service: Service) -> tuple[str, tuple[int, int]]:
+    weekday, _, time = service.config.schedule.weekly.lower().partition(" ")
+    if weekday[:3] not in _WEEKDAYS:
+        raise ConfigError(
+            "schedule.weekly must be a weekday and a time, as in Mon 03:00, found"
+            f" {service.config.schedule.weekly!r}."
+        )
+    return weekday[:3], _time(time)
+
+
+def _time(text: str) -> tuple[int, int]:
+    """Hour and minute.
+
+    Example:
+        >>> _time("05:30")
+        (5, 30)
+    """
+    hour, _, minute = text.strip().partition(":")
+    if not (hour.isdigit() and minute.isdigit() and int(hour) < 24 and int(minute) < 60):
+        raise ConfigError(f"a time must be as in 05:00, found {text!r}.")
+    return int(hour), int(minute)
