@@ -53,6 +53,11 @@ KNOWS = {
         "errors", "extras", "files", "locks", "plain_table", "running", "data", "models", "config",
         "evaluation", "training",
     },
+    "registry": {"errors", "files", "locks", "training"},
+    "jobs": {
+        "errors", "extras", "files", "locks", "plain_table", "running", "data", "simulation",
+        "models", "config", "ranking", "stream", "evaluation", "training", "registry", "store",
+    },
 }  # fmt: skip
 """The arrows of docs/architecture.md; lab and cli may know everything."""
 

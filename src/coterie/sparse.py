@@ -51,7 +51,7 @@ class SparseRows:
     @property
     def counts(self) -> Tensor:
         """``[n_rows]`` int64 number of ones in each row."""
-        return self.offsets[1:] - self.offsets[:-1]
+        return self.offsets.diff()
 
     @property
     def row(self) -> Tensor:

@@ -6,6 +6,7 @@ Everything outside Coterie speaks ids (integers or strings); everything inside s
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -48,7 +49,8 @@ class IdMap:
                 f"every id must be present, found {self.values.null_count} missing; drop or fill"
                 " them."
             )
-        repeated = len(self.values) - pc.count_distinct(self.values).as_py()
+        n = len(self.values)
+        repeated = n - pc.count_distinct(self.values).as_py() if n > 1 else 0
         if repeated:
             raise DataError(
                 f"every id must occur once, found {repeated} repetitions; merge them first."
@@ -62,12 +64,7 @@ class IdMap:
         values = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(ids)
         if isinstance(values, pa.ChunkedArray):
             values = values.combine_chunks()
-        if pa.types.is_integer(values.type):
-            values = values.cast(pa.int64())
-        values = whole_ids(values)
-        if is_text(values.type) or pa.types.is_null(values.type):
-            values = values.cast(pa.string())
-        return cls(values)
+        return cls(_own_kind(values))
 
     def __len__(self) -> int:
         return len(self.values)
@@ -101,7 +98,7 @@ class IdMap:
         that is made at the first call and kept, some 100 bytes an id.
         """
         own, places = self._as_own_type(ids).to_pylist(), self._places
-        return np.fromiter((places.get(one, -1) for one in own), np.int64, len(own))
+        return np.fromiter(map(places.get, own, repeat(-1)), np.int64, len(own))
 
     @cached_property
     def _places(self) -> dict[Id, int]:
@@ -141,6 +138,16 @@ class IdMap:
             ),
         )
         return pc.if_else(whole, text, pa.scalar(None, pa.string())).cast(pa.int64())
+
+
+def _own_kind(ids: pa.Array) -> pa.Array:
+    """Ids as a vocabulary keeps them, where they are of a kind that it can keep."""
+    if ids.type in (pa.int64(), pa.string()):
+        return ids
+    if pa.types.is_integer(ids.type):
+        return ids.cast(pa.int64())
+    ids = whole_ids(ids)
+    return ids.cast(pa.string()) if is_text(ids.type) or pa.types.is_null(ids.type) else ids
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -166,8 +166,7 @@ class LinearOutput(Autoencoder):
         """``[n_users, dim]``: the last hidden layer, a one for the bias, zeros. Times
         `item_factors` they are the logits.
         """
-        hidden = self.decode_hidden(self.point(rows))
-        return _factors(hidden, hidden.new_ones(len(hidden)))
+        return _factors(self.decode_hidden(self.point(rows)), 1)
 
     def item_factors(self) -> Tensor:
         """``[n_items, dim]``: the last layer's weights, its bias, zeros."""
@@ -316,14 +315,14 @@ def narrow(code: nn.Module) -> None:
         bias[logvar] = _NARROW_LOGVAR
 
 
-def _factors(vectors: Tensor, last: Tensor) -> Tensor:
+def _factors(vectors: Tensor, last: Tensor | float) -> Tensor:
     """``[n, dim]`` vectors and one column more; zeros fill each row up to 64 bytes' multiple, as
     products are faster then.
     """
     n, dim = vectors.shape
-    factors = vectors.new_zeros(n, -(-(dim + 1) // 16) * 16)
-    factors[:, :dim], factors[:, dim] = vectors, last
-    return factors
+    rest = vectors.new_zeros(n, 16 - dim % 16)
+    rest[:, 0] = last
+    return torch.cat([vectors, rest], dim=1)
 
 
 def _linear(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear:

@@ -77,8 +77,10 @@ class RankingOptions:
             >>> RankingOptions.of(5, exclude_seen=False) == RankingOptions(5, exclude_seen=False)
             True
         """
-        given = options if isinstance(options, RankingOptions) else cls(k=options)
-        return replace(given, **fields)
+        if isinstance(options, RankingOptions):
+            return replace(options, **fields)
+        fields.setdefault("k", options)
+        return cls(**fields)
 
 
 def positive_count(name: str, value: int) -> int:

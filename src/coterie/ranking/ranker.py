@@ -18,6 +18,7 @@ from coterie.ranking.scorer import FactorScorer, Scorer, item_factors_of
 from coterie.ranking.topk import (
     TopK,
     best_keys,
+    best_of,
     decode_keys,
     exclude,
     merge_keys,
@@ -77,6 +78,8 @@ class Ranker:
         self.allow, self.deny, self._index = allow, deny, index
         factors = item_factors_of(scorer)
         self._factors = None if index is not None else factors
+        # Whether a scorer has factors takes long to tell.
+        self._by_factors = scorer if isinstance(scorer, FactorScorer) else None
         self._memory = threading.local()
         if index is not None and factors is None:
             raise ConfigError(
@@ -100,26 +103,25 @@ class Ranker:
                 f"seen must have the shape of the histories {histories.shape}, found {seen.shape};"
                 " pass the same users."
             )
-        scorer, limits = self.scorer, {"allow": self.allow, "deny": self.deny}
-        if self._index is not None and isinstance(scorer, FactorScorer):
+        scorer, limits = self._by_factors, {"allow": self.allow, "deny": self.deny}
+        if self._index is not None and scorer is not None:
             return self._index.search(scorer.user_factors(histories), self.k, seen=seen, **limits)
-        if self._factors is None or not isinstance(scorer, FactorScorer):
-            return top_k(scorer.score(histories), self.k, seen=seen, **limits)
+        if self._factors is None or scorer is None:
+            return top_k(self.scorer.score(histories), self.k, seen=seen, **limits)
         users = scorer.user_factors(histories)
         seen_rows = None if seen is None else SparseRows.from_csr(seen, users.device)
-        return decode_keys(self._best(users, self._factors, seen_rows))
-
-    def _best(self, users: Tensor, factors: Tensor, seen: SparseRows | None) -> Tensor:
-        """``[n, k]`` keys."""
-        n_items = len(factors)
         width = max(_SCORES_AT_ONCE // max(len(users), 1), _ALIGNMENT)
+        if width >= len(self._factors):
+            return best_of(self._eligible(users, self._factors, seen_rows), self.k)
+        return decode_keys(self._best_keys(users, self._factors, seen_rows, width))
+
+    def _best_keys(
+        self, users: Tensor, factors: Tensor, seen: SparseRows | None, width: int
+    ) -> Tensor:
+        """``[n, k]`` over the catalogue in pieces of ``width`` items."""
         best: Tensor | None = None
-        for start in range(0, n_items, width):
-            stop = min(start + width, n_items)
-            scores = self._scores(users, factors[start:stop])
-            require_finite(scores)
-            part = (None if mask is None else mask[start:stop] for mask in (self.allow, self.deny))
-            exclude(scores, None if seen is None else seen.columns(start, stop), *part)
+        for start in range(0, len(factors), width):
+            scores = self._eligible(users, factors[start : start + width], seen, start)
             # Once there are k, only what beats the worst of them is wanted.
             full = best if best is not None and best.shape[1] == self.k else None
             floor = None if full is None else scores_of_keys(full[:, -1])
@@ -127,6 +129,17 @@ class Ranker:
             best = keys if best is None else merge_keys(best, keys, self.k)
         assert best is not None
         return best
+
+    def _eligible(
+        self, users: Tensor, factors: Tensor, seen: SparseRows | None, start: int = 0
+    ) -> Tensor:
+        """``[n, n_factors]`` scores of the items from ``start`` on, -inf where not eligible."""
+        stop = start + len(factors)
+        scores = self._scores(users, factors)
+        require_finite(scores)
+        part = (None if mask is None else mask[start:stop] for mask in (self.allow, self.deny))
+        exclude(scores, None if seen is None else seen.columns(start, stop), *part)
+        return scores
 
     def _scores(self, users: Tensor, factors: Tensor) -> Tensor:
         """``[n, n_items]`` in the memory of this thread, which the next block overwrites."""

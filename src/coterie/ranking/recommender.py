@@ -114,12 +114,12 @@ class Recommender:
         """
         held = Histories.of(histories, self.model.items)
         blocks = list(self.blocks(held, progress))
-        tables = [block.table for block in blocks] or [self.schema(held.users).empty_table()]
+        whole = blocks[0] if len(blocks) == 1 else self._joined(held.users, blocks)
         return Recommendations(
             held.users,
-            np.cumsum(np.concatenate([[0], *(np.diff(block.offsets) for block in blocks)])),
-            pa.concat_tables(tables),
-            {user_id: ids for block in blocks for user_id, ids in block.unknown_items.items()},
+            whole.offsets,
+            whole.table,
+            whole.unknown_items,
             self.unknown_allow,
             self.unknown_deny,
         )
@@ -136,7 +136,7 @@ class Recommender:
         """Ranks for one block of users."""
         rows, unknown = histories.encode(self.model.items)
         best = self._ranker.rank(rows, rows if self.options.exclude_seen else None)
-        empty = np.diff(rows.indptr) == 0
+        empty = rows.indptr[1:] == rows.indptr[:-1]
         best = TopK(*(ranked.cpu() for ranked in best))
         if empty.any():
             best.items[empty], best.scores[empty] = self._popular
@@ -154,6 +154,15 @@ class Recommender:
         }
         return pa.schema([(name, types[name]) for name in self._names])
 
+    def _joined(self, users: IdMap, blocks: list[Block]) -> Block:
+        tables = [block.table for block in blocks] or [self.schema(users).empty_table()]
+        return Block(
+            pa.concat_tables(tables),
+            np.cumsum(np.concatenate([[0], *(np.diff(block.offsets) for block in blocks)])),
+            {user_id: ids for block in blocks for user_id, ids in block.unknown_items.items()},
+            sum(block.n_popularity_users for block in blocks),
+        )
+
     def _block(
         self, users: IdMap, best: TopK, empty: np.ndarray, unknown: dict[Id, list[Id]]
     ) -> Block:
@@ -170,7 +179,7 @@ class Recommender:
             _SOURCES.take(pa.array(empty[user].astype(np.int64))),
         ]
         table = pa.Table.from_arrays(columns, names=self._names)
-        offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
+        offsets = np.searchsorted(user, np.arange(len(users) + 1))
         return Block(table, offsets, unknown, int(empty.sum()))
 
 

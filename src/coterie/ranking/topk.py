@@ -18,7 +18,7 @@ NO_KEY = torch.iinfo(torch.int64).min
 """Stands for no item in a row of keys."""
 
 _SMALL_GROUP = 8
-# Scores that are looked at one by one: those of a user or two, or of a small catalogue.
+# Scores that are sorted as they are: those of a user or two, or of a small catalogue.
 _AT_A_GLANCE = 2**15
 
 
@@ -71,7 +71,7 @@ def top_k(
         raise ConfigError(f"k must be at least 1, found {k}; ask for one recommendation or more.")
     require_finite(scores)
     exclude(scores, seen, allow, deny)
-    return decode_keys(best_keys(scores, k))
+    return best_of(scores, k)
 
 
 def require_finite(scores: Tensor) -> None:
@@ -105,7 +105,27 @@ def exclude(
                 f"seen must have the shape of the scores {tuple(scores.shape)}, found {found}; pass"
                 " the scored rows."
             )
-        scores[rows.row, rows.indices] = -torch.inf
+        if len(rows) == 1:
+            scores[0].index_fill_(0, rows.indices, -torch.inf)
+        else:
+            scores[rows.row, rows.indices] = -torch.inf
+
+
+def best_of(scores: Tensor, k: int) -> TopK:
+    """The k best of each row of a whole catalogue, as `top_k` ranks them.
+
+    Args:
+        scores: ``[n, n_items]`` scores, those of excluded items -inf.
+        k: How many to keep; of more than ``n_items`` there are ``n_items``.
+    """
+    if scores.numel() <= _AT_A_GLANCE and k < scores.shape[1]:
+        # Few scores need no keys, whose many small operations would take longer than all else:
+        # where no two of the best are equal, and none equals the next, there is one order.
+        values, items = scores.topk(k + 1, dim=1)
+        values = values.float() + 0.0  # no -0.0, as in `_key`
+        if (values.diff(dim=1) < 0).all():
+            return TopK(items[:, :k], values[:, :k])
+    return decode_keys(best_keys(scores, k))
 
 
 def best_keys(scores: Tensor, k: int, first_item: int = 0, floor: Tensor | None = None) -> Tensor:
@@ -130,11 +150,6 @@ def best_keys(scores: Tensor, k: int, first_item: int = 0, floor: Tensor | None 
     if n == 0:
         return torch.empty((0, k), dtype=torch.int64, device=scores.device)
     lowest = torch.finfo(scores.dtype).min
-    if scores.numel() <= _AT_A_GLANCE:
-        # Few scores need no groups, whose many small operations would take longer than all else.
-        bound = scores.topk(k, dim=1).values[:, -1:].clamp(min=lowest)
-        row, item = (scores >= bound).nonzero(as_tuple=True)
-        return _sorted_rows(row, _key(scores[row, item], first_item + item), n, k)
     bound = scores.new_full((n,), lowest) if floor is None else floor.clamp(min=lowest)
     maxima = _maxima(scores, min(_SMALL_GROUP, n_items // (k + k // 2 + 1)))
     n_small = maxima.shape[1]

@@ -101,7 +101,12 @@ class TrainedModel:
     @property
     def device(self) -> torch.device:
         """Where the weights live."""
-        return next(chain(self.network.parameters(), self.network.buffers())).device
+        return self._first_weight.device
+
+    @cached_property
+    def _first_weight(self) -> Tensor:
+        # Kept, as finding it walks through the whole network.
+        return next(chain(self.network.parameters(), self.network.buffers()))
 
     def score(self, histories: csr_array) -> Tensor:
         """Scores ``[n, n_items]`` binary histories: ``[n, n_items]`` float32 on the model's
@@ -139,15 +144,20 @@ class TrainedModel:
     @property
     def has_factors(self) -> bool:
         """Whether scores are inner products of `user_factors` and `item_factors`."""
-        return isinstance(self.network, InnerProduct)
+        return self._inner_product is not None
+
+    @cached_property
+    def _inner_product(self) -> InnerProduct | None:
+        # Kept, as it takes long to tell.
+        return self.network if isinstance(self.network, InnerProduct) else None
 
     def _with_factors(self) -> InnerProduct:
-        if not isinstance(self.network, InnerProduct):
+        if self._inner_product is None:
             raise ConfigError(
                 f"factors need scores that are inner products, {self.config.model.name} has none;"
                 " train mult-vae."
             )
-        return self.network
+        return self._inner_product
 
     def encode(self, histories: csr_array) -> tuple[Tensor, Tensor]:
         """Posterior mean and log-variance of ``[n, n_items]`` clean histories, each ``[n,
@@ -242,7 +252,7 @@ class TrainedModel:
     def to(self, device: torch.device | str) -> "TrainedModel":
         """The same model with its weights moved to ``device``."""
         self.network.to(device)
-        for name in ("_recommenders", "_item_factors"):
+        for name in ("_recommenders", "_item_factors", "_first_weight"):
             self.__dict__.pop(name, None)
         return self
 
