@@ -195,7 +195,7 @@ def measure_fold_in(args: argparse.Namespace) -> dict[str, Any]:
             turn = iter(listed * 100)
             many = [uvloop.run(ask(port, fold_ins(turn), n, args.seconds)) for n in (16, 64)]
     one = {name: float(np.median([each[name] for each in load])) for name in load[0]}
-    figures = {"own_p50_ms": float(np.percentile(own, 50)), "own_p99_ms": np.percentile(own, 99)}
+    figures = {f"own_p{p}_ms": float(np.percentile(own, p)) for p in (50, 99)}
     return {"items": args.items, **figures, "load": [one, *many]}
 
 

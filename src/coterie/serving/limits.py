@@ -35,7 +35,7 @@ class Limits:
     request_seconds: float = 20.0
     stop_seconds: float = 20.0
     connections: int = 1000
-    store_threads: int = 16
+    store_threads: int = 8
     model_threads: int = 2
     model_waiting: int = 64
     poll_seconds: float = 1.0
