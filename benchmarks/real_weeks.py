@@ -44,6 +44,7 @@ patience = 4
 metric = "ndcg@20"
 
 [gates]
+volume = [0.1, 5.0]
 margin_live = 0.05
 margin_best = 0.10
 margin_baseline = 0.25
