@@ -30,6 +30,7 @@ from coterie.data.prepare import prepare
 from coterie.data.read import read_log
 from coterie.data.rules import TimeSplit
 from coterie.data.split import Part
+from coterie.data.table_options import TableFields
 from coterie.evaluation.evaluate import evaluate
 from coterie.files import write_json
 from coterie.plain_table import plain_table
@@ -101,7 +102,7 @@ def chain(
         split = TimeSplit(test_from=last - timedelta(days=7 * n), validation_days=7)
         data = prepare(read, split=split, min_rating=7)
         for name in weeks if n < n_weeks else ["random"]:
-            asked = RunConfig.of(overlay(config.as_json(), (COLD | WARM)[name]))
+            asked = RunConfig.of(overlay(config.as_json(), {**COLD, **WARM}[name]))
             week, model = measured(data, asked, parents.get(name))
             print(split.test_from, name, week, dict(model.provenance), flush=True)
             if n < n_weeks:
@@ -165,9 +166,13 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=[*COLD, *WARM], default=[*COLD, *WARM])
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    names = ("user_id", "item_id", "rating", "timestamp")
-    table = {"columns": names, "rating_column": names[2], "timestamp_column": names[3]}
-    with read_log(args.log, "table", delimiter="::", **table) as read:
+    table: TableFields = {
+        "columns": ("user_id", "item_id", "rating", "timestamp"),
+        "delimiter": "::",
+        "rating_column": "rating",
+        "timestamp_column": "timestamp",
+    }
+    with read_log(args.log, "table", **table) as read:
         last = args.last or last_day_of(read) - timedelta(days=6)
         weeks = chain(read, RunConfig.load(args.config), args.weeks, last, args.arms)
     print(plain_table(HEADER, rows(weeks)))

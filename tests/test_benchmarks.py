@@ -118,3 +118,10 @@ def test_time_to_quality_says_who_reached_what_when(tmp_path: Path, simulated: D
     ratio = dense["seconds"] / reached[0] if reached else None
     assert found["times_as_fast"] == dense["ratio"] == ratio
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("what", [["--users", "500"], ["--fold-in", "--rounds", "1"]])
+def test_serving_load_has_figures_without_a_failure(tmp_path: Path, what: list[str]) -> None:
+    figures = run("serving_load.py", tmp_path, "--items", "200", "--seconds", "0.3", *what)
+    assert [one["clients"] for one in figures["load"]] == [1, 16, 64]
+    assert not any(one["failures"] for one in figures["load"])

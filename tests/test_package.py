@@ -37,6 +37,7 @@ KNOWS = {
         "errors", "extras", "files", "fingerprints", "plain_table", "sparse", "running", "data",
     },
     "store": {"errors", "extras", "files", "locks"},
+    "serving": {"errors", "extras", "data", "ranking", "store", "training", "registry"},
     "stream": {"errors", "extras", "files", "running", "data", "ranking"},
     "evaluation": {"errors", "files", "plain_table", "sparse", "running", "data", "ranking"},
     "export": {"errors", "extras", "files", "networks", "training"},

@@ -192,10 +192,12 @@ def test_a_refit_says_what_it_is(name: str, place: Path) -> None:
         },
     }
     assert (validated.refit, last.refit) == (None, taken_over)
+    steps = {"steps": last.history[-1]["step"]} if last.history else {}
     assert read_manifest(place / name / "model", SCHEMA)["provenance"] == {
         "dataset": everybody(DATA).fingerprint,
         **last.identity.to_json(),
         **taken_over,
+        **steps,
         "refit": True,
         "train_users": 260,
         "train_interactions": len(DATA.interactions.indices),

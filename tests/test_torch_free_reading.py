@@ -44,6 +44,11 @@ DOORS = {
         "assert open_store('sqlite:///store').find('ann').item_ids == [2]\n"
         "assert 'psycopg' in sys.modules"
     ),
+    "server": (
+        "from coterie.serving import create_app\n"
+        "app = create_app('sqlite:///store', 'registry')\n"
+        "assert '/similar/{item_id}' in app.openapi()['paths']"
+    ),
     "service that lives": (
         "from coterie import LivingService\n"
         "service = LivingService(n_users=50, n_items=30, weeks=1)\n"

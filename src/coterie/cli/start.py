@@ -16,6 +16,7 @@ from coterie.cli import (
     measuring,
     recommending,
     service,
+    serving,
     training,
 )
 from coterie.cli.console import show_log
@@ -45,7 +46,7 @@ app = typer.Typer(
 
 
 for group in (
-    laboratory, data, training, measuring, backtesting, looking, recommending, service,
+    laboratory, data, training, measuring, backtesting, looking, recommending, service, serving,
 ):  # fmt: skip
     app.add_typer(group.verbs)
 

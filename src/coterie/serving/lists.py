@@ -1,0 +1,104 @@
+"""Published lists for the event loop: a store's look-ups, cut to what was asked for."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, TypeVar
+
+from coterie.errors import NotFoundError, UnavailableError
+from coterie.serving.breaker import Breaker
+from coterie.serving.schemas import LookUp
+from coterie.store import Found, Store
+
+T = TypeVar("T")
+
+
+class Lists:
+    """Asks a store.
+
+    Args:
+        store: Whose look-ups block.
+        threads: That wait for it; with none the event loop does.
+        on_error: Called when the database failed.
+    """
+
+    def __init__(self, store: Store, threads: int, on_error: Callable[[], None]) -> None:
+        self._store = store
+        self._breaker = Breaker(on_error)
+        self._pool = ThreadPoolExecutor(threads, "coterie-store") if threads else None
+
+    async def ask(self, question: Callable[[Store], T]) -> T:
+        """The answer of the store.
+
+        Raises:
+            UnavailableError: if the database is away, or nothing was published yet.
+        """
+        if self._pool is None:
+            return self._ask(question)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._ask, question)
+
+    def _ask(self, question: Callable[[Store], T]) -> T:
+        return self._breaker.ask(lambda: question(self._store))
+
+    async def look_up(self, wish: LookUp) -> dict[str, Any]:
+        """A user's list, or the card row's fall-back.
+
+        Raises:
+            UnavailableError: if the database is away, or nothing was published yet.
+            NotFoundError: if there is no such card row, or no list in it for this user.
+        """
+        try:
+            found, source = await self.ask(lambda store: _find(store, wish.user_id, wish.row))
+        except NotFoundError as error:
+            raise UnavailableError("an edition must be live, found none; publish one.") from error
+        if found is None:
+            raise NotFoundError(source)
+        return {
+            "row": wish.row,
+            "edition": found.edition,
+            "model": model_of(found.facts),
+            "source": source,
+            "listed": len(found.item_ids),
+            "items": _items(found, wish),
+        }
+
+    def close(self) -> None:
+        """Closes connections and threads."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        self._store.close()
+
+
+def _items(found: Found, wish: LookUp) -> list[dict[str, Any]]:
+    """The items that are wanted, best first."""
+    items: Iterable[tuple[Any, ...]] = zip(found.item_ids, found.titles, found.scores, strict=True)
+    if wish.deny or wish.allow is not None:
+        items = (one for one in items if _is_wanted(str(one[0]), wish))
+    return [
+        {"item_id": item_id, "title": title, "score": score}
+        for item_id, title, score in islice(items, wish.k)
+    ]
+
+
+def _is_wanted(item_id: str, wish: LookUp) -> bool:
+    return item_id not in wish.deny and (wish.allow is None or item_id in wish.allow)
+
+
+def model_of(facts: Any) -> str | None:
+    """The version of the model, where an edition's facts tell it."""
+    version = facts.get("version")
+    return version if isinstance(version, str) else None
+
+
+def _find(store: Store, user_id: str, row: str) -> tuple[Found | None, str]:
+    """The list and its source, or None and why."""
+    found = store.find(user_id, row)
+    if found is not None:
+        return found, found.source
+    fallback, rows = store.fallback(row), store.rows()
+    if fallback is not None:
+        return fallback, "fallback"
+    if row in rows:
+        return None, "the card row must have a list for this user or a fall-back, found neither."
+    return None, f"row must be one of {', '.join(rows)}, found {row!r}; correct it."
