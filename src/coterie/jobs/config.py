@@ -109,7 +109,9 @@ class GatesConfig(StrictConfig):
     margin_cohort: float = Field(
         0.10, ge=0, description="of users of like activity, and certain beyond chance"
     )
-    coverage: Share = Field(0.005, description="share of the catalogue in somebody's list, at least")
+    coverage: Share = Field(
+        0.005, description="share of the catalogue in somebody's list, at least"
+    )
     popularity: float = Field(
         3.0, gt=0, description="mean popularity of lists over that of what people watch, at most"
     )
