@@ -365,7 +365,8 @@ def test_every_verb_is_in_the_readme() -> None:
         assert group.typer_instance is not None
         for command in group.typer_instance.registered_commands:
             assert command.callback is not None
-            assert f"coterie {command.callback.__name__}" in readme, command.callback.__name__
+            name = command.callback.__name__.replace("_", "-")
+            assert f"coterie {name}" in readme, name
 
 
 def test_every_page_is_in_the_site() -> None:
