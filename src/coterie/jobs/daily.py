@@ -265,8 +265,12 @@ class _Day:
         self.store.prune(keep.editions)
         shutil.rmtree(self.folder, ignore_errors=True)
         first = self.day - timedelta(days=keep.days)
-        for path in (self.service.work / "days").glob("*.parquet"):
-            if date.fromisoformat(path.stem) < first:
+        folder = self.service.work / "days"
+        # Half a file is what a kill left, or what a weekly run is writing now.
+        yesterday = time.time() - 86_400
+        for path in folder.glob("*.parquet"):
+            is_part = path.name.startswith(".")
+            if path.stat().st_mtime < yesterday if is_part else path.stem < first.isoformat():
                 path.unlink(missing_ok=True)
 
 
