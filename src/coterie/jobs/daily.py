@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property, partial
@@ -265,13 +266,18 @@ class _Day:
         self.store.prune(keep.editions)
         shutil.rmtree(self.folder, ignore_errors=True)
         first = self.day - timedelta(days=keep.days)
-        folder = self.service.work / "days"
-        # Half a file is what a kill left, or what a weekly run is writing now.
-        yesterday = time.time() - 86_400
-        for path in folder.glob("*.parquet"):
-            is_part = path.name.startswith(".")
-            if path.stat().st_mtime < yesterday if is_part else path.stem < first.isoformat():
-                path.unlink(missing_ok=True)
+        for path in (self.service.work / "days").glob("*.parquet"):
+            # Another job may be writing it, or sweep it, too.
+            with suppress(FileNotFoundError):
+                if _is_over(path, first):
+                    path.unlink()
+
+
+def _is_over(path: Path, first: date) -> bool:
+    """Whether a day is before the first, or a day ago a kill left half of one."""
+    if path.name.startswith("."):
+        return path.stat().st_mtime < time.time() - 86_400
+    return path.stem < first.isoformat()
 
 
 def as_lists(table: pa.Table, row: str, items: IdMap) -> pa.Table:
