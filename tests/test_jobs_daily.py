@@ -1,6 +1,7 @@
 """The daily job: everybody's lists by the rules of each card row, and what is watched of them."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from pathlib import Path
@@ -237,6 +238,16 @@ def test_what_is_old_goes(service: Service) -> None:
     assert names == [str(LAST), str(LAST - timedelta(weeks=1))]
     first = min(date.fromisoformat(path.stem) for path in (service.work / "days").iterdir())
     assert first == max(LAST - timedelta(days=60), FIRST - timedelta(weeks=4))
+
+
+def test_half_a_day_that_a_kill_left_is_in_nobodys_way(service: Service) -> None:
+    """It is removed a day later: until then it may be a weekly run's that is writing it."""
+    old, new = (service.work / "days" / f".{LAST}.{mark}.part.parquet" for mark in ("a", "b"))
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (1, 1))
+    daily(service, LAST)
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_figures_as_loops(service: Service) -> None:

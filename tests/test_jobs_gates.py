@@ -140,8 +140,8 @@ GOOD = {"distinct": 0.9, "coverage": 0.5, "popularity": 1.0, "turnover": 0.7}
 @pytest.mark.parametrize(
     ("name", "inside", "outside"),
     [
-        ("distinct", 0.2, 0.199),
-        ("coverage", 0.05, 0.049),
+        ("distinct", 0.005, 0.0049),
+        ("coverage", 0.005, 0.0049),
         ("popularity", 3.0, 3.001),
         ("turnover", 0.1, 0.099),
     ],

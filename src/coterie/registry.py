@@ -252,6 +252,7 @@ class Registry:
     ) -> Move:
         """Under the lock, so that what it points to is not pruned meanwhile."""
         read_model_manifest(version.model)
+        self._sweep()
         moves = self.moves
         was = moves[-1].to if moves else None
         now = datetime.now(UTC).isoformat(timespec="seconds")

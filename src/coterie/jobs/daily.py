@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property, partial
@@ -271,8 +272,17 @@ class _Day:
         shutil.rmtree(self.folder, ignore_errors=True)
         first = self.day - timedelta(days=keep.days)
         for path in (self.service.work / "days").glob("*.parquet"):
-            if date.fromisoformat(path.stem) < first:
-                path.unlink(missing_ok=True)
+            # Another job may be writing it, or sweep it, too.
+            with suppress(FileNotFoundError):
+                if _is_over(path, first):
+                    path.unlink()
+
+
+def _is_over(path: Path, first: date) -> bool:
+    """Whether a day is before the first, or a day ago a kill left half of one."""
+    if path.name.startswith("."):
+        return path.stat().st_mtime < time.time() - 86_400
+    return path.stem < first.isoformat()
 
 
 def as_lists(table: pa.Table, row: str, items: IdMap) -> pa.Table:
