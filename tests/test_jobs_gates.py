@@ -140,7 +140,7 @@ GOOD = {"distinct": 0.9, "coverage": 0.5, "popularity": 1.0, "turnover": 0.7}
 @pytest.mark.parametrize(
     ("name", "inside", "outside"),
     [
-        ("distinct", 0.005, 0.0049),
+        ("distinct", 0.02, 0.019),
         ("coverage", 0.005, 0.0049),
         ("popularity", 3.0, 3.001),
         ("turnover", 0.1, 0.099),

@@ -1,6 +1,7 @@
 """Models beside each other on the items that both know, against loops over users."""
 
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -125,12 +126,12 @@ def test_overlap_is_the_share_of_places_that_both_fill() -> None:
     assert TRIAL.overlap(ONE.scorer, OTHER.scorer, k) == pytest.approx(np.mean(shares))
 
 
-def test_distinct_is_the_share_of_lists_that_nobody_else_has() -> None:
+def test_distinct_is_what_one_list_has_and_another_has_not() -> None:
     known = set(ONE.known)
-    lists = [frozenset(ONE.ranked(shown, known, leave_out=False)[:K]) for shown, _ in SETS]
-    expected = sum(lists.count(one) == 1 for one in lists) / len(lists)
-    assert 0 < expected < 1
-    assert TRIAL.distinct(ONE.scorer, K) == pytest.approx(expected)
+    lists = [set(ONE.ranked(shown, known, leave_out=False)[:K]) for shown, _ in SETS]
+    shares = [len(one - other) / K for one, other in permutations(lists, 2)]
+    assert 0 < np.mean(shares) < 1
+    assert TRIAL.distinct(ONE.scorer, K) == pytest.approx(np.mean(shares))
 
 
 def test_a_model_that_tells_nobody_apart_has_no_distinct_list() -> None:

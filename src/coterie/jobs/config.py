@@ -119,7 +119,8 @@ class GatesConfig(StrictConfig):
         (0.1, 1.0), description="share of a list that stays, live to candidate, on average"
     )
     distinct: Share = Field(
-        0.005, description="share of lists that differ from all others, at least: no collapse"
+        0.02,
+        description="share of a list that another user's has not, at least: no collapse",
     )
     golden_users: PositiveInt = Field(20, description="users whose lists a fresh process repeats")
 

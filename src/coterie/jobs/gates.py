@@ -120,7 +120,12 @@ def _relative(difference: Difference, end: str) -> float:
 def of_lists(config: GatesConfig, facts: Mapping[str, float | None]) -> list[Gate]:
     """Gates on what the candidate's lists look like."""
     return [
-        at_least("distinct", facts["distinct"], config.distinct, "share of lists nobody else has"),
+        at_least(
+            "distinct",
+            facts["distinct"],
+            config.distinct,
+            "share of a list that another user's has not",
+        ),
         at_least("coverage", facts["coverage"], config.coverage, "share of items in some list"),
         at_most(
             "popularity",

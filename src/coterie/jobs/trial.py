@@ -92,14 +92,17 @@ class Trial:
         return float(same.any(axis=2).mean())
 
     def distinct(self, model: CatalogueScorer, k: int = 20) -> float:
-        """The share of lists that no other user has, in whatever order; 0 if all are alike.
+        """How much lists differ: the share of a user's k items that another user's list has not,
+        on average over all pairs of users; 0 if the model tells nobody apart.
 
-        Nothing is left out of them: what users have seen would make even the lists of a model that
-        tells nobody apart differ.
+        Nothing is left out of the lists: what users have seen would make even the lists of a model
+        that tells nobody apart differ.
         """
-        lists = np.sort(self._lists(model, self._known(model), k, leave_out=False), axis=1)
-        _, counts = np.unique(lists, axis=0, return_counts=True)
-        return float((counts == 1).sum() / len(lists)) if len(lists) > 1 else 1.0
+        lists = self._lists(model, self._known(model), k, leave_out=False)
+        n = len(lists)
+        shown = np.bincount(lists[lists >= 0])
+        pairs = (n - 1) * int(shown.sum())
+        return 1 - float((shown * (shown - 1)).sum() / pairs) if pairs else 1.0
 
     def _lists(
         self, model: CatalogueScorer, ranked: np.ndarray, k: int, *, leave_out: bool = True
