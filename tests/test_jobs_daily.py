@@ -14,7 +14,7 @@ import pytest
 
 from coterie.errors import ConfigError, ConflictError, DataError, NotFoundError, UnavailableError
 from coterie.jobs.config import Service, WatchConfig, days_of
-from coterie.jobs.daily import DailyResult, daily
+from coterie.jobs.daily import METRICS, DailyResult, daily
 from coterie.jobs.watching import HELP, prometheus, warnings
 from coterie.jobs.weekly import locked
 from coterie.registry import Registry
@@ -325,6 +325,15 @@ def test_prometheus_tells_every_figure_that_is_there() -> None:
     assert len(values) == len(HELP)
     assert values[-1] == "coterie_daily_warnings 2"
     assert "overlap" not in text
+
+
+def test_the_live_days_figures_lie_where_prometheus_finds_them(service: Service) -> None:
+    path = service.work / METRICS
+    result = daily(service, LAST)
+    assert path.read_text(encoding="utf-8") == prometheus(result.figures, len(result.warnings))
+    before = path.stat().st_mtime_ns
+    daily(service, LAST - timedelta(days=3))
+    assert path.stat().st_mtime_ns == before
 
 
 def test_what_a_day_needs(service: Service, tmp_path: Path) -> None:

@@ -24,11 +24,11 @@ import pyarrow.parquet as pq
 
 from coterie.data.ids import IdMap
 from coterie.errors import DataError, NotFoundError
-from coterie.files import write_json
+from coterie.files import publish_file, write_json
 from coterie.jobs.config import RowConfig, Service, days_of
 from coterie.jobs.events import Day, collect, write_histories
 from coterie.jobs.titles import Titles, allowed, catalogue, listed, read_titles
-from coterie.jobs.watching import Watched, overlap, warnings
+from coterie.jobs.watching import Watched, overlap, prometheus, warnings
 from coterie.jobs.weekly import locked
 from coterie.ranking.options import RankingOptions
 from coterie.registry import Registry, Version
@@ -46,6 +46,8 @@ from coterie.training.trained_model import TrainedModel
 log = logging.getLogger(__name__)
 
 SCHEMA = "coterie.daily/1"
+METRICS = "metrics.prom"
+"""Among a service's work: the figures of the live day as Prometheus reads them."""
 
 EngineName: TypeAlias = Literal["local", "ray"]
 
@@ -129,6 +131,7 @@ class _Day:
             there = self._publish()
         note = {name: there[name] for name in ("version", "figures", "warnings")}
         self.store.note("daily", self.day.isoformat(), note)
+        self._expose(there)
         self._tidy()
         told = there["figures"], tuple(there["warnings"])
         return DailyResult(self.day, there["version"], *told, published=new)
@@ -265,6 +268,15 @@ class _Day:
             lists = as_lists(model.recommend({"": []}, options).table, name, model.items)
             nobody = pa.nulls(len(lists), pa.string())
             yield lists.set_column(0, "user_id", nobody)
+
+    def _expose(self, facts: Mapping[str, Any]) -> None:
+        """The live day's figures where Prometheus's node exporter can pick them up."""
+        live, path = self.store.live(), self.service.work / METRICS
+        text = prometheus(facts["figures"], len(facts["warnings"]))
+        is_live = live is not None and live.name == self.day.isoformat()
+        if is_live and not (path.exists() and path.read_text(encoding="utf-8") == text):
+            with publish_file(path) as aside:
+                aside.write_text(text, encoding="utf-8")
 
     def _tidy(self) -> None:
         keep = self.service.config.retention
