@@ -443,7 +443,8 @@ def test_simulate_refuses_options_of_the_other_service(tmp_path: Path, run: Run)
 def verb_names() -> list[str]:
     groups = [group.typer_instance for group in app.registered_groups]
     commands = [command for group in groups if group for command in group.registered_commands]
-    return [command.callback.__name__ for command in commands if command.callback]
+    names = [command.callback.__name__ for command in commands if command.callback]
+    return [name.replace("_", "-") for name in names]
 
 
 def test_every_verb_has_help_for_itself_and_each_option(
