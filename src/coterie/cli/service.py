@@ -205,9 +205,8 @@ def rollback(
         return
     from coterie.store import open_store  # noqa: PLC0415
 
-    store = open_store(service.place(service.config.store.url))
-    say_written("published", store.point(_day(day).isoformat()).name)
-    store.close()
+    with open_store(service.place(service.config.store.url)) as store:
+        say_written("published", store.point(_day(day).isoformat()).name)
 
 
 @verbs.command()

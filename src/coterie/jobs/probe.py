@@ -106,11 +106,8 @@ def _schedule(service: Service) -> str:
 
 
 def _store(service: Service) -> str:
-    store = open_store(service.place(service.config.store.url))
-    try:
+    with open_store(service.place(service.config.store.url)) as store:
         editions = store.editions()
-    finally:
-        store.close()
     return f"{len(editions)} days published" + (f", newest {editions[0].name}" if editions else "")
 
 

@@ -1,6 +1,5 @@
 """How a service does: the live model, the last jobs, what is published, and what to do about it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
@@ -94,17 +93,13 @@ def _stop(version: Version) -> date:
 def _published(service: Service, today: date) -> tuple[str | None, dict[str, Any], list[str]]:
     """The live edition, its figures, and what is wrong with it."""
     try:
-        store = open_store(service.place(service.config.store.url))
-        try:
+        with open_store(service.place(service.config.store.url)) as store:
             live = store.live()
-        finally:
-            store.close()
     except UnavailableError as error:
         return None, {}, [str(error)]
     if live is None:
         return None, {}, ["nothing is published; run coterie daily."]
-    facts = json.loads(json.dumps(dict(live.facts)))
-    warned = list(facts.get("warnings", []))
+    warned = list(live.facts.get("warnings", []))
     if live.name < today.isoformat():
         warned.append(f"the lists are of {live.name}; run coterie daily.")
-    return live.name, facts.get("figures", {}), warned
+    return live.name, live.facts.get("figures", {}), warned

@@ -26,7 +26,8 @@ class Titles:
     Args:
         names: Title by item id as text.
         kinds: Kind by item id as text; empty without a column of kinds.
-        windows: First and last-but-one date of availability by item id as text, None = open.
+        windows: By item id as text, the first date of being available and the first of being so no
+            longer, None = open.
     """
 
     names: dict[str, str] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """The demo's figure: who ranks best, how they learn, and who gains."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,18 @@ COLOURS = ("#999999", "#E69F00", "#56B4E9", "#0072B2", "#D55E00", "#000000")
 MARKERS = ("s", "D", "v", "^", "o", "*")
 
 
+def style() -> AbstractContextManager[None]:
+    """What the demonstrations' figures look like."""
+    return mpl.rc_context(
+        {
+            "font.size": 10,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titleweight": "bold",
+        }
+    )
+
+
 def draw_demo(
     path: Path,
     reports: Mapping[str, EvaluationReport],
@@ -34,14 +47,7 @@ def draw_demo(
         histories: Training history by network, as `read_history` gives it.
         gains: Comparisons, by candidate and reference.
     """
-    with mpl.rc_context(
-        {
-            "font.size": 10,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titleweight": "bold",
-        }
-    ):
+    with style():
         figure = Figure(figsize=(13, 4.2), layout="constrained", dpi=140)
         ranking, learning, cohorts = figure.subplots(1, 3, width_ratios=(1.2, 1, 0.9))
         colours = dict(zip(reports, COLOURS, strict=False))

@@ -147,11 +147,8 @@ class _Life:
             again = self._weekly(stop) if broken else None
         self.progress(Update(f"{stop}: publishing"))
         daily(self.service, stop, progress=self.progress)
-        store = open_store(self.service.place(self.service.config.store.url))
-        try:
+        with open_store(self.service.place(self.service.config.store.url)) as store:
             quality, popular, kept = self._looked(store, stop)
-        finally:
-            store.close()
         log.info("%s: %.3f of the best possible", monday, quality)
         return WeekTold(monday, result, again, quality, popular, kept)
 

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from coterie.lab.demo.figure import COLOURS
+from coterie.lab.demo.figure import COLOURS, style
 from coterie.lab.demo.production import WeekTold
 
 _GREY, _ORANGE, _BLUE, _RED = COLOURS[0], COLOURS[1], COLOURS[3], COLOURS[4]
@@ -20,14 +19,7 @@ def draw_production(path: Path, told: Sequence[WeekTold]) -> None:
         path: Where to.
         told: The weeks in order.
     """
-    with mpl.rc_context(
-        {
-            "font.size": 10,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titleweight": "bold",
-        }
-    ):
+    with style():
         figure = Figure(figsize=(13, 4.2), layout="constrained", dpi=140)
         quality, starts, kept = figure.subplots(1, 3, width_ratios=(1.3, 1, 1))
         _draw_quality(quality, told)
