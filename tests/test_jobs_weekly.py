@@ -33,6 +33,7 @@ from small_service import (
 )
 
 NEXT = LAST + timedelta(weeks=1)
+TINY_GATES = {"gates": TINY["gates"]}
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +193,20 @@ def test_the_same_model_under_looser_gates_is_another_version(tmp_path: Path) ->
     cards = {one.name: one.card for one in Registry(tmp_path / "registry").versions}
     assert cards[strict.version]["fingerprint"] == cards[loose.version]["fingerprint"]
     assert json.loads((tmp_path / "work" / "weekly" / "2026-W05" / "result.json").read_text())
+
+
+def test_a_model_that_has_seen_a_part_of_the_test_days_is_no_rival(tmp_path: Path) -> None:
+    """With two weeks of test last week's model has seen the first, the one before it none."""
+    rules = {"min_user_items": 3, "test_days": 14}
+    LIVING.write(tmp_path, MONDAY, FIRST + timedelta(days=6))
+    service = configure(tmp_path, {"model": {"name": "ease"}, **TINY_GATES}, prepare=rules)
+    mondays = [FIRST + timedelta(weeks=n) for n in (-1, 0, 1)]
+    first, second, third = (weekly(service, monday, device="cpu") for monday in mondays)
+    assert first.live == first.version
+    assert second.facts["parent"] is None
+    assert set(second.facts["against"]) == {"popularity", "ease"}
+    assert third.facts["parent"] == first.version
+    assert second.version not in third.facts["against"]
 
 
 def test_of_earlier_weeks_only_terms_and_result_stay(tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ class Registry:
             NotFoundError: if there is none, or it is no longer kept.
         """
         with file_lock(self._lock()):
-            names = self._lived()
+            names = self.lived
             if len(names) < 2:
                 raise NotFoundError(
                     f"{self.folder}: must hold a version that was live before, none was found;"
@@ -228,7 +228,7 @@ class Registry:
             The names that went.
         """
         with file_lock(self._lock()):
-            needed = set(self._lived()[-2:])
+            needed = set(self.lived[-2:])
             old = self.versions[: -keep or None]
             gone = [version for version in old if version.name not in needed]
             for version in gone:
@@ -237,8 +237,9 @@ class Registry:
             self._sweep()
         return [version.name for version in gone]
 
-    def _lived(self) -> list[str]:
-        """What was live, as if what was rolled back had never been."""
+    @property
+    def lived(self) -> list[str]:
+        """Names of what was live, oldest first, as if what was rolled back had never been."""
         lived: list[str] = []
         for move in self.moves:
             if move.kind == "rollback" and move.to in lived:

@@ -185,6 +185,11 @@ class _Week:
         """Its Monday."""
         return self.stop - timedelta(weeks=1)
 
+    @property
+    def test_from(self) -> date:
+        """The first day that the candidate is measured on."""
+        return self.stop - timedelta(days=self.service.config.prepare.test_days)
+
     @cached_property
     def days(self) -> list[Day]:
         """The window's days."""
@@ -198,18 +203,21 @@ class _Week:
 
     @cached_property
     def parent(self) -> Version | None:
-        """The version that was live as the week's work began or, where that has seen the week, the
-        last before it that has not.
+        """The version that was live as the week's work began or, where that has seen the test days,
+        the last before it that has not.
         """
         kept = {version.name: version for version in self.registry.versions}
-        found = kept.get(_read(self.folder / "week.json")["live"])
-        while found is not None and not self._is_before(found):
-            found = kept.get(found.card["parent"])
-        return found
+        live, lived = _read(self.folder / "week.json")["live"], self.registry.lived
+        until = lived[: lived.index(live) + 1] if live in lived else lived
+        before = (kept[name] for name in reversed(until) if name in kept)
+        return next(filter(self._is_before, before), None) if live is not None else None
 
     def _is_before(self, version: Version) -> bool:
-        """Whether a version has seen nothing of the week: one that has would win every trial."""
-        return date.fromisoformat(version.card["week"]) < self.first
+        """Whether a version has seen nothing of the test days: one that has would win every
+        trial.
+        """
+        seen_until = date.fromisoformat(version.card["week"]) + timedelta(weeks=1)
+        return seen_until <= self.test_from
 
     def _agree(self) -> None:
         """Begins the folder; one of other events or another configuration is begun anew."""
@@ -263,8 +271,7 @@ class _Week:
         """Everything before the last days trains but for some users; the last days are the test."""
         rules, path = self.service.config.prepare, self.folder / "data"
         if not (path / "manifest.json").exists():
-            test_from = self.stop - timedelta(days=rules.test_days)
-            split = TimeSplit(test_days=rules.test_days, test_from=test_from, validation_days=0)
+            split = TimeSplit(rules.test_days, self.test_from, validation_days=0)
             data = self._prepared(split)
             data.with_validation_users(rules.held_out_users, seed=0).save(path)
         return Dataset.load(path)
