@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.stats import norm
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
@@ -538,6 +540,58 @@ def test_alignment_gathers_the_anchors_of_items_consumed_together() -> None:
     within, between = spread()
     assert within < 0.01 * within_before
     assert between == pytest.approx(math.sqrt(2), rel=0.05)
+
+
+def conditional_prior(
+    mu: Tensor, logvar: Tensor, anchors: Tensor, dense: np.ndarray, beta: float, pia: float
+) -> Tensor:
+    """β·KL to a prior of each user's own, and what is left; no row is empty."""
+    weights = torch.from_numpy(dense / dense.sum(axis=1, keepdims=True))
+    centroid, shrunk = weights @ anchors, beta / (beta + 2 * pia)
+    prior = Normal(2 * pia / (beta + 2 * pia) * centroid, math.sqrt(shrunk))
+    kl = kl_divergence(Normal(mu, (logvar / 2).exp()), prior).sum(dim=1)
+    length = centroid.square().sum(dim=1)
+    scatter = weights @ anchors.square().sum(dim=1) - length
+    constant = -beta * mu.shape[1] / 2 * math.log(shrunk)
+    return beta * kl + pia * (shrunk * length + scatter) + constant
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.01, 5), st.floats(0.001, 50), st.integers(1, 5), st.integers(0, 10_000))
+def test_pia_is_a_prior_of_each_user_s_own(
+    beta: float, pia: float, latent_dim: int, seed: int
+) -> None:
+    leaves = draw_leaves(seed, (4, latent_dim), (4, latent_dim), (6, latent_dim))
+    dense, upstream = random_dense(4, 6, seed), draw(seed + 1, 4)
+    dense[dense.sum(axis=1) == 0, 0] = 1
+
+    def as_trained(mu: Tensor, logvar: Tensor, anchors: Tensor) -> Tensor:
+        return beta * gaussian_kl(mu, logvar) + pia * alignment(mu, logvar, anchors, sparse(dense))
+
+    def as_prior(mu: Tensor, logvar: Tensor, anchors: Tensor) -> Tensor:
+        return conditional_prior(mu, logvar, anchors, dense, beta, pia)
+
+    torch.testing.assert_close(as_trained(*leaves), as_prior(*leaves), rtol=1e-9, atol=1e-9)
+    pairs = zip(
+        gradients(as_trained, leaves, upstream), gradients(as_prior, leaves, upstream), strict=True
+    )
+    for one, other in pairs:
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_the_prior_of_each_user_s_own_is_the_integral() -> None:
+    beta, pia, items, q = 0.3, 0.7, np.array([-0.4, 1.1, 2.0]), norm(0.6, 0.5)
+
+    def integrand(z: float) -> float:
+        divergence = q.logpdf(z) - norm.logpdf(z)
+        return float(q.pdf(z) * (beta * divergence + pia * ((z - items) ** 2).mean()))
+
+    mu, logvar, anchors = (
+        torch.tensor(values, dtype=torch.float64)[:, None]
+        for values in ([0.6], [2 * math.log(0.5)], items)
+    )
+    found = conditional_prior(mu, logvar, anchors, np.ones((1, 3)), beta, pia)
+    assert float(found) == pytest.approx(quad(integrand, -8, 8)[0], rel=1e-6)
 
 
 # Masking.

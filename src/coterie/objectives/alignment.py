@@ -15,6 +15,13 @@ def alignment(mu: Tensor, logvar: Tensor, anchors: Tensor, positives: SparseRows
     It moves the posterior to the centroid of its user's anchors, makes it narrow, and gathers what
     is consumed together.
 
+    Beside β·KL(q ‖ N(0, I)) it is a prior of each user's own, learned: with r = 2λ/β,
+
+        β·KL(q ‖ N(0, I)) + λ·L_A = β·KL(q ‖ N(r/(1 + r)·ē, 1/(1 + r)·I)) + λ/(1 + r)·‖ē‖²
+                                    + λ·((1/n)Σ_i ‖e_i‖² - ‖ē‖²) + (β·latent_dim/2)·log(1 + r)
+
+    by completing the square; r is its strength.
+
     Args:
         mu: ``[n_users, latent_dim]`` posterior mean, from the MASKED input.
         logvar: ``[n_users, latent_dim]`` natural logarithm of the posterior variance, from the same
