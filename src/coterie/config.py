@@ -139,6 +139,15 @@ class TrainingConfig(StrictConfig):
             " and kept; 0 = the weights themselves"
         ),
     )
+    implicit_slim: int = Field(
+        0,
+        ge=0,
+        description=(
+            "epochs after which the items' vectors of the first and the last layer are drawn to"
+            " where a sparse linear model would put them, again and again; 0 = never"
+        ),
+    )
+    slim_l2: float = Field(100.0, gt=0, description="ridge of implicit_slim's linear model")
     sparse_updates: bool = Field(
         False,
         description=(

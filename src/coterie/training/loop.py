@@ -15,6 +15,7 @@ from coterie.data.split import Part as SplitPart
 from coterie.errors import ConfigError, Interrupted, NumericalError
 from coterie.evaluation.evaluate import evaluate
 from coterie.models.kinds import SteppedConfig, TrainedPart
+from coterie.networks.implicit_slim import draw_together
 from coterie.networks.network import Network
 from coterie.networks.warm_start import Parent
 from coterie.running.execution import Execution
@@ -67,7 +68,7 @@ class TrainingLoop:
         self.work = ("refitting " if refit else "training ") + config.model.name
         self.stage = {"stage": "refit"} if refit else {}
         self.work += " + PIA" if getattr(config.model, "pia", 0) else ""
-        self.rows = _rows(dataset, config.model, device)
+        self.rows, self._train = _rows(dataset, config.model, device), dataset.train
         self.cases = dataset.cases(SplitPart.VALIDATION)
         parent, self._before = self._parent(warm, dataset), self._steps_before(warm)
         self.step = TrainingStep(
@@ -169,6 +170,7 @@ class TrainingLoop:
         """The users of each batch still to come in this epoch, and what learns from them; the order
         depends on seed and pass alone.
         """
+        self._draw_together()
         done, begun = divmod(self.position.batch, self._batches_a_pass)
         for number in range(done, len(self.passes)):
             generator = seeded(
@@ -179,6 +181,15 @@ class TrainingLoop:
                 begun if number == done else 0 :
             ]:
                 yield users, self.passes[number]
+
+    def _draw_together(self) -> None:
+        """ImplicitSLIM before an epoch, when it is due; the same in every process."""
+        every, network = self.config.implicit_slim, self.step.network
+        at_start = self.position.batch == 0 < self.position.epoch
+        if not every or not at_start or self.position.epoch % every:
+            return
+        draw_together(network, self._train, self.config.slim_l2)
+        self.world.broadcast([network.input.weight.data, network.output.weight.data])
 
     def advance(self, users: Tensor, part: TrainedPart = "all") -> None:
         """Takes one step."""

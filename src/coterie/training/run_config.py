@@ -24,6 +24,8 @@ class TrainingFields(TypedDict, total=False):
     start_rank: int
     shrink: float
     average: float
+    implicit_slim: int
+    slim_l2: float
     sparse_updates: bool
     seed: int
 
