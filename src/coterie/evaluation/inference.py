@@ -98,7 +98,7 @@ def _error_of_the_same_users(gains: np.ndarray, between: float) -> tuple[float, 
 
 
 def _in_common(there: np.ndarray) -> float:
-    """The correction s / (1 - s), with s the share of its users that a run has in common with another."""
+    """The correction s / (1 - s) for a share s of users that two runs have in common."""
     one = there.astype(np.float64)
     share = (one @ one.T) / one.sum(axis=1, keepdims=True)
     others = ~np.eye(len(one), dtype=bool)
