@@ -270,6 +270,7 @@ PUBLIC = [
     "analyze",
     "backtest",
     "compare",
+    "compare_runs",
     "evaluate",
     "export_onnx",
     "load",

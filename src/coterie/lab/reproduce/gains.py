@@ -2,8 +2,6 @@
 what is exploratory.
 """
 
-from collections.abc import Sequence
-
 from coterie.evaluation.compare import FEWEST_FOR_PERCENT, Difference
 from coterie.evaluation.metrics import Metric
 from coterie.lab.reproduce.results import ALL, UNSEEN, Results
@@ -41,19 +39,18 @@ def corrected_gain(results: Results, name: str, part: str, one: Difference) -> l
 
 def primary_table(results: Results) -> Table:
     """A line a primary comparison."""
-    several = len(results.plan.seeds) > 1
     rows = []
     for pair in results.primary:
         one = results.comparisons[pair.name].overall[pair.metric]
         label = Metric.parse(pair.metric).label
         rows.append([f"**{pair.name}**", label, *gain(one, one.p_value), _by_split(one)])
     header = ["primary", "metric", *columns(results), "gain by split"]
-    return (header, rows) if several else (header[:-1], [row[:-1] for row in rows])
+    return _last_if_several(results, header, rows)
 
 
 def comparisons_table(results: Results) -> Table:
     """A line a comparison and one a cohort; by the metric of the table."""
-    several, metric, rows = len(results.plan.seeds) > 1, results.definition.compare_by, []
+    metric, rows = results.definition.compare_by, []
     for name in own(results):
         one = results.comparisons[name]
         rows.append(_whole(results, name, one.overall[metric]))
@@ -63,6 +60,12 @@ def comparisons_table(results: Results) -> Table:
             cells = corrected_gain(results, name, cohort, found)
             rows.append([f"— {cohort} interactions, {users}", *cells, ""])
     header = [Metric.parse(metric).label, *columns(results, corrected_p(results)), "gain by split"]
+    return _last_if_several(results, header, rows)
+
+
+def _last_if_several(results: Results, header: list[str], rows: list[list[str]]) -> Table:
+    """Without the last column, of gains by split, where there is one split."""
+    several = len(results.plan.seeds) > 1
     return (header, rows) if several else (header[:-1], [row[:-1] for row in rows])
 
 
@@ -134,12 +137,9 @@ def _by_split(one: Difference) -> str:
 def short_table(results: Results) -> Table:
     """A line a comparison, for a terminal; primary ones first."""
     metric, rows = results.definition.compare_by, []
-    names: Sequence[str] = sorted(
-        results.comparisons, key=lambda name: not results.is_primary(name)
-    )
-    for name in names:
+    for name in sorted(results.comparisons, key=lambda name: not results.is_primary(name)):
         one = results.comparisons[name].overall[metric]
         primary = results.is_primary(name)
         cells = gain(one, one.p_value) if primary else corrected_gain(results, name, ALL, one)
         rows.append([f"{marked_pair(results, name)}{' (primary)' if primary else ''}", *cells])
-    return [metric, *columns(results, f"p ({corrected_p(results)[3:-1]}, unless primary)")], rows
+    return [metric, *columns(results, corrected_p(results))], rows
