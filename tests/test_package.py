@@ -319,7 +319,6 @@ WITHOUT_EXAMPLE = {
     "TimeSplit",
     "TrainingConfig",
     "TuningResult",
-    "compare_runs",
     "load_settings",
     "recommend_to_file",
     "write_report",
