@@ -59,7 +59,11 @@ SCHEMA = "coterie.weekly/1"
 _MOST_CASES = 20_000
 _MOST_EASE_ITEMS = 12_000
 _LAST = 8
-_NOT_TRAINED = ("store", "schedule", "retention", "registry", "serve", "watch", "rows")
+_NOT_TRAINED: Any = {
+    **dict.fromkeys(("store", "schedule", "retention", "registry", "serve", "watch", "rows"), True),
+    "events": {"late_days"},
+}
+"""What may change without the week's being trained anew."""
 
 
 @dataclass(frozen=True)
@@ -222,12 +226,9 @@ class _Week:
     def _agree(self) -> None:
         """Begins the folder; one of other events or another configuration is begun anew."""
         live = self.registry.live
-        config = self.service.config.model_dump(mode="json")
-        for not_trained in _NOT_TRAINED:
-            del config[not_trained]
         terms = {
             "schema": SCHEMA,
-            "config": config,
+            "config": self.service.config.model_dump(mode="json", exclude=_NOT_TRAINED),
             "cold": self.cold,
             "days": {str(day.day): day.digest for day in self.days},
         }
