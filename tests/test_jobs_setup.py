@@ -174,6 +174,8 @@ def test_a_damaged_registry_is_found(small: Path) -> None:
             " week, found 206; raise",
         ),
         ("[prepare]\nwindow_days = 394", "must be at least 401"),
+        ("[prepare]\nheld_out_users = 0.0", "held_out_users"),
+        ("[prepare]\nheld_out_users = 1.0", "held_out_users"),
         ("[events]\nlate_days = -1", "late_days"),
         ("[gates]\ncoverage = 2", "coverage"),
         ("[model]\nname = 'none'", "model"),

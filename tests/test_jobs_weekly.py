@@ -14,6 +14,7 @@ from coterie.data.dataset import Dataset
 from coterie.data.split import Part
 from coterie.errors import ConflictError, DataError, Interrupted
 from coterie.jobs.config import Service, days_of
+from coterie.jobs.daily import daily
 from coterie.jobs.events import seconds
 from coterie.jobs.weekly import WeeklyResult, locked, weekly
 from coterie.registry import Registry
@@ -29,6 +30,7 @@ from small_service import (
     at,
     configure,
     copy_of,
+    store_of,
     write_events,
 )
 
@@ -229,6 +231,61 @@ def test_nobody_to_measure_on_says_so(tmp_path: Path) -> None:
         )
     service = configure(tmp_path, {"model": {"name": "ease"}})
     with pytest.raises(DataError, match="lengthen test_days"):
+        weekly(service, MONDAY + timedelta(weeks=2), device="cpu")
+
+
+def test_users_whose_ids_are_text_from_some_day_on_are_the_same_users(tmp_path: Path) -> None:
+    """Whole numbers in the first week, then text, with "u17" and "017" beside 17."""
+    stop, rng = MONDAY + timedelta(weeks=2), np.random.default_rng(0)
+    expected: dict[str, set[int]] = {}
+    for day in days_of(MONDAY, stop):
+        is_text = day >= MONDAY + timedelta(weeks=1)
+        users = [*range(1, 31), *(["u17", "017"] if is_text else [])]
+        rows = [(user, int(item), at(day)) for user in users for item in rng.integers(0, 20, 3)]
+        write_events(tmp_path, day, [(str(row[0]), *row[1:]) for row in rows] if is_text else rows)
+        for user, item, _ in rows:
+            expected.setdefault(str(user), set()).add(item)
+    service = configure(tmp_path, {"model": {"name": "ease"}, "gates": PASSING})
+    result = weekly(service, stop, device="cpu")
+    assert result.live == result.version
+    everything = Dataset.load(service.work / "weekly" / "2026-W03" / "everything")
+    x = everything.interactions
+    rows_of = zip(everything.users.values.to_pylist(), x.indptr, x.indptr[1:], strict=False)
+    assert {
+        user: set(everything.items.ids_of(x.indices[first:end])) for user, first, end in rows_of
+    } == expected
+    assert daily(service, stop).figures["users"] == len(expected) == 32
+    with store_of(service) as store:
+        found = {user: store.find(user) for user in ("17", "u17", "017")}
+        assert found["17"] == store.find(17)
+    for user, one in found.items():
+        assert one is not None
+        assert set(one.item_ids) == set(everything.items.values.to_pylist()) - expected[user]
+
+
+PASSING = {
+    "volume": [0.0, 99.0],
+    "margin_baseline": 9.0,
+    "distinct": 0.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("n_users", "n_items", "words"),
+    [
+        (9, 6, "it takes 10 users with a history before 2026-01-12, at least one of them of 5"
+         " items; found 9 users, 9 of them with so many items; wait for more events"),
+        (30, 4, "found 30 users, 0 of them with so many items"),
+    ],
+)  # fmt: skip
+def test_nobody_to_choose_epochs_on_says_how_many_it_takes(
+    tmp_path: Path, n_users: int, n_items: int, words: str
+) -> None:
+    for day in days_of(MONDAY, MONDAY + timedelta(weeks=2)):
+        rows = [(user, item, at(day)) for user in range(n_users) for item in range(n_items)]
+        write_events(tmp_path, day, rows)
+    service = configure(tmp_path, {"prepare": {"min_user_items": 3}})
+    with pytest.raises(DataError, match=words):
         weekly(service, MONDAY + timedelta(weeks=2), device="cpu")
 
 

@@ -81,8 +81,11 @@ class PrepareConfig(StrictConfig):
     min_value: float | None = Field(None, description="keep events of at least this value")
     min_user_items: PositiveInt = Field(5, description="items of a user to be trained on")
     min_item_users: PositiveInt = Field(2, description="users of an item to be trained on")
-    held_out_users: Share = Field(
-        0.1, description="share of users who do not train the candidate but choose its epochs"
+    held_out_users: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="share of users who do not train the candidate but choose its epochs",
     )
     test_days: PositiveInt = Field(7, description="last days, which the candidate is measured on")
 
@@ -153,7 +156,9 @@ class RetentionConfig(StrictConfig):
 
     versions: PositiveInt = Field(8, description="of models")
     editions: PositiveInt = Field(14, description="days of lists")
-    days: PositiveInt = Field(400, description="of collected events; at least the window and a week")
+    days: PositiveInt = Field(
+        400, description="of collected events; at least the window and a week"
+    )
 
 
 class WatchConfig(StrictConfig):

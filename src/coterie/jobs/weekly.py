@@ -7,6 +7,7 @@ interruption of any kind. The live model is only ever replaced by moving the reg
 import getpass
 import json
 import logging
+import math
 import platform
 import shutil
 import time
@@ -27,7 +28,7 @@ from coterie.data.dataset import Dataset
 from coterie.data.ids import Id, IdMap
 from coterie.data.prepare import prepare
 from coterie.data.rules import StrongGeneralisation, TimeSplit
-from coterie.data.split import Part
+from coterie.data.split import LEAST_TO_HIDE, Part
 from coterie.errors import ConfigError, ConflictError, DataError
 from coterie.evaluation.compare import Comparison
 from coterie.evaluation.evaluate import evaluate
@@ -274,7 +275,9 @@ class _Week:
         if not (path / "manifest.json").exists():
             split = TimeSplit(rules.test_days, self.test_from, validation_days=0)
             data = self._prepared(split)
-            data.with_validation_users(rules.held_out_users, seed=0).save(path)
+            held_out = data.with_validation_users(rules.held_out_users, seed=0)
+            _check_validated(held_out, rules.held_out_users, self.test_from)
+            held_out.save(path)
         return Dataset.load(path)
 
     @cached_property
@@ -533,6 +536,19 @@ class _Week:
                     shutil.rmtree(path, ignore_errors=True)
                 elif path.name not in ("week.json", "result.json"):
                     path.unlink(missing_ok=True)
+
+
+def _check_validated(data: Dataset, share: float, before: date) -> None:
+    if len(data.cases(Part.VALIDATION).user_index):
+        return
+    n_items = np.diff(data.train.indptr)
+    n_long = np.count_nonzero(n_items >= LEAST_TO_HIDE)
+    raise DataError(
+        f"weekly must hold out users who choose the epochs (prepare.held_out_users = {share:g}): it"
+        f" takes {math.ceil(1 / share)} users with a history before {before}, at least one of them"
+        f" of {LEAST_TO_HIDE} items; found {len(n_items)} users, {n_long} of them with so many"
+        " items; wait for more events, lengthen window_days, or raise held_out_users."
+    )
 
 
 def _user() -> str:
