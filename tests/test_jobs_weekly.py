@@ -211,13 +211,23 @@ def test_a_model_that_has_seen_a_part_of_the_test_days_is_no_rival(tmp_path: Pat
     assert second.version not in third.facts["against"]
 
 
-def test_of_earlier_weeks_only_terms_and_result_stay(tmp_path: Path) -> None:
+def test_the_week_after_a_rollback_goes_on_from_what_was_gone_back_to(tmp_path: Path) -> None:
+    """And of earlier weeks only terms and result stay."""
     service = plain_weeks(tmp_path)
-    for today in (FIRST - timedelta(weeks=1), FIRST):
-        weekly(service, today, device="cpu")
+    LIVING.write(tmp_path, FIRST, FIRST + timedelta(days=6))
+    registry, mondays = Registry(service.registry), [FIRST + timedelta(weeks=n) for n in (-1, 0, 1)]
+    first, second = (weekly(service, monday, device="cpu") for monday in mondays[:2])
     earlier, newest = sorted((service.work / "weekly").iterdir())
     assert {path.name for path in earlier.iterdir()} == {"week.json", "result.json"}
     assert (newest / "refit" / "model" / "manifest.json").exists()
+    registry.rollback(by="ann", because="lists look odd")
+    assert weekly(service, mondays[1], device="cpu").live == first.version
+    third = weekly(service, mondays[2], device="cpu")
+    assert third.facts["parent"] == first.version
+    assert set(third.facts["against"]) == {"popularity", "ease", "live"}
+    assert third.live == third.version
+    assert registry.lived == [first.version, third.version]
+    assert second.version in [one.name for one in registry.versions]
 
 
 def test_nobody_to_measure_on_says_so(tmp_path: Path) -> None:

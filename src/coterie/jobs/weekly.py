@@ -392,10 +392,19 @@ class _Week:
             others["ease"] = train(dataset, EaseConfig())
         if self.parent is not None:
             others["live"] = TrainedModel.load(self.parent.model)
-        before = [one for one in self.registry.versions if one.passed and self._is_before(one)]
-        for version in [one for one in before[-_LAST:] if one != self.parent]:
-            others[version.name] = TrainedModel.load(version.model)
+        for version in self._rivals()[-_LAST:]:
+            if version != self.parent:
+                others[version.name] = TrainedModel.load(version.model)
         return others
+
+    def _rivals(self) -> list[Version]:
+        """Versions that a candidate must not fall behind, oldest first: not those that people went
+        back from, whatever their figures.
+        """
+        registry = self.registry
+        left = {move.to for move in registry.moves} - set(registry.lived)
+        found = [one for one in registry.versions if one.passed and one.name not in left]
+        return list(filter(self._is_before, found))
 
     def _looks(self, candidate: TrainedModel, cases: Any) -> dict[str, float]:
         metrics = (self.service.config.gates.metric, "recall@20", "coverage@20", "popularity@20")
