@@ -8,7 +8,7 @@ from contextlib import closing
 from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -394,13 +394,13 @@ def test_ray_and_this_process_publish_the_same_bytes(
         if "publishing" in update.work:
             asked.append((one.work / "daily" / str(LAST) / "main" / "_request.json").read_bytes())
 
-    for engine in ("local", "ray"):
+    for engine in get_args(EngineName):
         one = copy_of(service, tmp_path / engine)
         if kind == "postgres":
             url = request.getfixturevalue("postgres_url")
             one = configure(one.folder, TINY, store={"url": url})
         with using_threads(4):
-            daily(one, LAST, engine=cast(EngineName, engine), progress=keep_request)
+            daily(one, LAST, engine=engine, progress=keep_request)
         dumps.append(of_sqlite(one) if kind == "sqlite" else of_postgres(url))
     assert len(dumps[0]["lists"]) > 500
     assert dumps[0] == dumps[1]

@@ -5,7 +5,6 @@ import signal
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -174,60 +173,80 @@ def test_a_week_of_the_past_is_held_against_what_had_not_seen_it_and_moves_nothi
     assert result.live == moves[-1].to
 
 
-def plain_weeks(folder: Path, **gates: Any) -> Service:
-    """A service of a closed form on four weeks."""
-    if not (folder / "events").exists():
-        LIVING.write(folder, MONDAY, FIRST - timedelta(days=1))
-    loose = {**TINY["gates"], **gates}
-    return configure(
-        folder,
-        {"model": {"name": "ease"}, "prepare": {"min_user_items": 3}, "gates": loose},
-    )
+EASE = {"model": {"name": "ease"}, "prepare": {"min_user_items": 3}, **TINY_GATES}
+MONDAYS = [FIRST + timedelta(weeks=n) for n in (-1, 0, 1)]
 
 
-def test_the_same_model_under_looser_gates_is_another_version(tmp_path: Path) -> None:
-    strict = weekly(plain_weeks(tmp_path, coverage=1.0, distinct=1.0), FIRST, device="cpu")
-    assert {gate.name for gate in strict.failed} <= {"coverage", "distinct"}
-    assert strict.failed
-    assert strict.live is None
-    loose = weekly(plain_weeks(tmp_path), FIRST, device="cpu")
-    assert loose.live == loose.version != strict.version
-    cards = {one.name: one.card for one in Registry(tmp_path / "registry").versions}
-    assert cards[strict.version]["fingerprint"] == cards[loose.version]["fingerprint"]
-    assert json.loads((tmp_path / "work" / "weekly" / "2026-W05" / "result.json").read_text())
+@pytest.fixture(scope="module")
+def two_weeks(tmp_path_factory: pytest.TempPathFactory) -> Service:
+    """A closed form trained in two weeks, and the days of a third; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("two") / "weeks"
+    LIVING.write(folder, MONDAY, MONDAYS[2] - timedelta(days=1))
+    service = configure(folder, EASE)
+    for monday in MONDAYS[:2]:
+        weekly(service, monday, device="cpu")
+    return service
 
 
-def test_a_model_that_has_seen_a_part_of_the_test_days_is_no_rival(tmp_path: Path) -> None:
-    """With two weeks of test last week's model has seen the first, the one before it none."""
-    rules = {"min_user_items": 3, "test_days": 14}
-    LIVING.write(tmp_path, MONDAY, FIRST + timedelta(days=6))
-    service = configure(tmp_path, {"model": {"name": "ease"}, **TINY_GATES}, prepare=rules)
-    mondays = [FIRST + timedelta(weeks=n) for n in (-1, 0, 1)]
-    first, second, third = (weekly(service, monday, device="cpu") for monday in mondays)
-    assert first.live == first.version
-    assert second.facts["parent"] is None
-    assert set(second.facts["against"]) == {"popularity", "ease"}
-    assert third.facts["parent"] == first.version
-    assert second.version not in third.facts["against"]
+def names_of(service: Service) -> list[str]:
+    return [one.name for one in Registry(service.registry).versions]
 
 
-def test_the_week_after_a_rollback_goes_on_from_what_was_gone_back_to(tmp_path: Path) -> None:
-    """And of earlier weeks only terms and result stay."""
-    service = plain_weeks(tmp_path)
-    LIVING.write(tmp_path, FIRST, FIRST + timedelta(days=6))
-    registry, mondays = Registry(service.registry), [FIRST + timedelta(weeks=n) for n in (-1, 0, 1)]
-    first, second = (weekly(service, monday, device="cpu") for monday in mondays[:2])
-    earlier, newest = sorted((service.work / "weekly").iterdir())
+def test_of_earlier_weeks_only_terms_and_result_stay(two_weeks: Service) -> None:
+    earlier, newest = sorted((two_weeks.work / "weekly").iterdir())
     assert {path.name for path in earlier.iterdir()} == {"week.json", "result.json"}
     assert (newest / "refit" / "model" / "manifest.json").exists()
+
+
+def test_the_same_model_under_looser_gates_is_another_version(
+    two_weeks: Service, tmp_path: Path
+) -> None:
+    service, second = copy_of(two_weeks, tmp_path / "service"), names_of(two_weeks)[1]
+    gates = {**TINY["gates"], "coverage": 1.0, "distinct": 1.0}
+    strict = weekly(configure(service.folder, EASE, gates=gates), MONDAYS[2], device="cpu")
+    assert {gate.name for gate in strict.failed} <= {"coverage", "distinct"}
+    assert strict.failed
+    assert strict.live == second
+    loose = weekly(configure(service.folder, EASE), MONDAYS[2], device="cpu")
+    assert loose.live == loose.version != strict.version
+    cards = {one.name: one.card for one in Registry(service.registry).versions}
+    assert cards[strict.version]["fingerprint"] == cards[loose.version]["fingerprint"]
+    assert json.loads((service.work / "weekly" / "2026-W06" / "result.json").read_text())
+
+
+def test_a_model_that_has_seen_a_part_of_the_test_days_is_no_rival(
+    two_weeks: Service, tmp_path: Path
+) -> None:
+    """With two weeks of test the second model has seen the first of them, the first model none;
+    with a day more both have.
+    """
+    service, (first, second) = copy_of(two_weeks, tmp_path / "service"), names_of(two_weeks)
+    found = [
+        weekly(
+            configure(service.folder, EASE, prepare={"min_user_items": 3, "test_days": days}),
+            MONDAYS[2],
+            device="cpu",
+        ).facts
+        for days in (14, 15)
+    ]
+    assert [one["parent"] for one in found] == [first, None]
+    assert second not in found[0]["against"]
+    assert set(found[1]["against"]) == {"popularity", "ease"}
+
+
+def test_the_week_after_a_rollback_goes_on_from_what_was_gone_back_to(
+    two_weeks: Service, tmp_path: Path
+) -> None:
+    service, (first, second) = copy_of(two_weeks, tmp_path / "service"), names_of(two_weeks)
+    registry = Registry(service.registry)
     registry.rollback(by="ann", because="lists look odd")
-    assert weekly(service, mondays[1], device="cpu").live == first.version
-    third = weekly(service, mondays[2], device="cpu")
-    assert third.facts["parent"] == first.version
+    assert weekly(service, MONDAYS[1], device="cpu").live == first
+    third = weekly(service, MONDAYS[2], device="cpu")
+    assert third.facts["parent"] == first
     assert set(third.facts["against"]) == {"popularity", "ease", "live"}
     assert third.live == third.version
-    assert registry.lived == [first.version, third.version]
-    assert second.version in [one.name for one in registry.versions]
+    assert registry.lived == [first, third.version]
+    assert second in names_of(service)
 
 
 def test_nobody_to_measure_on_says_so(tmp_path: Path) -> None:
