@@ -20,6 +20,9 @@ from coterie.models.fields import PositiveInt, StrictConfig, explain
 from coterie.models.linear_path_vae import LinearPathVAEConfig
 
 FILE = "coterie.toml"
+_WEEK_DAYS = 7
+"""Weekly's window ends on the Monday before, up to six days earlier than daily's."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -33,6 +36,11 @@ class EventsConfig(StrictConfig):
     query: str | None = Field(
         None,
         description="SQL of a day's rows, where path is a database; {day} and {next_day} are dates",
+    )
+    late_days: int = Field(
+        2,
+        ge=0,
+        description="days after a day's end in which each run asks a database for it again",
     )
     user_column: str = Field("user_id", description="of user ids")
     item_column: str = Field("item_id", description="of item ids")
@@ -73,8 +81,11 @@ class PrepareConfig(StrictConfig):
     min_value: float | None = Field(None, description="keep events of at least this value")
     min_user_items: PositiveInt = Field(5, description="items of a user to be trained on")
     min_item_users: PositiveInt = Field(2, description="users of an item to be trained on")
-    held_out_users: Share = Field(
-        0.1, description="share of users who do not train the candidate but choose its epochs"
+    held_out_users: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="share of users who do not train the candidate but choose its epochs",
     )
     test_days: PositiveInt = Field(7, description="last days, which the candidate is measured on")
 
@@ -145,7 +156,9 @@ class RetentionConfig(StrictConfig):
 
     versions: PositiveInt = Field(8, description="of models")
     editions: PositiveInt = Field(14, description="days of lists")
-    days: PositiveInt = Field(400, description="days of collected events")
+    days: PositiveInt = Field(
+        400, description="of collected events; at least the window and a week"
+    )
 
 
 class WatchConfig(StrictConfig):
@@ -208,6 +221,19 @@ class ServiceConfig(StrictConfig):
     def _has_rows(self) -> Self:
         if not self.rows:
             raise ConfigError("there must be a card row, found none; leave [rows] out for main.")
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_what_it_reads(self) -> Self:
+        """Else each daily run would remove days that the next run collects again."""
+        kept, window = self.retention.days, self.prepare.window_days
+        least = window + _WEEK_DAYS
+        if kept < least:
+            raise ConfigError(
+                f"retention.days must be at least {least}, the window (prepare.window_days ="
+                f" {window}) and a week, found {kept}; raise retention.days to {least}, or lower"
+                " prepare.window_days."
+            )
         return self
 
     @property
