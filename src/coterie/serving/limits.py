@@ -22,7 +22,7 @@ class Limits:
         request_seconds: Within which a request is answered; then 503.
         stop_seconds: That running requests have to finish when the server is stopped.
         connections: Open at a time; more get 503.
-        store_threads: That wait for PostgreSQL. SQLite is read in the event loop.
+        store_threads: That wait for PostgreSQL, each for up to 64 look-ups asked together.
         model_threads: That compute with the model.
         model_waiting: Requests that wait for the model or are computed; more get 429.
         poll_seconds: Between two looks at which model is live.
@@ -35,7 +35,7 @@ class Limits:
     request_seconds: float = 20.0
     stop_seconds: float = 20.0
     connections: int = 1000
-    store_threads: int = 8
+    store_threads: int = 1
     model_threads: int = 2
     model_waiting: int = 64
     poll_seconds: float = 1.0
