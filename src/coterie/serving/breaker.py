@@ -67,7 +67,8 @@ class Breaker:
             failed = error
             raise _unavailable() from error
         finally:
-            self._learn(failed)
+            if self._away or failed is not None:
+                self._learn(failed)
 
     def _learn(self, failed: UnavailableError | None) -> None:
         was_away, self._away = self._away, failed is not None

@@ -106,13 +106,10 @@ def model_of(facts: Any) -> str | None:
 
 
 def _find(store: Store, wanted: list[tuple[str, str]]) -> list[Answer]:
-    found = store.find_many(wanted)
-    without = {row for (_, row), one in zip(wanted, found, strict=True) if one is None}
+    asked = list(zip(wanted, store.find_many(wanted), strict=True))
+    without = {row for (_, row), found in asked if found is None}
     instead = _instead(store, without) if without else {}
-    return [
-        instead[row] if one is None else (one, one.source)
-        for (_, row), one in zip(wanted, found, strict=True)
-    ]
+    return [instead[row] if found is None else (found, found.source) for (_, row), found in asked]
 
 
 def _instead(store: Store, wanted: set[str]) -> dict[str, Answer]:

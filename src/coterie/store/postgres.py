@@ -7,7 +7,7 @@ detached, and one is dropped only if its lock is free.
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -177,22 +177,23 @@ class PostgresStore(Store):
             connection.execute(_NOTE, (kind, name, datetime.now(UTC), values))
 
     def _look_up(
-        self, name: str | None, opened: Opened | None, keys: Collection[ListKey]
-    ) -> tuple[str | None, Mapping[ListKey, PackedList]]:
+        self, name: str | None, opened: Opened | None, keys: Sequence[ListKey | None]
+    ) -> tuple[str | None, list[PackedList | None]]:
         query: str = _PLACE
         values: list[Any] = [name]
-        if opened is not None and keys:
+        there = {key for key in keys if key is not None}
+        if opened is not None and there:
             query = _LISTS_OF.format(_KIND[opened.contents.users], opened.place)
-            values = [*map(_array, zip(*keys, strict=True)), name]
+            values = [*map(_array, zip(*there, strict=True)), name]
         try:
             found = self._database.ask(query, values)
         except _NOT_SET_UP:
             # Pruned since, or nothing was ever published: the register says which.
             found = self._ask(_PLACE, name)
         if not found:
-            return None, {}
-        lists = (one for _, *one in found if one[0] is not None)
-        return found[0][0], {ListKey(*one[:2]): PackedList(*one[2:]) for one in lists}
+            return None, []
+        lists = {one[1:3]: PackedList(*one[3:]) for one in found if one[1] is not None}
+        return found[0][0], [key and lists.get(key) for key in keys]
 
     def _open(self, place: str) -> Opened | None:
         query = f"{_EDITIONS}, details, catalogue FROM coterie.editions WHERE place = %s"

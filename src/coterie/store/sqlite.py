@@ -9,7 +9,7 @@ import os
 import secrets
 import sqlite3
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from coterie.store.contents import ListKey, PackedList
 from coterie.store.edition import Edition, Note
 from coterie.store.packing import Packer
 from coterie.store.sqlite_control import Control
-from coterie.store.sqlite_edition import EditionFile, read_contents, read_lists, write_edition
+from coterie.store.sqlite_edition import EditionFile, read_contents, read_list, write_edition
 from coterie.store.store import Opened, Store
 
 
@@ -90,18 +90,18 @@ class SqliteStore(Store):
         self._control.note(kind, name, values)
 
     def _look_up(
-        self, name: str | None, opened: Opened | None, keys: Collection[ListKey]
-    ) -> tuple[str | None, Mapping[ListKey, PackedList]]:
+        self, name: str | None, opened: Opened | None, keys: Sequence[ListKey | None]
+    ) -> tuple[str | None, list[PackedList | None]]:
         place = self._control.place(name)
         if opened is None or not keys or place != opened.place:
-            return place, {}
+            return place, []
         try:
             with self._file(place).lend() as connection:
-                return place, read_lists(connection, keys)
+                return place, [key and read_list(connection, key) for key in keys]
         except (sqlite3.Error, OSError) as error:
             self._check_present(place, error)
             # Pruned since: the control database says what is there now.
-            return "", {}
+            return "", []
 
     def _open(self, place: str) -> Opened | None:
         edition = self._control.at(place)

@@ -121,11 +121,12 @@ class EditionFile:
         return sqlite3.connect(self._uri, uri=True, check_same_thread=False, isolation_level=None)
 
 
-def read_lists(database: sqlite3.Connection, keys: Iterable[ListKey]) -> dict[ListKey, PackedList]:
-    """The lists that there are."""
-    query = "SELECT source, items, scores FROM lists WHERE user_id = ? AND row = ?"
-    found = ((key, database.execute(query, key).fetchone()) for key in keys)
-    return {key: PackedList(*one) for key, one in found if one}
+def read_list(database: sqlite3.Connection, key: ListKey) -> PackedList | None:
+    """One list, or None if there is none."""
+    found = database.execute(
+        "SELECT source, items, scores FROM lists WHERE user_id = ? AND row = ?", key
+    ).fetchone()
+    return PackedList(*found) if found else None
 
 
 def read_contents(database: sqlite3.Connection, place: str) -> Contents:

@@ -2,7 +2,7 @@
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -212,9 +212,9 @@ class Store(ABC):
 
     @abstractmethod
     def _look_up(
-        self, name: str | None, opened: Opened | None, keys: Collection[ListKey]
-    ) -> tuple[str | None, Mapping[ListKey, PackedList]]:
-        """Where the edition is now and, if that is where ``opened`` is, the lists of ``keys``."""
+        self, name: str | None, opened: Opened | None, keys: Sequence[ListKey | None]
+    ) -> tuple[str | None, list[PackedList | None]]:
+        """Where the edition is now and, if that is where ``opened`` is, the list of each key."""
 
     @abstractmethod
     def _open(self, place: str) -> Opened | None:
@@ -227,11 +227,11 @@ class Store(ABC):
         opened = self._opened.get(name)
         for _ in range(_TRIES):
             keys = [opened.contents.key(*one) for one in wanted] if opened else []
-            place, packed = self._look_up(name, opened, {key for key in keys if key is not None})
+            place, packed = self._look_up(name, opened, keys)
             if place is None:
                 raise self._not_found(name)
             if opened is not None and opened.place == place:
-                return opened, [None if key is None else packed.get(key) for key in keys]
+                return opened, packed
             opened = self._reopen(name, place)
         raise UnavailableError(
             f"{self}: an edition must stay long enough to be read, found it gone {_TRIES} times;"
