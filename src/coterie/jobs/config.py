@@ -18,6 +18,7 @@ from coterie.data.table_options import IdType, TimeUnit
 from coterie.errors import ConfigError, NotFoundError
 from coterie.models.fields import PositiveInt, StrictConfig, explain
 from coterie.models.linear_path_vae import LinearPathVAEConfig
+from coterie.serving import Limits
 
 FILE = "coterie.toml"
 _WEEK_DAYS = 7
@@ -187,8 +188,10 @@ class ServeConfig(StrictConfig):
     host: str = Field("127.0.0.1", description="address; beyond this machine a key is needed")
     port: int = Field(8080, ge=0, le=65535, description="0 = any that is free")
     key_variable: str = Field(
-        "COTERIE_API_KEY", description="variable of the environment that holds the key"
+        "COTERIE_API_KEY",
+        description="variable of the environment that holds the key, or several",
     )
+    limits: Limits = Limits()
 
 
 class ServiceConfig(StrictConfig):
@@ -278,7 +281,8 @@ class Service:
         try:
             return cls(path.parent, ServiceConfig.model_validate(read_values(path)))
         except ValidationError as error:
-            raise ConfigError(f"{path}: {explain(error)}") from error
+            told = explain(error, "the page on operations describes every field.")
+            raise ConfigError(f"{path}: {told}") from error
 
     def place(self, path: str) -> str:
         """A path of the file as it is to be opened: relative ones from the file on; variables of
