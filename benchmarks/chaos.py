@@ -22,13 +22,14 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 # Imported here, once: a forked process has them.
-from coterie.cli import main as command_line
+from coterie.cli.start import main as command_line
 from coterie.files import write_json
 from coterie.jobs.config import Service
 from coterie.registry import Registry
@@ -38,6 +39,9 @@ from coterie.training.artifact import read_model_manifest
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from killing import count_calls, forked
 from small_service import FIRST, LIVING, MONDAY, TINY, all_lists, configure, store_of
+
+# What a process's first optimizer imports, for two seconds.
+import_module("torch._dynamo")
 
 TODAY = FIRST + timedelta(weeks=2)
 N_USERS = 450

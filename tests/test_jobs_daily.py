@@ -2,11 +2,13 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,10 +16,12 @@ import pytest
 
 from coterie.errors import ConfigError, ConflictError, DataError, NotFoundError, UnavailableError
 from coterie.jobs.config import Service, WatchConfig, days_of
-from coterie.jobs.daily import METRICS, DailyResult, daily
+from coterie.jobs.daily import METRICS, DailyResult, EngineName, daily
 from coterie.jobs.watching import HELP, prometheus, warnings
 from coterie.jobs.weekly import locked
 from coterie.registry import Registry
+from coterie.running.execution import using_threads
+from coterie.running.progress import Update
 from coterie.training.trained_model import TrainedModel
 from small_service import (
     FIRST,
@@ -359,20 +363,99 @@ def test_ids_that_are_text_since_yesterday_are_the_same_people(service: Service)
     text = daily(service, LAST)
     assert path.is_file()
     assert text.published
-    differ = ("seconds", "peak_mib")
-    same = [{n: v for n, v in one.figures.items() if n not in differ} for one in (plain, text)]
-    assert same[1] == pytest.approx(same[0])
+    assert without_cost(text.figures) == pytest.approx(without_cost(plain.figures))
     assert lists(service).keys() == before.keys()
 
 
-def test_ray_and_this_process_publish_the_same(service: Service, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    other = copy_of(service, tmp_path / "ray")
-    here, there = daily(service, LAST), daily(other, LAST, engine="ray")
-    differ = ("seconds", "peak_mib")
-    same = [{n: v for n, v in one.figures.items() if n not in differ} for one in (here, there)]
-    assert same[0] == same[1]
-    assert lists(service) == lists(other)
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Ray on this machine, which several runs use."""
+    ray = pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        few = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+        ray.init(
+            "local", include_dashboard=False, log_to_driver=False, logging_level="error", **few
+        )
+        yield
+        ray.shutdown()
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_ray_and_this_process_publish_the_same_bytes(
+    service: Service, tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    """However many threads this process has: products of few users are rounded by their number."""
+    dumps: list[Dump] = []
+    asked: list[bytes] = []
+
+    def keep_request(update: Update) -> None:
+        if "publishing" in update.work:
+            asked.append((one.work / "daily" / str(LAST) / "main" / "_request.json").read_bytes())
+
+    for engine in get_args(EngineName):
+        one = copy_of(service, tmp_path / engine)
+        if kind == "postgres":
+            url = request.getfixturevalue("postgres_url")
+            one = configure(one.folder, TINY, store={"url": url})
+        with using_threads(4):
+            daily(one, LAST, engine=engine, progress=keep_request)
+        dumps.append(of_sqlite(one) if kind == "sqlite" else of_postgres(url))
+    assert len(dumps[0]["lists"]) > 500
+    assert dumps[0] == dumps[1]
+    assert asked[0] == asked[1]
+
+
+Dump = dict[str, list[tuple[Any, ...]]]
+
+
+def of_sqlite(service: Service) -> Dump:
+    """Every table of a store, whole, but for when and where it was written."""
+    folder = service.folder / "store"
+    with closing(sqlite3.connect(folder / "control.sqlite")) as database:
+        found, place = of_control(database), "SELECT place FROM editions WHERE name = ?"
+        (name,) = database.execute(place, (str(LAST),)).fetchone()
+    with closing(sqlite3.connect(folder / "editions" / name)) as database:
+        for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'"):
+            found[table] = database.execute(f"SELECT * FROM {table}").fetchall()
+    return found
+
+
+def of_postgres(url: str) -> Dump:
+    """As `of_sqlite`; the store is emptied."""
+    import psycopg  # noqa: PLC0415
+
+    with psycopg.connect(url) as connection:
+        database: Any = connection
+        database.execute("SET search_path = coterie")
+        place = f"SELECT place, details, catalogue FROM editions WHERE name = '{LAST}'"
+        ((table, *contents),) = database.execute(place).fetchall()
+        lists = database.execute(f"SELECT * FROM {table}").fetchall()
+        found = {**of_control(database), "contents": [tuple(contents)], "lists": lists}
+        database.execute("DROP SCHEMA coterie CASCADE")
+    return found
+
+
+def of_control(database: Any) -> Dump:
+    """What a store's register holds of the day, without the run's seconds and memory."""
+
+    def same(text: str) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(text)
+        return told | {"figures": without_cost(told["figures"])}
+
+    of_day = f"WHERE name = '{LAST}'"
+    editions = database.execute(f"SELECT name, n_users, facts FROM editions {of_day}").fetchall()
+    notes = database.execute(f"SELECT kind, name, told FROM notes {of_day}").fetchall()
+    return {
+        "editions": [(*one, same(facts)) for *one, facts in editions],
+        "notes": [(*one, same(told)) for *one, told in notes],
+        "pointer": database.execute("SELECT * FROM pointer").fetchall(),
+    }
+
+
+def without_cost(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: one for name, one in figures.items() if name not in ("seconds", "peak_mib")}
 
 
 def test_the_verb_says_what_it_published(

@@ -5,7 +5,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +287,38 @@ def test_days_of_a_database(
     other = query.replace("what <> '{x}'", "who < 2")
     service = configure(tmp_path, {"events": {"path": "${EVENTS_DB}", "query": other}})
     assert [day.n_events for day in collect(service, DAYS)] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("ago", "late_days", "n_events"), [(0, 0, 2), (1, 0, 1), (1, 2, 2), (9, 2, 1), (-1, 0, 2)]
+)
+def test_a_database_is_asked_again_until_a_day_is_over_and_late_events_have_come(
+    tmp_path: Path, ago: int, late_days: int, n_events: int
+) -> None:
+    day = datetime.now(UTC).date() - timedelta(days=ago)
+    add = "INSERT INTO views VALUES (?, 7, ?)"
+    query = "SELECT user_id, item_id, timestamp FROM views WHERE '{day}' < '{next_day}'"
+    events = {"path": "sqlite:///views.db", "query": query, "late_days": late_days}
+    service, found = configure(tmp_path, {"events": events}), []
+    with closing(sqlite3.connect(tmp_path / "views.db", isolation_level=None)) as database:
+        database.execute("CREATE TABLE views (user_id, item_id, timestamp)")
+        for user in (1, 2):
+            database.execute(add, (user, at(day)))
+            found += collect(service, [day])
+    assert [one.n_events for one in found] == [1, n_events]
+    # The same rows are the same day, however often they are asked for.
+    assert [one.digest for one in collect(service, [day])] == [found[1].digest]
+
+
+def test_an_answer_that_came_too_early_is_final_when_it_came_again(tmp_path: Path) -> None:
+    day = datetime.now(UTC).date() - timedelta(days=1)
+    query = f"SELECT 1 AS user_id, 7 AS item_id, {at(day)} AS timestamp, '{{day}}' AS day"
+    events = {"path": "sqlite:///views.db", "query": query, "late_days": 1}
+    sqlite3.connect(tmp_path / "views.db").close()
+    early = states(collect(configure(tmp_path, {"events": events}), [day]))
+    service = configure(tmp_path, {"events": {**events, "late_days": 0}})
+    before, after = (states(collect(service, [day])) for _ in range(2))
+    assert early != before == after
 
 
 def test_secrets_are_not_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

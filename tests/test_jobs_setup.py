@@ -168,6 +168,15 @@ def test_a_damaged_registry_is_found(small: Path) -> None:
         ("[events]\npath = 'log.parquet'", "events must name a day"),
         ("[prepare]\nwindow_days = 0", "window_days"),
         ("[rows]", "there must be a card row"),
+        (
+            "[prepare]\nwindow_days = 200\n[retention]\ndays = 206",
+            "retention.days must be at least 207, the window (prepare.window_days = 200) and a"
+            " week, found 206; raise",
+        ),
+        ("[prepare]\nwindow_days = 394", "must be at least 401"),
+        ("[prepare]\nheld_out_users = 0.0", "held_out_users"),
+        ("[prepare]\nheld_out_users = 1.0", "held_out_users"),
+        ("[events]\nlate_days = -1", "late_days"),
         ("[gates]\ncoverage = 2", "coverage"),
         ("[model]\nname = 'none'", "model"),
         ("[rows.main]\nwatched = 'perhaps'", "watched"),

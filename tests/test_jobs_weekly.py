@@ -5,7 +5,6 @@ import signal
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from coterie.data.dataset import Dataset
 from coterie.data.split import Part
 from coterie.errors import ConflictError, DataError, Interrupted
 from coterie.jobs.config import Service, days_of
+from coterie.jobs.daily import daily
 from coterie.jobs.events import seconds
 from coterie.jobs.weekly import WeeklyResult, locked, weekly
 from coterie.registry import Registry
@@ -29,6 +29,7 @@ from small_service import (
     at,
     configure,
     copy_of,
+    store_of,
     write_events,
 )
 
@@ -172,50 +173,80 @@ def test_a_week_of_the_past_is_held_against_what_had_not_seen_it_and_moves_nothi
     assert result.live == moves[-1].to
 
 
-def plain_weeks(folder: Path, **gates: Any) -> Service:
-    """A service of a closed form on four weeks."""
-    if not (folder / "events").exists():
-        LIVING.write(folder, MONDAY, FIRST - timedelta(days=1))
-    loose = {**TINY["gates"], **gates}
-    return configure(
-        folder,
-        {"model": {"name": "ease"}, "prepare": {"min_user_items": 3}, "gates": loose},
-    )
+EASE = {"model": {"name": "ease"}, "prepare": {"min_user_items": 3}, **TINY_GATES}
+MONDAYS = [FIRST + timedelta(weeks=n) for n in (-1, 0, 1)]
 
 
-def test_the_same_model_under_looser_gates_is_another_version(tmp_path: Path) -> None:
-    strict = weekly(plain_weeks(tmp_path, coverage=1.0, distinct=1.0), FIRST, device="cpu")
-    assert {gate.name for gate in strict.failed} <= {"coverage", "distinct"}
-    assert strict.failed
-    assert strict.live is None
-    loose = weekly(plain_weeks(tmp_path), FIRST, device="cpu")
-    assert loose.live == loose.version != strict.version
-    cards = {one.name: one.card for one in Registry(tmp_path / "registry").versions}
-    assert cards[strict.version]["fingerprint"] == cards[loose.version]["fingerprint"]
-    assert json.loads((tmp_path / "work" / "weekly" / "2026-W05" / "result.json").read_text())
+@pytest.fixture(scope="module")
+def two_weeks(tmp_path_factory: pytest.TempPathFactory) -> Service:
+    """A closed form trained in two weeks, and the days of a third; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("two") / "weeks"
+    LIVING.write(folder, MONDAY, MONDAYS[2] - timedelta(days=1))
+    service = configure(folder, EASE)
+    for monday in MONDAYS[:2]:
+        weekly(service, monday, device="cpu")
+    return service
 
 
-def test_a_model_that_has_seen_a_part_of_the_test_days_is_no_rival(tmp_path: Path) -> None:
-    """With two weeks of test last week's model has seen the first, the one before it none."""
-    rules = {"min_user_items": 3, "test_days": 14}
-    LIVING.write(tmp_path, MONDAY, FIRST + timedelta(days=6))
-    service = configure(tmp_path, {"model": {"name": "ease"}, **TINY_GATES}, prepare=rules)
-    mondays = [FIRST + timedelta(weeks=n) for n in (-1, 0, 1)]
-    first, second, third = (weekly(service, monday, device="cpu") for monday in mondays)
-    assert first.live == first.version
-    assert second.facts["parent"] is None
-    assert set(second.facts["against"]) == {"popularity", "ease"}
-    assert third.facts["parent"] == first.version
-    assert second.version not in third.facts["against"]
+def names_of(service: Service) -> list[str]:
+    return [one.name for one in Registry(service.registry).versions]
 
 
-def test_of_earlier_weeks_only_terms_and_result_stay(tmp_path: Path) -> None:
-    service = plain_weeks(tmp_path)
-    for today in (FIRST - timedelta(weeks=1), FIRST):
-        weekly(service, today, device="cpu")
-    earlier, newest = sorted((service.work / "weekly").iterdir())
+def test_of_earlier_weeks_only_terms_and_result_stay(two_weeks: Service) -> None:
+    earlier, newest = sorted((two_weeks.work / "weekly").iterdir())
     assert {path.name for path in earlier.iterdir()} == {"week.json", "result.json"}
     assert (newest / "refit" / "model" / "manifest.json").exists()
+
+
+def test_the_same_model_under_looser_gates_is_another_version(
+    two_weeks: Service, tmp_path: Path
+) -> None:
+    service, second = copy_of(two_weeks, tmp_path / "service"), names_of(two_weeks)[1]
+    gates = {**TINY["gates"], "coverage": 1.0, "distinct": 1.0}
+    strict = weekly(configure(service.folder, EASE, gates=gates), MONDAYS[2], device="cpu")
+    assert {gate.name for gate in strict.failed} <= {"coverage", "distinct"}
+    assert strict.failed
+    assert strict.live == second
+    loose = weekly(configure(service.folder, EASE), MONDAYS[2], device="cpu")
+    assert loose.live == loose.version != strict.version
+    cards = {one.name: one.card for one in Registry(service.registry).versions}
+    assert cards[strict.version]["fingerprint"] == cards[loose.version]["fingerprint"]
+    assert json.loads((service.work / "weekly" / "2026-W06" / "result.json").read_text())
+
+
+def test_a_model_that_has_seen_a_part_of_the_test_days_is_no_rival(
+    two_weeks: Service, tmp_path: Path
+) -> None:
+    """With two weeks of test the second model has seen the first of them, the first model none;
+    with a day more both have.
+    """
+    service, (first, second) = copy_of(two_weeks, tmp_path / "service"), names_of(two_weeks)
+    found = [
+        weekly(
+            configure(service.folder, EASE, prepare={"min_user_items": 3, "test_days": days}),
+            MONDAYS[2],
+            device="cpu",
+        ).facts
+        for days in (14, 15)
+    ]
+    assert [one["parent"] for one in found] == [first, None]
+    assert second not in found[0]["against"]
+    assert set(found[1]["against"]) == {"popularity", "ease"}
+
+
+def test_the_week_after_a_rollback_goes_on_from_what_was_gone_back_to(
+    two_weeks: Service, tmp_path: Path
+) -> None:
+    service, (first, second) = copy_of(two_weeks, tmp_path / "service"), names_of(two_weeks)
+    registry = Registry(service.registry)
+    registry.rollback(by="ann", because="lists look odd")
+    assert weekly(service, MONDAYS[1], device="cpu").live == first
+    third = weekly(service, MONDAYS[2], device="cpu")
+    assert third.facts["parent"] == first
+    assert set(third.facts["against"]) == {"popularity", "ease", "live"}
+    assert third.live == third.version
+    assert registry.lived == [first, third.version]
+    assert second in names_of(service)
 
 
 def test_nobody_to_measure_on_says_so(tmp_path: Path) -> None:
@@ -229,6 +260,61 @@ def test_nobody_to_measure_on_says_so(tmp_path: Path) -> None:
         )
     service = configure(tmp_path, {"model": {"name": "ease"}})
     with pytest.raises(DataError, match="lengthen test_days"):
+        weekly(service, MONDAY + timedelta(weeks=2), device="cpu")
+
+
+def test_users_whose_ids_are_text_from_some_day_on_are_the_same_users(tmp_path: Path) -> None:
+    """Whole numbers in the first week, then text, with "u17" and "017" beside 17."""
+    stop, rng = MONDAY + timedelta(weeks=2), np.random.default_rng(0)
+    expected: dict[str, set[int]] = {}
+    for day in days_of(MONDAY, stop):
+        is_text = day >= MONDAY + timedelta(weeks=1)
+        users = [*range(1, 31), *(["u17", "017"] if is_text else [])]
+        rows = [(user, int(item), at(day)) for user in users for item in rng.integers(0, 20, 3)]
+        write_events(tmp_path, day, [(str(row[0]), *row[1:]) for row in rows] if is_text else rows)
+        for user, item, _ in rows:
+            expected.setdefault(str(user), set()).add(item)
+    service = configure(tmp_path, {"model": {"name": "ease"}, "gates": PASSING})
+    result = weekly(service, stop, device="cpu")
+    assert result.live == result.version
+    everything = Dataset.load(service.work / "weekly" / "2026-W03" / "everything")
+    x = everything.interactions
+    rows_of = zip(everything.users.values.to_pylist(), x.indptr, x.indptr[1:], strict=False)
+    assert {
+        user: set(everything.items.ids_of(x.indices[first:end])) for user, first, end in rows_of
+    } == expected
+    assert daily(service, stop).figures["users"] == len(expected) == 32
+    with store_of(service) as store:
+        found = {user: store.find(user) for user in ("17", "u17", "017")}
+        assert found["17"] == store.find(17)
+    for user, one in found.items():
+        assert one is not None
+        assert set(one.item_ids) == set(everything.items.values.to_pylist()) - expected[user]
+
+
+PASSING = {
+    "volume": [0.0, 99.0],
+    "margin_baseline": 9.0,
+    "distinct": 0.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("n_users", "n_items", "words"),
+    [
+        (9, 6, "it takes 10 users with a history before 2026-01-12, at least one of them of 5"
+         " items; found 9 users, 9 of them with so many items; wait for more events"),
+        (30, 4, "found 30 users, 0 of them with so many items"),
+    ],
+)  # fmt: skip
+def test_nobody_to_choose_epochs_on_says_how_many_it_takes(
+    tmp_path: Path, n_users: int, n_items: int, words: str
+) -> None:
+    for day in days_of(MONDAY, MONDAY + timedelta(weeks=2)):
+        rows = [(user, item, at(day)) for user in range(n_users) for item in range(n_items)]
+        write_events(tmp_path, day, rows)
+    service = configure(tmp_path, {"prepare": {"min_user_items": 3}})
+    with pytest.raises(DataError, match=words):
         weekly(service, MONDAY + timedelta(weeks=2), device="cpu")
 
 

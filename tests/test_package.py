@@ -37,7 +37,7 @@ KNOWS = {
         "errors", "extras", "files", "fingerprints", "plain_table", "sparse", "running", "data",
     },
     "store": {"errors", "extras", "files", "locks"},
-    "serving": {"errors", "extras", "data", "ranking", "store", "training", "registry"},
+    "serving": {"errors", "extras", "data", "models", "ranking", "store", "training", "registry"},
     "stream": {"errors", "extras", "files", "running", "data", "ranking"},
     "evaluation": {"errors", "files", "plain_table", "sparse", "running", "data", "ranking"},
     "export": {"errors", "extras", "files", "networks", "training"},
@@ -57,7 +57,7 @@ KNOWS = {
     "jobs": {
         "errors", "extras", "files", "fingerprints", "locks", "plain_table", "running", "data",
         "simulation", "models", "config", "ranking", "stream", "evaluation", "training", "registry",
-        "store",
+        "store", "serving",
     },
 }  # fmt: skip
 """The arrows of docs/architecture.md; lab and cli may know everything."""
@@ -319,7 +319,6 @@ WITHOUT_EXAMPLE = {
     "TimeSplit",
     "TrainingConfig",
     "TuningResult",
-    "compare_runs",
     "load_settings",
     "recommend_to_file",
     "write_report",

@@ -134,11 +134,18 @@ def test_every_configuration_parses_and_is_used() -> None:
 
 def test_a_wrong_definition_says_what_is_wrong() -> None:
     values = read_definition("ml-20m").model_dump(exclude_defaults=True)
+    (pair,) = values["primary"]
     for change, message in (
         ({"comparisons": [{"candidate": "pia", "reference": "nobody"}]}, "found nobody"),
         ({"compare_by": "ndcg@7"}, "found ndcg@7"),
         ({"rows": [values["rows"][0]] * 2}, "names of their own"),
         ({"rows": [{**values["rows"][0], "name": "data"}]}, "none of them data"),
+        ({"primary": [{**pair, "candidate": "clean"}]}, "found clean over masked by ndcg@100"),
+        ({"primary": [{**pair, "metric": "ndcg@7"}]}, "by ndcg@7"),
+        (
+            {"rows": [{**row, "exploratory": "why"} for row in values["rows"]]},
+            "leave the exploratory row out",
+        ),
     ):
         with pytest.raises(ConfigError, match=message):
             Definition.model_validate({**values, **change})
@@ -210,6 +217,8 @@ def test_small_official_files_run_to_the_published_table(
     assert page.rstrip().endswith(marks(table)[1])
     assert f"| {pooled['mean']:.4f} ± {pooled['standard_error']:.4f} |" in page
     assert "--held-out-users 40 --epochs 2 --rows popularity,ease,masked,pia" in page
+    assert "| 95 % interval, one split: users only |" in page
+    assert "gain by split" not in page
 
 
 def test_given_split_runs_to_its_table(run: Run, tmp_path: Path) -> None:
@@ -238,6 +247,35 @@ def test_given_split_runs_to_its_table(run: Run, tmp_path: Path) -> None:
     assert (
         run("gowalla", "--data", tmp_path, "--out", tmp_path / "out", "--held-out-users", "5") == 2
     )
+
+
+def test_a_page_tells_what_is_primary_what_is_corrected_and_what_is_exploratory(
+    run: Run, tmp_path: Path
+) -> None:
+    write_ml_1m(tmp_path)
+    asked = ["--held-out-users", "40", "--epochs", "1", "--seeds", "1,2"]
+    rows = ["--rows", "ease,masked,pia,linear-path"]
+    assert run("ml-1m", "--data", tmp_path, "--out", tmp_path / "out", *asked, *rows) == 0
+    page = (tmp_path / "out" / "ml-1m.md").read_text()
+    found = figures(tmp_path / "out", "ml-1m")
+    gain = found["comparisons"]["pia over masked"]["metrics"]["ndcg@100"]
+    by_split = " ".join(f"{one:+.4f}" for one in gain["by_run"])
+    assert f"| {gain['p_value']:.4f} | {by_split} |" in page
+    assert len(gain["by_run"]) == 2
+    shown = [line for line in page.splitlines() if line.startswith("| — ")]
+    few = [line for line in shown if int(line.split(" users")[0].split()[-1]) < 50]
+    assert few
+    assert not any("%" in line.split("|")[3] for line in few)
+    corrected = {(one["comparison"], one["part"]): one["p_value"] for one in found["corrected"]}
+    assert f"| p (Holm, {len(corrected)}) |" in page
+    assert ("pia over masked", "all") not in corrected
+    assert ("pia over masked", "without the users chosen on") not in corrected
+    assert len(corrected) == len(shown) + len(
+        [one for one in found["comparisons"] if "linear" in one]
+    )
+    assert "| Mult-VAE with a linear path (`linear-path`)† |" in page
+    assert "**linear-path† over ease**" in page
+    assert "† Exploratory, chosen with knowledge of test users, so no headline:" in page
 
 
 def test_what_is_tested_of_a_given_split_was_trained_on_validation_items_too(

@@ -1,6 +1,7 @@
 """What changes under a running server: editions, models, the database, its own end."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -239,18 +240,54 @@ def test_look_ups_need_no_torch(tmp_path: Path) -> None:
 CONFIG = '[store]\nurl = "sqlite:///store"\n[serve]\nport = 0\n'
 
 
-def test_verb_serves_a_service_and_ends_well(tmp_path: Path) -> None:
-    (tmp_path / "coterie.toml").write_text(CONFIG, encoding="utf-8")
+@pytest.fixture
+def service(tmp_path: Path) -> Path:
+    """With an edition, and little patience for long bodies."""
+    limits = "[serve.limits]\nbody_bytes = 2048\n"
+    (tmp_path / "coterie.toml").write_text(CONFIG + limits, encoding="utf-8")
     with open_store(f"sqlite:///{tmp_path}/store") as store:
         publish_marked(store, 1)
-    command = [sys.executable, "-m", "coterie.cli", "--log-format", "json", "serve", str(tmp_path)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    return tmp_path
+
+
+@contextmanager
+def served(service: Path, keys: str = "") -> Iterator[str]:
+    """By the verb, which must end well."""
+    command = [sys.executable, "-m", "coterie.cli", "--log-format", "json", "serve", str(service)]
+    given = {**os.environ, "COTERIE_API_KEY": keys}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=given) as process:
         assert process.stderr is not None
         port = next(json.loads(line)["port"] for line in process.stderr if '"port"' in line)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-            assert look_up(client) == "e0001"
-        process.send_signal(signal.SIGTERM)
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
+
+
+def test_verb_serves_a_service_and_ends_well(service: Path) -> None:
+    with served(service) as url, httpx.Client(base_url=url) as client:
+        assert look_up(client) == "e0001"
+
+
+def test_verb_takes_limits_from_the_file(service: Path) -> None:
+    with served(service) as url:
+        refused = httpx.post(f"{url}/recommendations", content=b" " * 2049)
+    assert (refused.status_code, "at most 2,048 bytes" in refused.text) == (413, True)
+
+
+OLD, NEW = "the-old-key-0123456789", "the-new-key-0123456789"
+
+
+@pytest.mark.parametrize(
+    ("keys", "accepted"),
+    [(OLD, [OLD]), (f"{OLD},{NEW}", [OLD, NEW]), (f" {NEW}\n{OLD} , ", [OLD, NEW]), (NEW, [NEW])],
+)
+def test_keys_are_changed_in_three_steps(service: Path, keys: str, accepted: list[str]) -> None:
+    with served(service, keys) as url:
+        for key in (OLD, NEW, f"{OLD},{NEW}", ""):
+            answer = httpx.get(f"{url}/recommendations/4", headers={"X-API-Key": key})
+            assert answer.status_code == (200 if key in accepted else 401)
 
 
 def test_verb_asks_for_a_key_beyond_loopback(tmp_path: Path) -> None:

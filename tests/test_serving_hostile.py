@@ -14,7 +14,8 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 
 from coterie.errors import ConfigError, ConflictError
-from coterie.serving import create_app, serve
+from coterie.jobs.config import Service
+from coterie.serving import Limits, create_app, serve
 from coterie.store import open_store
 from serving_parts import KEY, Server, register, running_server
 from store_contract import publish_marked
@@ -158,6 +159,40 @@ def test_key_opens_as_header_and_as_bearer(server: Server) -> None:
         assert httpx.get(server.url + path).status_code == 200
 
 
+def test_any_of_several_keys_opens(tmp_path: Path) -> None:
+    url, keys = f"sqlite:///{tmp_path}/store", [KEY, "another, of its own", "ü" * 16]
+    with running_server(url, None, api_key=keys) as server:
+        for key in keys:
+            headers = {b"X-API-Key": key.encode()}
+            assert httpx.get(f"{server.url}/version", headers=headers).status_code == 200
+        for key in ("", ",".join(keys[:2]), keys[0] + keys[1], keys[1][:-1]):
+            headers = {b"X-API-Key": key.encode()}
+            assert httpx.get(f"{server.url}/version", headers=headers).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"body_bytes": 10}, "body_bytes: Input should be greater than or equal to 1024, found 10"),
+        ({"request_seconds": 0}, "request_seconds: Input should be greater than 0"),
+        ({"store_threads": 17}, "store_threads: Input should be less than or equal to 16"),
+        ({"poll_seconds": float("inf")}, "poll_seconds: Input should be a finite number"),
+        ({"threads": 2}, "threads: Extra inputs are not permitted"),
+    ],
+)
+def test_limits_that_cannot_be_kept_are_refused(
+    limits: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Limits(**limits)
+    lines = [f"{name} = {value}" for name, value in limits.items()]
+    file = tmp_path / "coterie.toml"
+    file.write_text("\n".join(["[serve.limits]", *lines]), encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"coterie.toml: serve.limits.{said}") as raised:
+        Service.load(tmp_path)
+    assert "the page on operations describes every field" in str(raised.value)
+
+
 def connected(server: Server) -> socket.socket:
     return socket.create_connection(("127.0.0.1", server.port), timeout=20)
 
@@ -219,9 +254,13 @@ def test_other_methods_are_not_allowed(client: httpx.Client, method: str) -> Non
         ("example.org", None, "a key must be asked for"),
         ("0.0.0.0", "short", "at least 16 signs"),
         ("127.0.0.1", "", "at least 16 signs"),
+        ("127.0.0.1", [KEY, "short"], "at least 16 signs, found 5"),
+        ("0.0.0.0", [], "a key must be asked for"),
     ],
 )
-def test_server_without_a_good_key_does_not_start(host: str, key: str | None, said: str) -> None:
+def test_server_without_a_good_key_does_not_start(
+    host: str, key: str | list[str] | None, said: str
+) -> None:
     with pytest.raises(ConfigError, match=said) as raised:
         serve("sqlite:///nowhere", None, host=host, port=0, api_key=key)
     assert "short'" not in str(raised.value)

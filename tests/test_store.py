@@ -69,6 +69,36 @@ def test_what_is_published_is_found(store: Store, given_lists: dict[Any, Any]) -
         assert found.titles == [f"0-{item}" for item in row["items"]]
 
 
+@given(st.lists(st.tuples(st.one_of(st.integers(-3, 12), st.sampled_from(["3", "x", "04"])), ROWS)))
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_many_are_found_as_one_by_one(store: Store, wanted: list[tuple[int | str, str]]) -> None:
+    """Users that are there and not, twice, in card rows that they have and have not."""
+    if not store.editions():
+        with pytest.raises(NotFoundError, match="must be live, found none"):
+            store.find_many(wanted)
+        rows = [
+            {"user_id": n, "row": row} for n in range(10) for row in ("main", "movies")[: n % 3]
+        ]
+        store.publish("1", catalogue(), [lists(rows)], {})
+        texts = lists([{**row, "user_id": str(row["user_id"])} for row in rows])
+        store.publish("2", catalogue(), [texts], {}, live=False)
+    for edition in (None, "2"):
+        expected = [store.find(*one, edition=edition) for one in wanted]
+        assert store.find_many(wanted, edition=edition) == expected
+
+
+def test_many_are_of_one_edition_though_it_was_pruned(store: Store, store_url: str) -> None:
+    with open_store(store_url) as reader:
+        for mark in range(3):
+            publish_marked(store, mark)
+            found = reader.find_many([(user, "main") for user in range(40)])
+            assert {one.facts["mark"] for one in found if one is not None} == {mark}
+            assert None not in found
+            store.prune(0)
+
+
 @pytest.mark.parametrize("k", [1, 100, 3000])
 def test_lists_of_any_length(store: Store, k: int) -> None:
     """A row of PostgreSQL's leaves its page from about 1,000 items on."""

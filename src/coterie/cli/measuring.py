@@ -89,9 +89,10 @@ def compare(
     device: Device = "auto",
     json_file: JsonFile = None,
 ) -> None:
-    """Compare two models on the same users: paired bootstrap intervals and p-values.
+    """Compare two models on the same users: paired intervals and p-values.
 
-    Several runs a side are pooled, each user once with the average over their runs.
+    Several runs a side are pooled, each user once with the average over their runs; intervals then
+    hold splits and seeds as well as users.
     """
     from coterie.evaluation.compare import compare_runs  # noqa: PLC0415
 

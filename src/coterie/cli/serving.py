@@ -35,5 +35,7 @@ def serve(
         found.registry,
         host=told.host if host is None else host,
         port=told.port if port is None else port,
-        api_key=os.environ.get(told.key_variable) or None,
+        # Several, while clients move from one to the next.
+        api_key=os.environ.get(told.key_variable, "").replace(",", " ").split(),
+        limits=told.limits,
     )

@@ -365,7 +365,7 @@ def hold_out_trainers(
     (indptr, indices), shown = rows, split.folded_in(Part.TRAIN)
     row = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
     n_shown = np.bincount(row[shown], minlength=len(indptr) - 1)
-    able = np.flatnonzero((split.user_part == Part.TRAIN) & (n_shown >= _LEAST_TO_HIDE))
+    able = np.flatnonzero((split.user_part == Part.TRAIN) & (n_shown >= LEAST_TO_HIDE))
     n_users = int(share * np.count_nonzero(split.user_part == Part.TRAIN))
     drawn = np.random.default_rng(seed).permutation(able)[:n_users]
     user_part = split.user_part.copy()
@@ -381,4 +381,5 @@ def hold_out_trainers(
     return replace(split, user_part=user_part, interaction_part=parts)
 
 
-_LEAST_TO_HIDE = 5
+LEAST_TO_HIDE = 5
+"""Items of whom a fifth can be hidden."""

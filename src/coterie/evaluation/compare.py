@@ -1,12 +1,13 @@
 """Comparing two evaluations of the same users: is the difference more than chance?
 
-The unit is the user throughout. Differences are taken user by user, so what makes a user easy or
-hard for both models cancels.
+Differences are taken user by user, so what makes a user easy or hard for both models cancels. Of
+one run the user is the unit: an interval says what other users would give. Of several it also holds
+what other splits and seeds would give.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -17,9 +18,14 @@ from scipy import stats
 
 from coterie.data.ids import IdMap
 from coterie.errors import ConfigError, DataError
+from coterie.evaluation.cohorts import cohort_members
+from coterie.evaluation.inference import spread_between
 from coterie.evaluation.metrics import LEGEND, metric_of
 from coterie.evaluation.report import EvaluationReport, finite_or_none
 from coterie.plain_table import plain_table
+
+FEWEST_FOR_PERCENT = 50
+"""Users from which on a relative gain is printed: of fewer it is mostly noise."""
 
 _CELLS_AT_ONCE = 4_000_000
 """Resampled values held at once (32 MB of float64), whatever the numbers of users and resamples."""
@@ -40,11 +46,12 @@ class Difference:
         reference_mean: Mean of the reference.
         difference: ``candidate_mean - reference_mean``.
         relative_difference: ``difference / reference_mean``; NaN if ``reference_mean`` is 0.
-        low: Lower end of the bootstrap interval of the difference; NaN below two users, and of
-            all lists.
+        low: Lower end of the interval of the difference; NaN below two users, and of all lists.
         high: Its upper end.
-        p_value: Two-sided sign-flip p-value: how often chance alone gives a difference as large;
-            NaN without users, and of all lists.
+        p_value: Two-sided: how often chance alone gives a difference as large; NaN without users,
+            and of all lists.
+        by_run: The difference in each run, NaN in a run without users; empty where interval and
+            p-value hold users only.
     """
 
     users: int
@@ -55,6 +62,7 @@ class Difference:
     low: float
     high: float
     p_value: float
+    by_run: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ class Comparison:
         confidence: Of the intervals.
         n_resamples: Of the bootstrap and of the sign flips.
         seed: Of both.
+        runs: Compared on each side; of one, intervals and p-values hold users only.
     """
 
     overall: Mapping[str, Difference]
@@ -75,6 +84,7 @@ class Comparison:
     confidence: float
     n_resamples: int
     seed: int
+    runs: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Everything, with null for what is undefined and each metric's label."""
@@ -83,6 +93,7 @@ class Comparison:
             "confidence": self.confidence,
             "n_resamples": self.n_resamples,
             "seed": self.seed,
+            "runs": self.runs,
         }
         return {**settings, "metrics": _as_json(self.overall), "cohorts": cohorts}
 
@@ -111,7 +122,18 @@ class Comparison:
             )
             for name in self.overall
         ]
-        return "\n\n".join(tables) + f"\n{LEGEND}"
+        return "\n\n".join(tables) + f"\n{self._held()}\n{LEGEND}"
+
+    def _held(self) -> str:
+        """What the intervals hold."""
+        if self.runs == 1:
+            return "interval and p: one run, users only"
+        by_run = (
+            f"{metric_of(name).label} by run: {', '.join(f'{gain:+.4f}' for gain in one.by_run)}"
+            for name, one in self.overall.items()
+            if one.by_run
+        )
+        return "\n".join([*by_run, f"interval and p: users and {self.runs} runs"])
 
 
 def compare(
@@ -183,10 +205,15 @@ def compare_runs(
     seed: int,
     n_resamples: int = 10_000,
     confidence: float = 0.95,
+    test_to_train: float | None = None,
 ) -> Comparison:
     """Compares over several runs (seeds, splits) on the pooled users of all of them.
 
-    Run i of both sides must be on the same users; different runs may share users or not.
+    Run i of both sides must be on the same users; different runs may share users or not. A
+    difference is that of the pooled users. Its interval reaches as far as users alone make it
+    uncertain (`compare`), or as far as users, splits and seeds do together (`spread_between`),
+    whichever is farther: the variance of a few runs is itself uncertain, and may by chance come out
+    below what users alone bring. The p-value is the larger of the two likewise.
 
     Args:
         candidate: One report a run.
@@ -194,19 +221,82 @@ def compare_runs(
         seed: As in `compare`, like the rest.
         n_resamples: As in `compare`.
         confidence: As in `compare`.
+        test_to_train: Test users over training users of a split, as in `spread_between`.
 
     Raises:
         DataError: if the runs do not pair up.
+
+    Example:
+        >>> users, n = IdMap.of(range(2)), np.array([9, 9])
+        >>> runs = [
+        ...     EvaluationReport(users, n, {"ndcg@10": np.array(values)})
+        ...     for values in ([0.1, 0.2], [0.3, 0.2], [0.2, 0.5])
+        ... ]
+        >>> gain = compare_runs(runs[1:], [runs[0]] * 2, seed=0).overall["ndcg@10"]
+        >>> [round(one, 2) for one in gain.by_run], round(gain.difference, 2), gain.low < 0
+        ([0.1, 0.2], 0.15, True)
     """
     if len(candidate) != len(reference):
         raise DataError(
             f"both sides must have a report for every run, found {len(candidate)} and"
             f" {len(reference)}; drop the unpaired runs."
         )
-    for one, other in zip(reference, candidate, strict=True):
-        _same_users(one, other)
-    return compare(
-        pool(candidate), pool(reference), seed=seed, n_resamples=n_resamples, confidence=confidence
+    places = [_same_users(one, other) for one, other in zip(reference, candidate, strict=True)]
+    pooled = pool(reference)
+    of_users = compare(
+        pool(candidate), pooled, seed=seed, n_resamples=n_resamples, confidence=confidence
+    )
+    if len(reference) == 1:
+        return of_users
+    candidate = [one.take(place) for one, place in zip(candidate, places, strict=True)]
+    gains = {name: _by_run(candidate, reference, pooled, name) for name in of_users.overall}
+    members = cohort_members(pooled.n_interactions, pooled.lower_bounds)
+    widened = partial(_over_runs, confidence=confidence, test_to_train=test_to_train)
+    return replace(
+        of_users,
+        overall={name: widened(one, gains[name]) for name, one in of_users.overall.items()},
+        cohorts={
+            cohort: {
+                name: widened(one, gains[name][:, members[cohort]])
+                for name, one in differences.items()
+            }
+            for cohort, differences in of_users.cohorts.items()
+        },
+        runs=len(reference),
+    )
+
+
+def _by_run(
+    candidate: Sequence[EvaluationReport],
+    reference: Sequence[EvaluationReport],
+    pooled: EvaluationReport,
+    name: str,
+) -> np.ndarray:
+    """``[n_runs, n_users]`` gains of the pooled users, NaN in runs without them, and of all lists,
+    which no user has.
+    """
+    gains = np.full((len(reference), len(pooled)), math.nan)
+    for row, one, other in zip(gains, candidate, reference, strict=True):
+        if name in one.metrics and name in other.metrics:
+            place = pooled.users.index_of(other.users.values)
+            row[place] = one.metrics[name] - other.metrics[name]
+    return gains
+
+
+def _over_runs(
+    of_users: Difference, gains: np.ndarray, confidence: float, test_to_train: float | None
+) -> Difference:
+    """A difference whose interval and p-value hold runs, too."""
+    spread = spread_between(gains, test_to_train)
+    if spread is None:
+        return of_users
+    half = spread.half_width(confidence)
+    return replace(
+        of_users,
+        low=float(np.fmin(of_users.low, of_users.difference - half)),
+        high=float(np.fmax(of_users.high, of_users.difference + half)),
+        p_value=max(of_users.p_value, spread.p_value(of_users.difference)),
+        by_run=spread.by_run,
     )
 
 
@@ -391,13 +481,16 @@ def _as_json(differences: Mapping[str, Difference]) -> dict[str, dict[str, Any]]
     return {
         name: {
             "label": metric_of(name).label,
-            **{
-                field: finite_or_none(value) if isinstance(value, float) else value
-                for field, value in asdict(one).items()
-            },
+            **{field: _finite(value) for field, value in asdict(one).items()},
         }
         for name, one in differences.items()
     }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [finite_or_none(one) for one in value]
+    return finite_or_none(value) if isinstance(value, float) else value
 
 
 def _cells(one: Difference) -> list[str]:
@@ -405,7 +498,7 @@ def _cells(one: Difference) -> list[str]:
         f"{one.candidate_mean:.4f}",
         f"{one.reference_mean:.4f}",
         f"{one.difference:+.4f}",
-        f"{100 * one.relative_difference:+.2f}",
+        f"{100 * one.relative_difference:+.2f}" if one.users >= FEWEST_FOR_PERCENT else "",
         f"[{one.low:+.4f}, {one.high:+.4f}]",
         f"{one.p_value:.4f}",
     )

@@ -18,8 +18,12 @@ from coterie.data.table_options import IdType, TimeUnit
 from coterie.errors import ConfigError, NotFoundError
 from coterie.models.fields import PositiveInt, StrictConfig, explain
 from coterie.models.linear_path_vae import LinearPathVAEConfig
+from coterie.serving import Limits
 
 FILE = "coterie.toml"
+_WEEK_DAYS = 7
+"""Weekly's window ends on the Monday before, up to six days earlier than daily's."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -33,6 +37,11 @@ class EventsConfig(StrictConfig):
     query: str | None = Field(
         None,
         description="SQL of a day's rows, where path is a database; {day} and {next_day} are dates",
+    )
+    late_days: int = Field(
+        2,
+        ge=0,
+        description="days after a day's end in which each run asks a database for it again",
     )
     user_column: str = Field("user_id", description="of user ids")
     item_column: str = Field("item_id", description="of item ids")
@@ -73,8 +82,11 @@ class PrepareConfig(StrictConfig):
     min_value: float | None = Field(None, description="keep events of at least this value")
     min_user_items: PositiveInt = Field(5, description="items of a user to be trained on")
     min_item_users: PositiveInt = Field(2, description="users of an item to be trained on")
-    held_out_users: Share = Field(
-        0.1, description="share of users who do not train the candidate but choose its epochs"
+    held_out_users: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="share of users who do not train the candidate but choose its epochs",
     )
     test_days: PositiveInt = Field(7, description="last days, which the candidate is measured on")
 
@@ -145,7 +157,9 @@ class RetentionConfig(StrictConfig):
 
     versions: PositiveInt = Field(8, description="of models")
     editions: PositiveInt = Field(14, description="days of lists")
-    days: PositiveInt = Field(400, description="days of collected events")
+    days: PositiveInt = Field(
+        400, description="of collected events; at least the window and a week"
+    )
 
 
 class WatchConfig(StrictConfig):
@@ -174,8 +188,10 @@ class ServeConfig(StrictConfig):
     host: str = Field("127.0.0.1", description="address; beyond this machine a key is needed")
     port: int = Field(8080, ge=0, le=65535, description="0 = any that is free")
     key_variable: str = Field(
-        "COTERIE_API_KEY", description="variable of the environment that holds the key"
+        "COTERIE_API_KEY",
+        description="variable of the environment that holds the key, or several",
     )
+    limits: Limits = Limits()
 
 
 class ServiceConfig(StrictConfig):
@@ -208,6 +224,19 @@ class ServiceConfig(StrictConfig):
     def _has_rows(self) -> Self:
         if not self.rows:
             raise ConfigError("there must be a card row, found none; leave [rows] out for main.")
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_what_it_reads(self) -> Self:
+        """Else each daily run would remove days that the next run collects again."""
+        kept, window = self.retention.days, self.prepare.window_days
+        least = window + _WEEK_DAYS
+        if kept < least:
+            raise ConfigError(
+                f"retention.days must be at least {least}, the window (prepare.window_days ="
+                f" {window}) and a week, found {kept}; raise retention.days to {least}, or lower"
+                " prepare.window_days."
+            )
         return self
 
     @property
@@ -252,7 +281,8 @@ class Service:
         try:
             return cls(path.parent, ServiceConfig.model_validate(read_values(path)))
         except ValidationError as error:
-            raise ConfigError(f"{path}: {explain(error)}") from error
+            told = explain(error, "the page on operations describes every field.")
+            raise ConfigError(f"{path}: {told}") from error
 
     def place(self, path: str) -> str:
         """A path of the file as it is to be opened: relative ones from the file on; variables of

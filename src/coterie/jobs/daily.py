@@ -49,6 +49,11 @@ SCHEMA = "coterie.daily/1"
 METRICS = "metrics.prom"
 """Among a service's work: the figures of the live day as Prometheus reads them."""
 
+_THREADS = 1
+"""That score a shard: their number may change the rounding, and a day is to be the same bytes on
+one machine and on many. More processors take more shards (Ray).
+"""
+
 EngineName: TypeAlias = Literal["local", "ray"]
 
 
@@ -253,8 +258,8 @@ class _Day:
 
     def _engine(self) -> Engine:
         if self.engine == "local":
-            return LocalEngine()
-        return RayEngine(partial(TrainedModel.load, self.version.model))
+            return LocalEngine(_THREADS)
+        return RayEngine(partial(TrainedModel.load, self.version.model), threads=_THREADS)
 
     def _lists(
         self, model: TrainedModel, written: Mapping[str, FolderRecommendations]

@@ -1,7 +1,8 @@
 """Each day's events, read once into one small file of ours, whatever the source.
 
 A day's file holds what arrived on that day, each row once. It is made anew when its source has
-changed, so that a day which was loaded too early is not trained on for ever.
+changed, so that a day which was loaded too early is not trained on for ever. A database does not
+tell whether it has changed: it is asked again until some days after the day's end.
 """
 
 import hashlib
@@ -87,15 +88,22 @@ def _source(service: Service, day: date) -> str | None:
     """What says whether a day's source, and how it is read, are as when it was; None if there is
     none.
     """
-    how = service.config.events.model_dump(mode="json")
+    how = service.config.events.model_dump(mode="json", exclude={"late_days"})
     if service.config.events.query is not None:
-        return json.dumps(how)
+        # A time that never comes again: until it is final, an answer is no answer to the next run.
+        return json.dumps(how if _is_final(service, day) else [how, datetime.now(UTC).isoformat()])
     path = service.day_path(day)
     if not exists(path):
         return None
     filesystem, _ = fsspec.core.url_to_fs(path)
     marks = [_mark(filesystem.info(file)) for file in files_of(path)]
     return json.dumps([how, marks])
+
+
+def _is_final(service: Service, day: date) -> bool:
+    """Whether what a database says now of a day holds for good."""
+    last = day + timedelta(days=service.config.events.late_days)
+    return datetime.now(UTC).date() > last
 
 
 def _mark(info: dict[str, Any]) -> list[str]:

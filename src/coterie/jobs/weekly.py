@@ -7,6 +7,7 @@ interruption of any kind. The live model is only ever replaced by moving the reg
 import getpass
 import json
 import logging
+import math
 import platform
 import shutil
 import time
@@ -27,7 +28,7 @@ from coterie.data.dataset import Dataset
 from coterie.data.ids import Id, IdMap
 from coterie.data.prepare import prepare
 from coterie.data.rules import StrongGeneralisation, TimeSplit
-from coterie.data.split import Part
+from coterie.data.split import LEAST_TO_HIDE, Part
 from coterie.errors import ConfigError, ConflictError, DataError
 from coterie.evaluation.compare import Comparison
 from coterie.evaluation.evaluate import evaluate
@@ -59,7 +60,11 @@ SCHEMA = "coterie.weekly/1"
 _MOST_CASES = 20_000
 _MOST_EASE_ITEMS = 12_000
 _LAST = 8
-_NOT_TRAINED = ("store", "schedule", "retention", "registry", "serve", "watch", "rows")
+_NOT_TRAINED: Any = {
+    **dict.fromkeys(("store", "schedule", "retention", "registry", "serve", "watch", "rows"), True),
+    "events": {"late_days"},
+}
+"""What may change without the week's being trained anew."""
 
 
 @dataclass(frozen=True)
@@ -222,12 +227,9 @@ class _Week:
     def _agree(self) -> None:
         """Begins the folder; one of other events or another configuration is begun anew."""
         live = self.registry.live
-        config = self.service.config.model_dump(mode="json")
-        for not_trained in _NOT_TRAINED:
-            del config[not_trained]
         terms = {
             "schema": SCHEMA,
-            "config": config,
+            "config": self.service.config.model_dump(mode="json", exclude=_NOT_TRAINED),
             "cold": self.cold,
             "days": {str(day.day): day.digest for day in self.days},
         }
@@ -273,7 +275,9 @@ class _Week:
         if not (path / "manifest.json").exists():
             split = TimeSplit(rules.test_days, self.test_from, validation_days=0)
             data = self._prepared(split)
-            data.with_validation_users(rules.held_out_users, seed=0).save(path)
+            held_out = data.with_validation_users(rules.held_out_users, seed=0)
+            _check_validated(held_out, rules.held_out_users, self.test_from)
+            held_out.save(path)
         return Dataset.load(path)
 
     @cached_property
@@ -388,10 +392,19 @@ class _Week:
             others["ease"] = train(dataset, EaseConfig())
         if self.parent is not None:
             others["live"] = TrainedModel.load(self.parent.model)
-        before = [one for one in self.registry.versions if one.passed and self._is_before(one)]
-        for version in [one for one in before[-_LAST:] if one != self.parent]:
-            others[version.name] = TrainedModel.load(version.model)
+        for version in self._rivals()[-_LAST:]:
+            if version != self.parent:
+                others[version.name] = TrainedModel.load(version.model)
         return others
+
+    def _rivals(self) -> list[Version]:
+        """Versions that a candidate must not fall behind, oldest first: not those that people went
+        back from, whatever their figures.
+        """
+        registry = self.registry
+        left = {move.to for move in registry.moves} - set(registry.lived)
+        found = [one for one in registry.versions if one.passed and one.name not in left]
+        return list(filter(self._is_before, found))
 
     def _looks(self, candidate: TrainedModel, cases: Any) -> dict[str, float]:
         metrics = (self.service.config.gates.metric, "recall@20", "coverage@20", "popularity@20")
@@ -532,6 +545,19 @@ class _Week:
                     shutil.rmtree(path, ignore_errors=True)
                 elif path.name not in ("week.json", "result.json"):
                     path.unlink(missing_ok=True)
+
+
+def _check_validated(data: Dataset, share: float, before: date) -> None:
+    if len(data.cases(Part.VALIDATION).user_index):
+        return
+    n_items = np.diff(data.train.indptr)
+    n_long = np.count_nonzero(n_items >= LEAST_TO_HIDE)
+    raise DataError(
+        f"weekly must hold out users who choose the epochs (prepare.held_out_users = {share:g}): it"
+        f" takes {math.ceil(1 / share)} users with a history before {before}, at least one of them"
+        f" of {LEAST_TO_HIDE} items; found {len(n_items)} users, {n_long} of them with so many"
+        " items; wait for more events, lengthen window_days, or raise held_out_users."
+    )
 
 
 def _user() -> str:

@@ -113,11 +113,13 @@ class StrictConfig(BaseModel):
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
-def explain(error: ValidationError) -> str:
-    """What is wrong with a configuration, a line a field."""
+def explain(
+    error: ValidationError, where: str = "`coterie config MODEL` describes every field."
+) -> str:
+    """What is wrong with a configuration, a line a field, and where to read of it."""
     faults = [
         f"{'.'.join(map(str, fault['loc'])) or 'configuration'}: {fault['msg']}, found"
         f" {fault['input']!r}"
         for fault in error.errors()
     ]
-    return ";\n".join(faults) + "; `coterie config MODEL` describes every field."
+    return ";\n".join(faults) + f"; {where}"

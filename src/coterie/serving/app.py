@@ -1,7 +1,7 @@
 """The application: its routes, what they answer, and what errors become."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -44,8 +44,8 @@ class Parts:
     limits: Limits
 
 
-def build(parts: Parts, api_key: str | None) -> FastAPI:
-    """The application over its parts."""
+def build(parts: Parts, keys: Sequence[str]) -> FastAPI:
+    """The application over its parts, for whoever has one of the keys, if there are any."""
     app = FastAPI(
         title="Coterie",
         version=coterie.__version__,
@@ -57,8 +57,8 @@ def build(parts: Parts, api_key: str | None) -> FastAPI:
     _Routes(parts).add_to(app)
     for kind, answer in _REFUSALS.items():
         app.add_exception_handler(kind, answer)
-    app.add_middleware(Guard, key=api_key, limits=parts.limits, meters=parts.meters)
-    describe(app, has_key=api_key is not None)
+    app.add_middleware(Guard, keys=keys, limits=parts.limits, meters=parts.meters)
+    describe(app, has_key=bool(keys))
     return app
 
 

@@ -1,6 +1,7 @@
 """What keeps requests from queueing for a database that is away."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -41,31 +42,43 @@ class Breaker:
         self._away = False
         self._next_try = 0.0
 
+    def check(self) -> None:
+        """Spares a question the way to a database that was away a moment ago.
+
+        Raises:
+            UnavailableError: if it was, or if another question is trying it now.
+        """
+        if self._away and time.monotonic() < self._next_try:
+            raise _unavailable()
+
     def ask(self, question: Callable[[], T]) -> T:
         """The answer.
 
         Raises:
             UnavailableError: if there was none, or none a moment ago.
         """
-        if self._away:
-            if time.monotonic() < self._next_try:
-                raise _unavailable()
-            self._next_try = time.monotonic() + RETRY_SECONDS
+        self.check()
+        # However long this one takes, no other tries meanwhile.
+        self._next_try = math.inf
+        failed: UnavailableError | None = None
         try:
-            answer = question()
+            return question()
         except UnavailableError as error:
-            self._fail(error)
+            failed = error
             raise _unavailable() from error
-        if self._away:
-            self._away = False
-            log.info("the store answers again")
-        return answer
+        finally:
+            if self._away or failed is not None:
+                self._learn(failed)
 
-    def _fail(self, error: UnavailableError) -> None:
-        if not self._away:
-            log.warning("the store is away: %s", error)
-        self._away, self._next_try = True, time.monotonic() + RETRY_SECONDS
-        self._on_error()
+    def _learn(self, failed: UnavailableError | None) -> None:
+        was_away, self._away = self._away, failed is not None
+        self._next_try = time.monotonic() + RETRY_SECONDS
+        if failed is not None:
+            self._on_error()
+        if failed is not None and not was_away:
+            log.warning("the store is away: %s", failed)
+        if failed is None and was_away:
+            log.info("the store answers again")
 
 
 def _unavailable() -> UnavailableError:

@@ -5,6 +5,7 @@ at all.
 import ipaddress
 import logging
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ def create_app(
     store_url: str,
     registry_folder: str | Path | None,
     *,
-    api_key: str | None = None,
+    api_key: str | Sequence[str] | None = None,
     limits: Limits | None = None,
 ) -> "FastAPI":
     """The API as an ASGI application.
@@ -36,7 +37,8 @@ def create_app(
     Args:
         store_url: As `coterie.store.open_store` takes it.
         registry_folder: Of the models that fold in; None if there is to be no folding in.
-        api_key: That every request must bring, but for ``/health`` and ``/ready``; None: no key.
+        api_key: That every request must bring, but for ``/health`` and ``/ready``. Of several any
+            one does, so that clients can move from an old key to a new one. None: no key.
         limits: What one client may ask.
 
     Raises:
@@ -63,7 +65,7 @@ def create_app(
     folder = None if registry_folder is None else Path(registry_folder)
     model = LiveModel(folder, given.poll_seconds)
     workers = Workers(given.model_threads, given.model_waiting)
-    return build(Parts(lists, model, workers, meters, given), _checked_key(api_key))
+    return build(Parts(lists, model, workers, meters, given), _checked_keys(api_key))
 
 
 def serve(
@@ -72,7 +74,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8080,
-    api_key: str | None = None,
+    api_key: str | Sequence[str] | None = None,
     limits: Limits | None = None,
 ) -> None:
     """Serves until SIGINT or SIGTERM, then finishes what it has begun to answer.
@@ -90,7 +92,7 @@ def serve(
         ConflictError: if the port is taken.
     """
     given = limits or Limits()
-    _check_host(host, api_key)
+    _check_host(host, _checked_keys(api_key))
     app = create_app(store_url, registry_folder, api_key=api_key, limits=given)
     require("uvicorn", "serve", "the HTTP API")
     # It imports uvicorn, which may be missing.
@@ -113,8 +115,8 @@ def _listening(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _check_host(host: str, api_key: str | None) -> None:
-    if api_key is None and not _is_loopback(host):
+def _check_host(host: str, keys: Sequence[str]) -> None:
+    if not keys and not _is_loopback(host):
         raise ConfigError(
             f"beyond this machine a key must be asked for, found none for {host!r:.60}; set the"
             " variable of the key, or listen on 127.0.0.1."
@@ -128,11 +130,13 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _checked_key(key: str | None) -> str | None:
-    if key is None or len(key) >= _SHORTEST_KEY:
-        return key
+def _checked_keys(given: str | Sequence[str] | None) -> list[str]:
+    keys = [given] if isinstance(given, str) else list(given or ())
+    shortest = min(map(len, keys), default=_SHORTEST_KEY)
+    if shortest >= _SHORTEST_KEY:
+        return keys
     # Not the key itself.
     raise ConfigError(
-        f"a key must have at least {_SHORTEST_KEY} signs, found {len(key)}; choose a longer one, as"
+        f"a key must have at least {_SHORTEST_KEY} signs, found {shortest}; choose a longer one, as"
         " from openssl rand -hex 32."
     )

@@ -4,14 +4,17 @@ import asyncio
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from coterie.errors import NotFoundError, UnavailableError
 from coterie.serving.breaker import Breaker
 from coterie.serving.schemas import LookUp
+from coterie.serving.together import Together
 from coterie.store import Found, Store
 
 T = TypeVar("T")
+Answer: TypeAlias = tuple[Found | None, str]
+"""A list and its source, or None and why."""
 
 
 class Lists:
@@ -27,6 +30,7 @@ class Lists:
         self._store = store
         self._breaker = Breaker(on_error)
         self._pool = ThreadPoolExecutor(threads, "coterie-store") if threads else None
+        self._together = Together(self._find, threads)
 
     async def ask(self, question: Callable[[Store], T]) -> T:
         """The answer of the store.
@@ -36,6 +40,7 @@ class Lists:
         """
         if self._pool is None:
             return self._ask(question)
+        self._breaker.check()
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._ask, question)
 
     def _ask(self, question: Callable[[Store], T]) -> T:
@@ -49,7 +54,7 @@ class Lists:
             NotFoundError: if there is no such card row, or no list in it for this user.
         """
         try:
-            found, source = await self.ask(lambda store: _find(store, wish.user_id, wish.row))
+            found, source = await self._find_one(wish.user_id, wish.row)
         except NotFoundError as error:
             raise UnavailableError("an edition must be live, found none; publish one.") from error
         if found is None:
@@ -62,6 +67,15 @@ class Lists:
             "listed": len(found.item_ids),
             "items": _items(found, wish),
         }
+
+    async def _find_one(self, user_id: str, row: str) -> Answer:
+        if self._pool is None:
+            return self._ask(lambda store: _find(store, [(user_id, row)]))[0]
+        self._breaker.check()
+        return await self._together.ask((user_id, row))
+
+    async def _find(self, wanted: list[tuple[str, str]]) -> list[Answer]:
+        return await self.ask(lambda store: _find(store, wanted))
 
     def close(self) -> None:
         """Closes connections and threads."""
@@ -91,14 +105,25 @@ def model_of(facts: Any) -> str | None:
     return version if isinstance(version, str) else None
 
 
-def _find(store: Store, user_id: str, row: str) -> tuple[Found | None, str]:
-    """The list and its source, or None and why."""
-    found = store.find(user_id, row)
-    if found is not None:
-        return found, found.source
-    fallback, rows = store.fallback(row), store.rows()
-    if fallback is not None:
-        return fallback, "fallback"
-    if row in rows:
-        return None, "the card row must have a list for this user or a fall-back, found neither."
+def _find(store: Store, wanted: list[tuple[str, str]]) -> list[Answer]:
+    asked = list(zip(wanted, store.find_many(wanted), strict=True))
+    without = {row for (_, row), found in asked if found is None}
+    instead = _instead(store, without) if without else {}
+    return [instead[row] if found is None else (found, found.source) for (_, row), found in asked]
+
+
+def _instead(store: Store, wanted: set[str]) -> dict[str, Answer]:
+    """By card row, what is given to whoever has no list of their own."""
+    rows = store.rows()
+    return {row: _fallback(store, row) if row in rows else _unknown(row, rows) for row in wanted}
+
+
+def _unknown(row: str, rows: list[str]) -> Answer:
     return None, f"row must be one of {', '.join(rows)}, found {row!r}; correct it."
+
+
+def _fallback(store: Store, row: str) -> Answer:
+    found = store.fallback(row)
+    if found is not None:
+        return found, "fallback"
+    return None, "the card row must have a list for this user or a fall-back, found neither."

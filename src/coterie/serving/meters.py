@@ -30,7 +30,7 @@ class Meters:
             registry=self._registry,
         )
         self.store_errors = Counter(
-            "coterie_store_errors", "Look-ups that the database failed.", registry=self._registry
+            "coterie_store_errors", "Questions that the database failed.", registry=self._registry
         )
         self._edition = self._gauge("edition_age_seconds", "Of the live edition.", "edition")
         self._model = self._gauge("model_age_seconds", "Of the live model loaded.", "version")

@@ -43,8 +43,11 @@ def open_store(url: str, *, timeout_seconds: float = 2.0) -> Store:
         ...     found = store.find("ann")
         ...     print(found.edition, found.facts, found.item_ids, found.scores)
         ...     print(store.find("bob"), store.fallback().item_ids)
+        ...     many = store.find_many([("bob", "main"), ("ann", "main")])
+        ...     print([one and one.source for one in many])
         2027-01-15 {'model': '7'} ['teal', 'red'] [2.5, 1.0]
         None ['red']
+        [None, 'model']
         >>> folder.cleanup()
     """
     if url.startswith(_SQLITE) and len(url) > len(_SQLITE):

@@ -104,6 +104,7 @@ class Database:
         with self.reaching():
             connection: Limited = self._connect(Limited, autocommit=True)
             connection.limit_seconds = self._limit_seconds
+            connection.execute("SET plan_cache_mode = force_generic_plan")
         return connection
 
     def _connect(self, kind: type[Any], **options: Any) -> Any:

@@ -9,7 +9,7 @@ import os
 import secrets
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -90,18 +90,18 @@ class SqliteStore(Store):
         self._control.note(kind, name, values)
 
     def _look_up(
-        self, name: str | None, opened: Opened | None, key: ListKey | None
-    ) -> tuple[str | None, PackedList | None]:
+        self, name: str | None, opened: Opened | None, keys: Sequence[ListKey | None]
+    ) -> tuple[str | None, list[PackedList | None]]:
         place = self._control.place(name)
-        if opened is None or key is None or place != opened.place:
-            return place, None
+        if opened is None or not keys or place != opened.place:
+            return place, []
         try:
             with self._file(place).lend() as connection:
-                return place, read_list(connection, key)
+                return place, [key and read_list(connection, key) for key in keys]
         except (sqlite3.Error, OSError) as error:
             self._check_present(place, error)
             # Pruned since: the control database says what is there now.
-            return "", None
+            return "", []
 
     def _open(self, place: str) -> Opened | None:
         edition = self._control.at(place)

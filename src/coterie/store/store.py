@@ -144,8 +144,28 @@ class Store(ABC):
             NotFoundError: if nothing was published yet, or there is no edition of that name.
             UnavailableError: if the database cannot be reached.
         """
-        opened, packed = self._follow(edition, (user_id, row))
-        return None if packed is None else opened.contents.found(packed, opened.edition)
+        return self.find_many([(user_id, row)], edition=edition)[0]
+
+    def find_many(
+        self, wanted: Sequence[tuple[int | str, str]], *, edition: str | None = None
+    ) -> list[Found | None]:
+        """Several lists in one question to the database, all of one edition.
+
+        Args:
+            wanted: Users and card rows, as `find` takes them.
+            edition: The live one if None.
+
+        Returns:
+            For each what `find` gives.
+
+        Raises:
+            NotFoundError: as `find`.
+            UnavailableError: as `find`.
+        """
+        opened, packed = self._follow(edition, wanted)
+        return [
+            None if one is None else opened.contents.found(one, opened.edition) for one in packed
+        ]
 
     def fallback(self, row: str = "main", *, edition: str | None = None) -> Found | None:
         """The list for whoever has none of their own, or None if the edition has none.
@@ -154,7 +174,7 @@ class Store(ABC):
             NotFoundError: as `find`.
             UnavailableError: as `find`.
         """
-        opened, _ = self._follow(edition, None)
+        opened, _ = self._follow(edition, ())
         packed = opened.contents.fallbacks.get(row)
         return None if packed is None else opened.contents.found(packed, opened.edition)
 
@@ -165,7 +185,7 @@ class Store(ABC):
             NotFoundError: as `find`.
             UnavailableError: as `find`.
         """
-        return sorted(self._follow(edition, None)[0].contents.rows)
+        return sorted(self._follow(edition, ())[0].contents.rows)
 
     def __enter__(self) -> Self:
         return self
@@ -192,22 +212,22 @@ class Store(ABC):
 
     @abstractmethod
     def _look_up(
-        self, name: str | None, opened: Opened | None, key: ListKey | None
-    ) -> tuple[str | None, PackedList | None]:
-        """Where the edition is now and, if that is where ``opened`` is, the list of ``key``."""
+        self, name: str | None, opened: Opened | None, keys: Sequence[ListKey | None]
+    ) -> tuple[str | None, list[PackedList | None]]:
+        """Where the edition is now and, if that is where ``opened`` is, the list of each key."""
 
     @abstractmethod
     def _open(self, place: str) -> Opened | None:
         """The edition at a place, or None if it has just gone."""
 
     def _follow(
-        self, name: str | None, wanted: tuple[int | str, str] | None
-    ) -> tuple[Opened, PackedList | None]:
+        self, name: str | None, wanted: Sequence[tuple[int | str, str]]
+    ) -> tuple[Opened, list[PackedList | None]]:
         """The edition that has the name now, and what is wanted from it."""
         opened = self._opened.get(name)
         for _ in range(_TRIES):
-            key = opened.contents.key(*wanted) if opened and wanted else None
-            place, packed = self._look_up(name, opened, key)
+            keys = [opened.contents.key(*one) for one in wanted] if opened else []
+            place, packed = self._look_up(name, opened, keys)
             if place is None:
                 raise self._not_found(name)
             if opened is not None and opened.place == place:

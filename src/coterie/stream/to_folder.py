@@ -6,7 +6,7 @@ Memory holds one shard's histories and one block's scores, whatever the number o
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Unpack, cast
 
@@ -53,13 +53,16 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class LocalEngine:
-    """One shard after the other in this process, with all of torch's threads."""
+    """One shard after the other in this process.
 
-    @property
-    def threads(self) -> int:
-        """As many as torch uses."""
-        return torch.get_num_threads()
+    Args:
+        threads: Threads that score a shard, where neither the caller nor an earlier run says; by
+            default as many as torch uses.
+    """
+
+    threads: int = field(default_factory=torch.get_num_threads)
 
     def run(
         self, recommender: Recommender, job: ShardJob, numbers: Sequence[int], tick: Tick

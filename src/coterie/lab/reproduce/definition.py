@@ -133,6 +133,9 @@ class Row(StrictConfig):
         {}, description='fields laid over the file, as in "model.pia" = 0.3'
     )
     published: tuple[Published, ...] = ()
+    exploratory: str = Field(
+        "", description="why, if the row was chosen with knowledge of test users: no headline"
+    )
 
     def configuration(self, seed: int = 0, epochs: int | None = None) -> RunConfig:
         """What to train with a seed, in ``epochs`` at most if given; a model without epochs has
@@ -166,6 +169,14 @@ class Pair(StrictConfig):
     def name(self) -> str:
         """As in the tables."""
         return f"{self.candidate} over {self.reference}"
+
+
+class Primary(Pair):
+    """A comparison that a table was made for: its p-value stands as it is, all others are
+    corrected for their number.
+    """
+
+    metric: MetricName
 
 
 class Curve(StrictConfig):
@@ -236,6 +247,9 @@ class Definition(StrictConfig):
     rows: tuple[Row, ...] = ()
     elsewhere: tuple[Elsewhere, ...] = ()
     comparisons: tuple[Pair, ...] = ()
+    primary: tuple[Primary, ...] = Field(
+        (), description="the few comparisons the table was made for, stated before it is run"
+    )
     curves: tuple[Curve, ...] = ()
 
     @model_validator(mode="after")
@@ -265,6 +279,23 @@ class Definition(StrictConfig):
                 f"metrics must be among {', '.join(self.metrics)}, found"
                 f" {', '.join(sorted(foreign))}; measure them too."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _primary_can_stand(self) -> Self:
+        compared = {pair.name for pair in self.pairs}
+        exploratory = {row.name for row in self.rows if row.exploratory}
+        for one in self.primary:
+            if one.name not in compared or one.metric not in self.metrics:
+                raise ConfigError(
+                    "a primary comparison must be one of the comparisons, by one of the metrics,"
+                    f" found {one.name} by {one.metric}; add it there too."
+                )
+            if {one.candidate, one.reference} & exploratory:
+                raise ConfigError(
+                    "a primary comparison must be between rows that no test users helped to choose,"
+                    f" found {one.name}; leave the exploratory row out."
+                )
         return self
 
     @property

@@ -3,24 +3,36 @@ that is replaced.
 """
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from coterie.errors import ConfigError
-from coterie.evaluation.compare import Comparison, Difference
 from coterie.evaluation.metrics import LEGEND, Metric
 from coterie.evaluation.report import EvaluationReport
 from coterie.files import publish_file
 from coterie.lab.reproduce.definition import Curve
+from coterie.lab.reproduce.gains import (
+    EXPLORATORY,
+    columns,
+    comparisons_table,
+    corrected_gain,
+    corrected_p,
+    exploratory_note,
+    marked,
+    own,
+    primary_table,
+    short_table,
+    statistics_note,
+    unseen_table,
+)
 from coterie.lab.reproduce.plot import curves_to_draw
-from coterie.lab.reproduce.results import Beside, Results
+from coterie.lab.reproduce.results import ALL, Beside, Results
 from coterie.plain_table import plain_table
 
 RECALLED = "* recalled, not read in its source"
 WIDTH = 100
 _WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
-GAINS = ["gain", "relative", "95 % interval", "p"]
 
 
 def markdown(results: Results) -> str:
@@ -28,24 +40,28 @@ def markdown(results: Results) -> str:
     definition = results.definition
     parts = [caption(results), f"```text\n{command(results)}\n```"]
     if results.plan.rows and definition.rows:
-        parts.append(_markdown_table(*_main(results)))
+        parts += [_markdown_table(*_main(results)), *exploratory_note(results)]
     parts += [_curve(results, curve) for curve in definition.curves]
     if curves_to_draw(results):
         parts.append(f"![{definition.title}]({results.plan.name}.png)")
-    if definition.comparisons:
-        parts.append(_markdown_table(*_comparisons(results)))
-    if results.unseen and definition.comparisons:
-        unseen = {name: one for name, one in results.unseen.items() if name in _own(results)}
-        parts.append(
-            "Without the users the configurations were chosen on:\n\n"
-            + _markdown_table(*_overall(results, unseen))
-        )
+    parts += _compared(results)
     if results.beside:
         parts.append(_markdown_table(*_published(results)) + f"\n\n{RECALLED}.")
     parts += [definition.note.strip()] if definition.note.strip() else []
     parts.append(_made_of(results))
     begin, end = marks(results.plan.name)
     return "\n\n".join([begin, *map(_wrapped, parts), end]) + "\n"
+
+
+def _compared(results: Results) -> list[str]:
+    """What rows gain over each other, where some are compared."""
+    parts = [_markdown_table(*primary_table(results))] if results.primary else []
+    if own(results):
+        parts.append(_markdown_table(*comparisons_table(results)))
+    if own(results) and results.unseen:
+        about = "Without the users the configurations were chosen on:"
+        parts.append(f"{about}\n\n{_markdown_table(*unseen_table(results))}")
+    return [*parts, statistics_note(results)] if results.comparisons else []
 
 
 def _wrapped(part: str) -> str:
@@ -63,7 +79,7 @@ def text(results: Results) -> str:
     definition, metrics = results.definition, list(results.definition.metrics)
     rows = [
         [
-            name,
+            marked(results, name),
             f"{len(results.test(name))}",
             *(_mean(results.test(name), metric) for metric in metrics),
         ]
@@ -77,15 +93,10 @@ def text(results: Results) -> str:
         plain_table(["test users", "", *metrics], rows, right),
     ]
     parts += ["; ".join(f"{name}: {Metric.parse(name).label}" for name in metrics) + f"; {LEGEND}"]
+    parts += exploratory_note(results)
     if results.comparisons:
-        cells = [
-            [name, *_gain(one.overall[definition.compare_by])]
-            for name, one in results.comparisons.items()
-        ]
-        parts += [
-            "",
-            plain_table([definition.compare_by, *GAINS], cells, [False, True, True, True, True]),
-        ]
+        table = plain_table(*short_table(results), [False, True, True, True, True])
+        parts += ["", table, statistics_note(results)]
     if results.beside:
         header, cells = _published(results)
         parts += ["", plain_table(header[:-1], [one[:-1] for one in cells]), RECALLED]
@@ -208,11 +219,6 @@ def replace_section(page: Path, name: str, section: str) -> None:
         aside.write_text(before + section.strip() + after, encoding="utf-8")
 
 
-def _own(results: Results) -> list[str]:
-    """The table's own comparisons, without those of its curves."""
-    return [pair.name for pair in results.pairs if pair in results.definition.comparisons]
-
-
 def _main(results: Results) -> tuple[list[str], list[list[str]]]:
     definition = results.definition
     metrics = definition.metrics
@@ -232,7 +238,7 @@ def _main(results: Results) -> tuple[list[str], list[list[str]]]:
             cells = [_mean(report, name) for name in metrics]
             rows.append(
                 [
-                    f"{row.label} (`{row.name}`)",
+                    f"{row.label} (`{row.name}`){EXPLORATORY if row.exploratory else ''}",
                     str(len(report)),
                     *cells,
                     chosen_by,
@@ -240,33 +246,6 @@ def _main(results: Results) -> tuple[list[str], list[list[str]]]:
                 ]
             )
     return header, rows
-
-
-def _comparisons(results: Results) -> tuple[list[str], list[list[str]]]:
-    metric, rows = results.definition.compare_by, []
-    for name in _own(results):
-        one = results.comparisons[name]
-        rows.append([f"**{name}**", *_gain(one.overall[metric])])
-        for cohort, differences in one.cohorts.items():
-            users = differences[metric].users
-            rows.append(
-                [
-                    f"— {cohort} interactions, {users} user{'s' if users > 1 else ''}",
-                    *_gain(differences[metric]),
-                ]
-            )
-    return [Metric.parse(metric).label, *GAINS], rows
-
-
-def _overall(
-    results: Results, comparisons: Mapping[str, Comparison]
-) -> tuple[list[str], list[list[str]]]:
-    metric = results.definition.compare_by
-    rows = [
-        [f"{name}, {one.overall[metric].users} users", *_gain(one.overall[metric])]
-        for name, one in comparisons.items()
-    ]
-    return [Metric.parse(metric).label, *GAINS], rows
 
 
 def _published(results: Results) -> tuple[list[str], list[list[str]]]:
@@ -291,32 +270,32 @@ def _beside(one: Beside) -> str:
 
 
 def _curve(results: Results, curve: Curve) -> str:
-    metric, reference = results.definition.compare_by, curve.row_name(curve.reference)
-    rows = []
-    for value in curve.values:
-        name = curve.row_name(value)
-        if name in results.runs.rows:
-            comparison = results.comparisons.get(f"{name} over {reference}")
-            gain = [""] * len(GAINS) if comparison is None else _gain(comparison.overall[metric])
-            validation = results.validation_mean(name)
-            rows.append(
-                [
-                    f"{value:g}",
-                    "" if validation is None else f"{validation:.4f}",
-                    _mean(results.test(name), metric),
-                    *gain,
-                ]
-            )
-    return _markdown_table(
-        [
-            curve.label,
-            f"validation {metric}",
-            f"test {metric}",
-            f"{GAINS[0]} over {curve.reference:g}",
-            *GAINS[1:],
-        ],
-        rows,
+    metric = results.definition.compare_by
+    first, *others = columns(results, corrected_p(results))
+    header = [curve.label, f"validation {metric}", f"test {metric}"]
+    rows = [
+        _point(results, curve, value)
+        for value in curve.values
+        if curve.row_name(value) in results.runs.rows
+    ]
+    return _markdown_table([*header, f"{first} over {curve.reference:g}", *others], rows)
+
+
+def _point(results: Results, curve: Curve, value: float) -> list[str]:
+    """A value of a curve: what it gave, and what it gains over the reference value."""
+    metric, name = results.definition.compare_by, curve.row_name(value)
+    pair, validation = (
+        f"{name} over {curve.row_name(curve.reference)}",
+        results.validation_mean(name),
     )
+    compared = results.comparisons.get(pair)
+    gained = (
+        [""] * len(columns(results))
+        if compared is None
+        else corrected_gain(results, pair, ALL, compared.overall[metric])
+    )
+    validated = "" if validation is None else f"{validation:.4f}"
+    return [f"{value:g}", validated, _mean(results.test(name), metric), *gained]
 
 
 def _made_of(results: Results) -> str:
@@ -336,17 +315,6 @@ def _made_of(results: Results) -> str:
 
 def _mean(report: EvaluationReport, metric: str) -> str:
     return f"{report.mean(metric):.4f} ± {report.standard_error(metric):.4f}"
-
-
-def _gain(one: Difference) -> list[str]:
-    fewest = 1e-4
-    p = "≤ 0.0001" if one.p_value <= fewest else f"{one.p_value:.4f}"
-    return [
-        f"{one.difference:+.4f}",
-        f"{one.relative_difference:+.1%}",
-        f"[{one.low:+.4f}, {one.high:+.4f}]",
-        p,
-    ]
 
 
 def duration(seconds: float | None) -> str:

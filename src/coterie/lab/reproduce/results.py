@@ -11,12 +11,15 @@ import numpy as np
 
 from coterie.data.ids import IdMap
 from coterie.data.split import Part
-from coterie.evaluation.compare import Comparison, compare_runs, pool
+from coterie.evaluation.compare import Comparison, Difference, compare_runs, pool
+from coterie.evaluation.inference import holm
 from coterie.evaluation.report import EvaluationReport, finite_or_none
-from coterie.lab.reproduce.definition import Pair, Published, Row
+from coterie.lab.reproduce.definition import Pair, Primary, Published, Row
 from coterie.lab.reproduce.runner import Run, Runs
 
 RESAMPLING_SEED = 0
+ALL, UNSEEN = "all", "without the users chosen on"
+"""Parts of the test users that every comparison has, beside its cohorts."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,39 @@ class Results:
         )
 
     @property
+    def primary(self) -> list[Primary]:
+        """The primary comparisons between the rows there are."""
+        there = {pair.name for pair in self.pairs}
+        return [one for one in self.definition.primary if one.name in there]
+
+    def is_primary(self, name: str) -> bool:
+        """Whether a pair is primary by the metric of the comparison tables."""
+        metric = self.definition.compare_by
+        return any(one.name == name and one.metric == metric for one in self.primary)
+
+    @cached_property
+    def corrected(self) -> Mapping[tuple[str, str], float]:
+        """Holm's p-values by a pair's name and a part of the test users: of everything that the
+        comparison tables show, save what is primary.
+        """
+        p_values = {
+            (name, part): one.p_value
+            for name in self.comparisons
+            for part, one in self._shown(name).items()
+            if not (part == ALL and self.is_primary(name))
+        }
+        return dict(zip(p_values, holm(list(p_values.values())), strict=True))
+
+    def _shown(self, name: str) -> dict[str, Difference]:
+        """What the page shows of a pair, by part; of a curve's only all users."""
+        metric, one = self.definition.compare_by, self.comparisons[name]
+        parts = {ALL: one.overall[metric]}
+        if name in {pair.name for pair in self.definition.comparisons}:
+            parts |= {cohort: found[metric] for cohort, found in one.cohorts.items()}
+            parts |= {UNSEEN: self.unseen[name].overall[metric]} if name in self.unseen else {}
+        return parts
+
+    @property
     def beside(self) -> list[Beside]:
         """Every published value."""
         of_rows = [
@@ -168,7 +204,13 @@ class Results:
             [_without(report, without) for report in self._reports(name, part)]
             for name in (pair.candidate, pair.reference)
         ]
-        return compare_runs(*sides, seed=RESAMPLING_SEED)
+        return compare_runs(*sides, seed=RESAMPLING_SEED, test_to_train=self._test_to_train)
+
+    @property
+    def _test_to_train(self) -> float | None:
+        """Test users over training users of a split that was drawn; None of one that was given."""
+        counts = next(iter(self.runs.data.values()))["counts"]
+        return float(counts["test_users"] / counts["train_users"]) or None
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON values."""
@@ -185,7 +227,12 @@ class Results:
             "data": {str(seed): dict(facts) for seed, facts in self.runs.data.items()},
             "rows": {row.name: self._row_json(row) for row in plan.rows},
             "published": [{**asdict(one), "difference": one.difference} for one in self.beside],
+            "primary": [one.model_dump() for one in self.primary],
             "comparisons": {name: one.to_json() for name, one in self.comparisons.items()},
+            "corrected": [
+                {"comparison": name, "part": part, "p_value": finite_or_none(p)}
+                for (name, part), p in self.corrected.items()
+            ],
             "without_users_chosen_on": {name: one.to_json() for name, one in self.unseen.items()},
             "validation_comparisons": {
                 name: one.to_json() for name, one in self.validation_comparisons.items()
@@ -201,6 +248,7 @@ class Results:
             "label": row.label,
             "configuration": row.config,
             "set": row.set,
+            "exploratory": row.exploratory,
             "compared_with": against,
         }
         return {
