@@ -56,6 +56,8 @@ FULL = {
         "start_rank": 5,
         "shrink": 0.8,
         "average": 0.1,
+        "implicit_slim": 2,
+        "slim_l2": 50.0,
         "sparse_updates": False,
         "seed": 6,
     },
@@ -85,6 +87,8 @@ start = "spectral"
 start_rank = 5
 shrink = 0.8
 average = 0.1
+implicit_slim = 2
+slim_l2 = 50.0
 sparse_updates = false
 seed = 6
 """
@@ -250,6 +254,8 @@ def test_of_names_a_model_field_out_of_range(name: str, field: str, value: Any) 
         ("shrink", -0.1),
         ("shrink", 1.1),
         ("average", 1.0),
+        ("implicit_slim", -1),
+        ("slim_l2", 0),
         ("sparse_updates", "often"),
         ("seed", -1),
         ("metric", 100),
@@ -264,6 +270,11 @@ def test_of_names_a_training_field_out_of_range(field: str, value: Any) -> None:
 def test_a_rank_is_refused_with_random_weights() -> None:
     with pytest.raises(ConfigError, match="start_rank must be 0 with random weights, found 7"):
         RunConfig.of({"training": {"start_rank": 7}})
+
+
+def test_ridge_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="slim_l2 must be 100 without implicit_slim, found 5"):
+        RunConfig.of({"training": {"slim_l2": 5}})
 
 
 @pytest.mark.parametrize("start", ["random", "spectral"])

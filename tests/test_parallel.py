@@ -62,7 +62,7 @@ VALUES: dict[str, dict[str, Any]] = {
     },
     "linear path": {
         "model": {**VAE, "name": "linear-path-vae", "pia": 0.2},
-        "training": {**QUICK, "epochs": 2, "start": "spectral", "average": 0.2},
+        "training": {**QUICK, "epochs": 2, "start": "spectral", "average": 0.2, "implicit_slim": 1},
     },
     "vamp prior": {
         "model": {**VAE, "name": "vamp-vae", "components": 7, "gated": True},

@@ -921,6 +921,8 @@ OTHER: dict[type[StrictConfig], dict[str, Any]] = {
         "start_rank": 1,
         "shrink": 0.5,
         "average": 0.2,
+        "implicit_slim": 2,
+        "slim_l2": 5.0,
         "sparse_updates": True,
         "seed": 1,
     },
@@ -968,8 +970,9 @@ def test_changing_any_config_field_changes_something(
     assert field in OTHER[kind], f"{kind.__name__}.{field} is new: give it another value in OTHER"
     changed: list[dict[str, Any]]
     if kind is TrainingConfig:
-        # Only weights that are carried over can be shrunk.
-        base = {**BASE_TRAINING, "start": "warm"} if field == "shrink" else BASE_TRAINING
+        # Only weights that are carried over can be shrunk, and only a linear model has a ridge.
+        needed = {"shrink": {"start": "warm"}, "slim_l2": {"implicit_slim": 1}}
+        base = BASE_TRAINING | needed.get(field, {})
         values = {"model": OVERFITTING, "training": base}
         changed = [{**values, "training": {**base, field: OTHER[kind][field]}}]
     else:

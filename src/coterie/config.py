@@ -76,6 +76,9 @@ def _metric(name: str) -> str:
 SHRINK = 0.8
 """What a warm start shrinks weights by if nothing is said (decision 19)."""
 
+SLIM_L2 = 100.0
+"""ImplicitSLIM's ridge if nothing is said (decision 18)."""
+
 
 class TrainingConfig(StrictConfig):
     """How a network is trained; models with a closed form need none of it."""
@@ -187,6 +190,15 @@ class TrainingConfig(StrictConfig):
             raise ConfigError(
                 f"shrink must be {SHRINK} with {self.start} weights, which are none to shrink,"
                 f" found {self.shrink}; give a model to start from (--warm-from), or leave it out."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_ridge_of_nothing(self) -> Self:
+        if self.slim_l2 != SLIM_L2 and not self.implicit_slim:
+            raise ConfigError(
+                f"slim_l2 must be {SLIM_L2:g} without implicit_slim, found {self.slim_l2:g}; set"
+                " implicit_slim, or leave it out."
             )
         return self
 
