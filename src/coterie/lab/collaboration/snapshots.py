@@ -6,7 +6,7 @@ loss, is measured on these.
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +151,12 @@ def train_with_snapshots(
         >>> import tempfile
         >>> from coterie.simulation.service import simulate_dataset
         >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
-        >>> config = RunConfig.of({"model": {"name": "mult-vae", "hidden_dims": [8],
-        ...     "latent_dim": 4}, "training": {"epochs": 3}})
+        >>> config = RunConfig.of(
+        ...     {
+        ...         "model": {"name": "mult-vae", "hidden_dims": [8], "latent_dim": 4},
+        ...         "training": {"epochs": 3},
+        ...     }
+        ... )
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     files = train_with_snapshots(data, config, folder)
         ...     [Snapshot.load(file).epoch for file in files[:2]], files[-1].name
@@ -238,5 +242,3 @@ def _aligned(config: RunConfig) -> AlignedConfig:
             " mult-vae or a recvae."
         )
     return config.model
-
-
