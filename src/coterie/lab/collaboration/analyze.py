@@ -24,6 +24,7 @@ from coterie.evaluation.report import EvaluationReport
 from coterie.lab.collaboration.bottleneck import Bottleneck, measure_bottleneck
 from coterie.lab.collaboration.distances import w2_distances
 from coterie.lab.collaboration.drift import Drift, neighbourhood_drift
+from coterie.lab.collaboration.helping import Helping, helping
 from coterie.lab.collaboration.influence import InfluenceCurve, influence_by_distance
 from coterie.lab.collaboration.maps import FEWEST_USERS, align, cohort_picks, pca_map, tsne_map
 from coterie.lab.collaboration.masking import (
@@ -33,12 +34,10 @@ from coterie.lab.collaboration.masking import (
     random_pairs,
 )
 from coterie.lab.collaboration.pairs import (
-    HelpfulTransfer,
     KindDistances,
     PairRules,
     classify_pairs,
     distance_by_kind,
-    helpful_transfer,
 )
 from coterie.lab.collaboration.posteriors import Posteriors, encode_users
 from coterie.lab.collaboration.sharing import (
@@ -157,7 +156,7 @@ class Findings:
         influence: Transfer by latent distance, W2, which is larger between active users.
         influence_by_angle: Transfer by 1 - cosine of the posterior means, in which activity plays
             less of a part.
-        transfer: `helpful_transfer` of <g_u, g_v>.
+        transfer: `helping` of <g_u, g_v>.
         cosine: The same of the gradients' cosines, by which heavy users count no more than light
             ones.
         distances: Latent distances by kind of pair.
@@ -178,8 +177,8 @@ class Findings:
     drift: tuple[Drift, ...]
     influence: InfluenceCurve
     influence_by_angle: InfluenceCurve
-    transfer: HelpfulTransfer
-    cosine: HelpfulTransfer
+    transfer: Helping
+    cosine: Helping
     distances: KindDistances
     sharing: SharingPairs
     theorem: TheoremTable
@@ -511,8 +510,8 @@ def _measure(
         influence_by_angle=influence_by_distance(
             transfer, 1 - (directions @ directions.T).cpu().numpy(), norms, seed=seed
         ),
-        transfer=helpful_transfer(transfer, kinds, seed=seed),
-        cosine=helpful_transfer(cosine, kinds, seed=seed),
+        transfer=helping(transfer, kinds, seed=seed),
+        cosine=helping(cosine, kinds, seed=seed),
         distances=distance_by_kind(distance, kinds, seed=seed),
         sharing=sharing,
         theorem=theorem,

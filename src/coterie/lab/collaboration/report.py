@@ -19,8 +19,9 @@ from coterie.files import publish_folder, write_json, write_manifest
 from coterie.lab.collaboration.analyze import QUALITY, Analysis, Findings
 from coterie.lab.collaboration.drift import implied_curvature, implied_tau, predicted_tau
 from coterie.lab.collaboration.figures import check_figures, draw, interactions, pictures_of
+from coterie.lab.collaboration.helping import Helping
 from coterie.lab.collaboration.interactive import interactive_map
-from coterie.lab.collaboration.pairs import GLOBAL, HelpfulTransfer, KindDistances, PairKind
+from coterie.lab.collaboration.pairs import GLOBAL, KindDistances, PairKind
 from coterie.lab.collaboration.sharing import KINDS, SharingPairs, TheoremTable, broken_implications
 from coterie.lab.collaboration.verdict import alike, verdict
 from coterie.plain_table import plain_table
@@ -285,7 +286,7 @@ def _setting(one: Findings) -> dict[str, Any]:
     }
 
 
-def _by_kind(found: HelpfulTransfer) -> dict[str, Any]:
+def _by_kind(found: Helping) -> dict[str, Any]:
     groups = {kind.name.lower(): (kind,) for kind in PairKind} | {"global": GLOBAL}
     parts = {}
     for name, kinds in groups.items():
