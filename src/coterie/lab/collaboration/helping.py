@@ -61,7 +61,7 @@ class Helping:
 
     def mean_of(self, *groups: int, confidence: float = 0.95) -> tuple[float, float, float]:
         """The net mean of the pairs of some groups together, and its interval."""
-        return with_interval(self._means(groups), confidence)
+        return with_interval(self.means(*groups), confidence)
 
     def gain_over(
         self, other: "Helping", *groups: int, confidence: float = 0.95
@@ -75,9 +75,10 @@ class Helping:
         self, other: "Helping", *groups: int, confidence: float = 0.95
     ) -> tuple[float, float, float]:
         """By how much the net mean of some groups is above ``other``'s, as `gain_over`."""
-        return with_interval(self._means(groups) - other._means(groups), confidence)
+        return with_interval(self.means(*groups) - other.means(*groups), confidence)
 
-    def _means(self, groups: tuple[int, ...]) -> np.ndarray:
+    def means(self, *groups: int) -> np.ndarray:
+        """``[1 + n_resamples]`` net means of some groups together, of the sample itself first."""
         at = list(groups)
         with np.errstate(invalid="ignore"):
             means: np.ndarray = self.net[:, at].sum(axis=1) / self.pairs[:, at].sum(axis=1)

@@ -7,7 +7,7 @@ through the encoder, and the loss that collaboration is about.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -129,7 +129,7 @@ class People:
         return pairs
 
     def asked(self, device: torch.device | str) -> dict[Asked, Side]:
-        """u on the mean path, by loss."""
+        """Those who are asked, on the mean path, by loss."""
         shown, hidden = (SparseRows.from_csr(one, device) for one in (self.shown, self.hidden))
         losses: dict[Asked, Loss] = {
             "reconstruction": Reconstruction(shown),
@@ -147,7 +147,9 @@ class Teaching:
         by_cohort: `WHOLE` divided among pairs of cohorts, u's · number of cohorts + v's.
         cohorts: Their names.
         n_of_cohort: ``[2, n_cohorts]`` u's and v's of each.
-        norm_ratio: Median of ‖s_v‖ over that of ‖g_u‖, over all parameters.
+        nats: Means of <g_u, s_v> itself over all parameters, divided among the kinds: nats of u's
+            loss that a unit step on v takes away, a learning rate being so many units.
+        encoder_share: Medians over u of the encoder's share of ‖g_u‖², over v of that of ‖s_v‖².
         hidden_nats: Mean over u of the loss of their hidden items.
     """
 
@@ -155,7 +157,8 @@ class Teaching:
     by_cohort: Helping
     cohorts: tuple[str, ...]
     n_of_cohort: np.ndarray
-    norm_ratio: float
+    nats: Mapping[Stepped, Helping]
+    encoder_share: tuple[float, float]
     hidden_nats: float
 
     def cohort_matrix(self) -> np.ndarray:
@@ -199,6 +202,9 @@ def teaching(
 ) -> Teaching:
     """Measures what steps on v give u, by loss, step and part of the parameters.
 
+    Of a model with a linear path it is the autoencoder alone: the path is fitted, not stepped, and
+    its scores are no part of the likelihood.
+
     Args:
         trained: The model.
         people: u and v.
@@ -213,27 +219,33 @@ def teaching(
             `exchange`).
     """
     found = _exchanges(trained, people, n_draws, seed, progress)
-
-    def divided(values: np.ndarray, groups: np.ndarray, n_groups: int) -> Helping:
-        drawn = {"seed": seed, "n_groups": n_groups, "n_resamples": n_resamples}
-        return helping(values, groups, same=False, **drawn)
-
-    by_kind = {}
-    for (loss, step), one in found.items():
-        kinds = people.kinds if step == "gradient" else people.kinds[:, people.by_adam]
-        for part in PARTS:
-            by_kind[Measure(loss, step, part)] = divided(one.cosine(part), kinds, 5)
-    whole = found[WHOLE.loss, WHOLE.step]
-    n = len(people.cohorts)
+    people_drawn: Any = {"seed": seed, "n_resamples": n_resamples, "same": False}
+    by_kind = {
+        Measure(loss, step, part): helping(one.cosine(part), _kinds(people, step), **people_drawn)
+        for (loss, step), one in found.items()
+        for part in PARTS
+    }
+    nats = {
+        step: helping(one.transfer(), _kinds(people, step), **people_drawn)
+        for (loss, step), one in found.items()
+        if loss == WHOLE.loss
+    }
+    whole, n = found[WHOLE.loss, WHOLE.step], len(people.cohorts)
+    by_cohort = helping(whole.cosine(), people.pairs_of_cohorts, n_groups=n * n, **people_drawn)
     sizes = [np.bincount(one, minlength=n) for one in (people.user_cohort, people.other_cohort)]
     return Teaching(
         by_kind,
-        divided(whole.cosine(), people.pairs_of_cohorts, n * n),
+        by_cohort,
         people.cohorts,
         np.stack(sizes),
-        _norm_ratio(whole),
+        nats,
+        (_encoder_share(whole.user_norms), _encoder_share(whole.other_norms)),
         _hidden_nats(trained.network, people),
     )
+
+
+def _kinds(people: People, step: Stepped) -> np.ndarray:
+    return people.kinds if step == "gradient" else people.kinds[:, people.by_adam]
 
 
 def _exchanges(
@@ -263,13 +275,10 @@ def _exchanges(
     return found
 
 
-def _norm_ratio(found: Exchange) -> float:
-    """Over all parameters."""
-    mine, theirs = (
-        np.sqrt(sum(one**2 for one in norms.values()))
-        for norms in (found.user_norms, found.other_norms)
-    )
-    return float(np.median(theirs)) / float(np.median(mine))
+def _encoder_share(norms: Mapping[str, np.ndarray]) -> float:
+    squares = {part: norm**2 for part, norm in norms.items()}
+    whole = np.maximum(squares["encoder"] + squares["decoder"], np.finfo(float).tiny)
+    return float(np.median(squares["encoder"] / whole))
 
 
 def _hidden_nats(network: VariationalAutoencoder, people: People) -> float:
