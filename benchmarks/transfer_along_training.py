@@ -78,8 +78,12 @@ def of_moment(one: Moment) -> dict[str, Any]:
 
 
 def at_equal_loss(found: dict[str, tuple[Moment, ...]]) -> dict[str, Any]:
-    """Net means, and differences from the first setting, where all have reached one loss."""
+    """Net means, and differences from the first setting, where all have reached one loss; empty
+    where one was below it after its first snapshot.
+    """
     level, first = reached_by_all(list(found.values())), next(iter(found))
+    if any(one[0].hidden_nats < level for one in found.values()):
+        return {}
     told: dict[str, Any] = {"hidden_nats": level}
     for step in STEPS:
         measure = Measure("hidden", step, "all")
@@ -116,6 +120,9 @@ def tables(told: dict[str, Any]) -> str:
     ]
     header = ["setting", "epoch", "quality", "hidden, nats", "near", "far, related", "all"]
     along = plain_table([*header, "far, related, Adam"], rows, [False] + [True] * 7)
+    along = f"net mean cosines × 10³\n{along}"
+    if not told["at equal loss"]:
+        return along
     level = told["at equal loss"]["hidden_nats"]
     equal = [
         [measure, name, words(one["mean"]), words(one["over the first"])]
@@ -124,7 +131,7 @@ def tables(told: dict[str, Any]) -> str:
         for name, one in of_settings.items()
     ]
     beside = plain_table(["measure", "setting", "net cosine", "over the first"], equal)
-    return f"net mean cosines × 10³\n{along}\n\nwhere all reach {level:.2f} nats\n{beside}"
+    return f"{along}\n\nwhere all reach {level:.2f} nats\n{beside}"
 
 
 def draw(told: dict[str, Any]) -> Figure:
@@ -134,9 +141,9 @@ def draw(told: dict[str, Any]) -> Figure:
     colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
     for line, group in zip(panels, ("near", "far, related"), strict=True):
         for axes, x in zip(line, ("epoch", "hidden_nats"), strict=True):
-            for place, (name, moments) in enumerate(told["settings"].items()):
-                at = [one[x] for one in moments]
-                mean, low, high = 1e3 * np.array([one["gradient"][group] for one in moments]).T
+            for place, (name, line_of) in enumerate(told["settings"].items()):
+                at = [one[x] for one in line_of]
+                mean, low, high = 1e3 * np.array([one["gradient"][group] for one in line_of]).T
                 colour, marker = colours[place % 5], "osD^v"[place % 5]
                 axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
                 axes.plot(at, mean, color=colour, marker=marker, label=name)

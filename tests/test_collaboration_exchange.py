@@ -87,11 +87,9 @@ class Situation:
             self.others = replace(self.others, noise=self.others.noise.double())
 
     def users(self, loss: str) -> Side:
-        asked = {
-            "hidden": HiddenItems(self.shown, self.hidden),
-            "reconstruction": Reconstruction(self.shown),
-        }
-        return mean_path(self.shown, asked[loss])
+        if loss == "hidden":
+            return mean_path(self.shown, HiddenItems(self.shown, self.hidden))
+        return mean_path(self.shown, Reconstruction(self.shown))
 
     def user_gradients(self, loss: str) -> dict[Part, Tensor]:
         """By autograd, from losses written a second time."""

@@ -442,7 +442,8 @@ def test_the_exact_condition_judges_how_long_a_step_is(seed: int, log_length: fl
     pairs = SharingPairs(
         np.arange(40),
         np.arange(40) % 7,
-        *(np.linalg.norm(one, axis=1) for one in (g_u, g_v)),
+        gradient_norm=np.linalg.norm(g_u, axis=1),
+        other_norm=np.linalg.norm(g_v, axis=1),
         transfer=(g_u * g_v).sum(axis=1),
         mismatch=np.zeros(40),
         w1_low=np.zeros(40),
