@@ -11,6 +11,7 @@ one training a setting, so that they do not hold the luck of its seed.
 """
 
 import argparse
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -192,7 +193,7 @@ def main() -> None:
     }
     print(tables(told))
     if args.json is not None:
-        write_json(args.json, told)
+        write_json(args.json, json.loads(json.dumps(told), parse_constant=lambda _: None))
     if args.plot is not None:
         with publish_file(args.plot) as aside:
             draw(told).savefig(aside)
