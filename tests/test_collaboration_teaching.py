@@ -24,6 +24,7 @@ from coterie.lab.collaboration.along_training import (
     trained_at,
 )
 from coterie.lab.collaboration.exchange import exchange
+from coterie.lab.collaboration.leaving_out import groups_to_leave_out, without_users
 from coterie.lab.collaboration.losses import drawn_as_trained, whole_objective
 from coterie.lab.collaboration.pairs import PairKind
 from coterie.lab.collaboration.posteriors import Posteriors
@@ -257,3 +258,48 @@ def test_the_script_trains_measures_and_draws(dataset: Dataset, tmp_path: Path) 
     assert "net mean cosines" in printed.stdout
     assert ("where all reach" in printed.stdout) == bool(told["at equal loss"])
     assert (tmp_path / "told.png").read_bytes().startswith(b"\x89PNG")
+
+
+# Leaving users out.
+
+
+def test_users_that_are_left_out_are_gone_from_training_alone(dataset: Dataset) -> None:
+    rows = np.array([0, 7, 200])
+    fewer = without_users(dataset, rows)
+    kept = np.setdiff1d(np.arange(dataset.train.shape[0]), rows)
+    np.testing.assert_array_equal(fewer.train.toarray(), dataset.train[kept].toarray())
+    for part in (Part.VALIDATION, Part.TEST):
+        before, after = dataset.cases(part), fewer.cases(part)
+        np.testing.assert_array_equal(before.fold_in.toarray(), after.fold_in.toarray())
+        np.testing.assert_array_equal(before.held_out.toarray(), after.held_out.toarray())
+        ids = [
+            one.users.ids_of(cases.user_index) for one, cases in ((dataset, before), (fewer, after))
+        ]
+        assert ids[0] == ids[1]
+    with pytest.raises(DataError, match="left to train on"):
+        without_users(dataset, np.arange(dataset.train.shape[0]))
+
+
+def test_groups_to_leave_out_are_matched_in_users_and_in_interactions(dataset: Dataset) -> None:
+    groups = groups_to_leave_out(dataset, heavy=25, light=12, seed=3)
+    counts = np.diff(dataset.train.indptr)
+    assert counts[groups["heavy"]].min() > 25
+    assert counts[groups["light"]].max() < 12
+    for name in ("heavy", "light"):
+        assert len(groups[f"as many as {name}"]) == len(groups[name]) > 0
+    total = counts[groups["heavy"]].sum()
+    assert 0 <= counts[groups["as much as heavy"]].sum() - total < counts.max()
+
+
+def test_the_script_leaves_users_out(dataset: Dataset, tmp_path: Path) -> None:
+    dataset.save(tmp_path / "data")
+    (tmp_path / "m.toml").write_text(
+        '[model]\nname = "mult-vae"\nhidden_dims = [8]\nlatent_dim = 4\n'
+        "[training]\nepochs = 1\nbatch_size = 50\n"
+    )
+    script = Path(__file__).parent.parent / "benchmarks" / "leaving_out_users.py"
+    options = ["--data", tmp_path / "data", "--setting", f"m={tmp_path / 'm.toml'}"]
+    options += ["--heavy", 25, "--light", 12, "--json", tmp_path / "told.json"]
+    subprocess.run([sys.executable, *map(str, [script, *options])], check=True, timeout=300)
+    told = json.loads((tmp_path / "told.json").read_text())["m"]
+    assert set(told["sizes"]) == set(told) - {"sizes"}
