@@ -8,6 +8,10 @@ already is taken as it is. Asked are the data set's validation users, by the los
 items. Steps are down training users' whole objective over all parameters, as plain gradients and as
 Adam scales them, by the moments of that very epoch. Intervals are 95 % bootstraps over both sides;
 one training a setting, so that they do not hold the luck of its seed.
+
+With --one-unit all models are brought to the unit of the latent space in which posteriors are as
+wide as the first setting's best: inner products over all parameters depend on that unit, nothing
+that a model says does.
 """
 
 import argparse
@@ -23,10 +27,17 @@ from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
 from coterie.data.split import Part
 from coterie.files import publish_file, write_json
-from coterie.lab.collaboration.along_training import Moment, means_at, moments, reached_by_all
+from coterie.lab.collaboration.along_training import (
+    Moment,
+    means_at,
+    moments,
+    noise_of,
+    reached_by_all,
+    trained_at,
+)
 from coterie.lab.collaboration.pairs import GLOBAL, PairKind
 from coterie.lab.collaboration.resampling import with_interval
-from coterie.lab.collaboration.snapshots import train_with_snapshots
+from coterie.lab.collaboration.snapshots import Snapshot, train_with_snapshots
 from coterie.lab.collaboration.teaching import Measure, People, Stepped
 from coterie.plain_table import plain_table
 from coterie.running.execution import Execution
@@ -100,6 +111,28 @@ def at_equal_loss(found: dict[str, tuple[Moment, ...]]) -> dict[str, Any]:
     return told
 
 
+def at_best(found: dict[str, tuple[Moment, ...]]) -> dict[str, Any]:
+    """Differences from the first setting at the best epochs: net means, and shares of help."""
+    best = {name: [one for one in some if one.best][-1].teaching for name, some in found.items()}
+    first, told = next(iter(best.values())), dict[str, Any]()
+    for measure in first.by_kind:
+        for group, kinds in GROUPS.items():
+            told[f"{measure}, {group}"] = {
+                name: {
+                    "mean": one.by_kind[measure].mean_of(*kinds),
+                    "over the first": one.by_kind[measure].mean_gain_over(
+                        first.by_kind[measure], *kinds
+                    ),
+                    "share of help": one.by_kind[measure].share_of(*kinds),
+                    "share over the first": one.by_kind[measure].gain_over(
+                        first.by_kind[measure], *kinds
+                    ),
+                }
+                for name, one in best.items()
+            }
+    return told
+
+
 def words(values: tuple[float, float, float]) -> str:
     mean, low, high = (1e3 * one for one in values)
     return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
@@ -125,14 +158,18 @@ def tables(told: dict[str, Any]) -> str:
     if not told["at equal loss"]:
         return along
     level = told["at equal loss"]["hidden_nats"]
-    equal = [
+    return f"{along}\n\nwhere all reach {level:.2f} nats\n{differences(told['at equal loss'])}"
+
+
+def differences(told: dict[str, Any]) -> str:
+    """From the first setting, for a terminal."""
+    rows = [
         [measure, name, words(one["mean"]), words(one["over the first"])]
-        for measure, of_settings in told["at equal loss"].items()
+        for measure, of_settings in told.items()
         if isinstance(of_settings, dict)
         for name, one in of_settings.items()
     ]
-    beside = plain_table(["measure", "setting", "net cosine", "over the first"], equal)
-    return f"{along}\n\nwhere all reach {level:.2f} nats\n{beside}"
+    return plain_table(["measure", "setting", "net cosine", "over the first"], rows)
 
 
 def draw(told: dict[str, Any]) -> Figure:
@@ -150,6 +187,7 @@ def draw(told: dict[str, Any]) -> Figure:
                 axes.plot(at, mean, color=colour, marker=marker, label=name)
             axes.axhline(0, color="black", linewidth=0.8)
             axes.grid(alpha=0.3)
+            axes.set_yscale("symlog", linthresh=1)
             axes.set_ylabel(f"{group} pairs:\nnet mean cosine × 10³")
         line[0].set_xscale("log", base=2)
         line[0].set_xlabel("epoch")
@@ -171,18 +209,24 @@ def main() -> None:
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=None, help="in place of the configuration's")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--one-unit", action="store_true", help="of the latent spaces")
+    parser.add_argument("--only-best", action="store_true", help="measure the best epochs alone")
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--plot", type=Path, default=None)
     args = parser.parse_args()
     dataset, found = Dataset.load(args.data), dict[str, tuple[Moment, ...]]()
-    people = people_of(dataset, args)
+    people, sigma = people_of(dataset, args), None
     for setting in args.setting:
         name, _, config = setting.partition("=")
         files = snapshots(dataset, Path(config), args.out / name, args.seed, args.epochs)
+        best = next(one for one in files if one.name == "best.safetensors")
+        if args.one_unit and sigma is None:
+            sigma = noise_of(trained_at(Snapshot.load(best), dataset), people)
         found[name] = moments(
             dataset,
-            files,
+            [best] if args.only_best else files,
             people,
+            sigma=sigma,
             n_draws=args.draws,
             seed=args.seed,
             n_resamples=args.resamples,
@@ -190,8 +234,9 @@ def main() -> None:
     told = {
         "settings": {name: [of_moment(one) for one in some] for name, some in found.items()},
         "at equal loss": at_equal_loss(found),
+        "at best": at_best(found),
     }
-    print(tables(told))
+    print(f"{tables(told)}\n\nat the best epochs\n{differences(told['at best'])}")
     if args.json is not None:
         write_json(args.json, json.loads(json.dumps(told), parse_constant=lambda _: None))
     if args.plot is not None:

@@ -11,8 +11,9 @@ from torch import Tensor
 from coterie.config import RunConfig
 from coterie.errors import ConfigError, NumericalError
 from coterie.lab.collaboration import exchange as exchange_module
-from coterie.lab.collaboration.exchange import PARTS, Part, exchange, part_of
+from coterie.lab.collaboration.exchange import PARTS, Part, exchange, part_of, point_gradients
 from coterie.lab.collaboration.hidden import hidden_nll
+from coterie.lab.collaboration.latent_unit import in_unit
 from coterie.lab.collaboration.losses import (
     HiddenItems,
     Reconstruction,
@@ -21,8 +22,9 @@ from coterie.lab.collaboration.losses import (
     mean_path,
     whole_objective,
 )
+from coterie.lab.collaboration.transfer import repeat_rows
 from coterie.models.kinds import AlignedConfig
-from coterie.networks.autoencoder import VariationalAutoencoder
+from coterie.networks.autoencoder import VariationalAutoencoder, input_scale
 from coterie.objectives.divergence import composite_log_density, gaussian_kl, sampled_kl
 from coterie.sparse import SparseRows
 from test_sparse import sparse, to_dense
@@ -280,3 +282,57 @@ def test_exchange_refuses_damaged_weights() -> None:
     here.network.output.weight.data[0, 0] = torch.nan
     with pytest.raises(NumericalError, match="damaged"):
         exchange(here.network, here.users("hidden"), here.others)
+
+
+@pytest.mark.parametrize("kind", ["mult-vae ()", "mult-vae (7,)"])
+def test_cosines_over_all_parameters_depend_on_the_unit_of_the_latent_space(kind: str) -> None:
+    """The same model in another unit says the same of everybody; its encoder's gradients are
+    longer, so it takes a larger part over all parameters.
+    """
+    here = Situation(kind)
+    other = in_unit(here.network, 5.0)
+    mine, its = (
+        network.posterior(here.shown, input_scale(here.shown.counts).double())
+        for network in (here.network, other)
+    )
+    torch.testing.assert_close(its[0] * 5, mine[0])
+    torch.testing.assert_close((its[1] / 2).exp() * 5, (mine[1] / 2).exp())
+    torch.testing.assert_close(other.score(here.shown), here.network.score(here.shown))
+    model = here.model.model_copy(update={"beta": 0.0})
+    found = []
+    for network in (here.network, other):
+        objective = whole_objective(model, network, here.rows, None)
+        side = replace(here.others, loss=replace(objective, rows=repeat_rows(here.rows, 2)))
+        found.append(exchange(network, here.users("hidden"), side))
+    shares = [
+        one.user_norms["encoder"] / np.hypot(one.user_norms["encoder"], one.user_norms["decoder"])
+        for one in found
+    ]
+    assert (shares[1] > shares[0]).all()
+    assert not np.allclose(found[0].cosine("all"), found[1].cosine("all"), rtol=0.05)
+
+
+def test_the_whole_objective_is_the_same_in_any_unit() -> None:
+    """KL and PIA are met in the unit of prior and anchors: over all layers but the two that were
+    changed the steps are the same.
+    """
+    here, unit = Situation("mult-vae (7, 5) + PIA"), 5.0
+    other = in_unit(here.network, unit)
+    found = []
+    for network, one in ((here.network, 1.0), (other, unit)):
+        objective = whole_objective(here.model, network, here.rows, here.anchors)
+        loss = replace(objective, rows=repeat_rows(here.rows, 2), unit=one)
+        found.append(point_gradients(network, replace(here.others, loss=loss)))
+    for mine, its in zip(*found, strict=True):
+        if mine.layer in ("output", "input", "decoder.1", "encoder.0"):
+            for (name, gradient), same in zip(
+                mine.mean().items(), its.mean().values(), strict=True
+            ):
+                torch.testing.assert_close(gradient, same, rtol=1e-6, atol=1e-8, msg=name)
+
+
+def test_another_unit_is_refused_where_there_is_none() -> None:
+    with pytest.raises(ConfigError, match="mult-vae"):
+        in_unit(Situation("recvae").network, 2.0)
+    with pytest.raises(ConfigError, match="above 0"):
+        in_unit(Situation("mult-vae ()").network, 0.0)

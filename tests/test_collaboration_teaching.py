@@ -248,7 +248,17 @@ def test_the_script_trains_measures_and_draws(dataset: Dataset, tmp_path: Path) 
         (tmp_path / f"{name}.toml").write_text(text + "[training]\nbatch_size = 50\n")
         settings += ["--setting", f"{name}={tmp_path / name}.toml"]
     script = Path(__file__).parent.parent / "benchmarks" / "transfer_along_training.py"
-    options = ["--epochs", "3", "--users", "40", "--by-adam", "3", "--resamples", "20"]
+    options = [
+        "--one-unit",
+        "--epochs",
+        "3",
+        "--users",
+        "40",
+        "--by-adam",
+        "3",
+        "--resamples",
+        "20",
+    ]
     files = ["--json", tmp_path / "told.json", "--plot", tmp_path / "told.png"]
     folders = ["--data", tmp_path / "data", "--out", tmp_path / "snapshots"]
     command = [sys.executable, *map(str, [script, *folders, *settings, *options, *files])]

@@ -6,17 +6,20 @@ compared where each first reaches one loss of hidden items.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from coterie.data.dataset import Dataset
 from coterie.errors import DataError
+from coterie.lab.collaboration.latent_unit import in_unit
+from coterie.lab.collaboration.posteriors import encode_users
 from coterie.lab.collaboration.snapshots import Snapshot
 from coterie.lab.collaboration.teaching import Measure, People, Teaching, Trained, teaching
 from coterie.models.kinds import AlignedConfig
 from coterie.running.progress import Progress, Update, silent
+from coterie.sparse import SparseRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +49,7 @@ def moments(
     n_draws: int = 4,
     seed: int = 0,
     n_resamples: int = 1000,
+    sigma: float | None = None,
     progress: Progress = silent,
 ) -> tuple[Moment, ...]:
     """Measures snapshots of one training on the same people, draws and resamples.
@@ -57,13 +61,17 @@ def moments(
         n_draws: As of `teaching`, as is the rest.
         seed: Of masks, noise and resamples.
         n_resamples: Of the bootstrap.
+        sigma: Every snapshot is brought to the unit of its latent space in which posteriors are of
+            this noise (`noise_of`); None leaves each in its own. In another unit Adam's moments
+            are estimated.
         progress: Called after every snapshot.
     """
     found, files = [], list(files)
     for done, file in enumerate(files, start=1):
         snapshot = Snapshot.load(file)
+        trained = trained_at(snapshot, dataset)
         taught = teaching(
-            trained_at(snapshot, dataset),
+            trained if sigma is None else at_noise(trained, people, sigma),
             people,
             n_draws=n_draws,
             seed=seed,
@@ -90,6 +98,20 @@ def trained_at(snapshot: Snapshot, dataset: Dataset) -> Trained:
         training.batch_size,
         steps,
     )
+
+
+def noise_of(trained: Trained, people: People) -> float:
+    """Root mean square length of a posterior's noise, √(Σ σ²), of those who are asked."""
+    device = trained.network.output.weight.device
+    users = encode_users(trained.network, SparseRows.from_csr(people.shown, device))
+    return float(users.sigma.square().sum(dim=1).mean().sqrt())
+
+
+def at_noise(trained: Trained, people: People, sigma: float) -> Trained:
+    """The same model in the unit in which `noise_of` is ``sigma``."""
+    unit = noise_of(trained, people) / sigma
+    network = in_unit(trained.network, unit)
+    return replace(trained, network=network, second_moments=None, unit=trained.unit * unit)
 
 
 def reached_by_all(settings: Sequence[Sequence[Moment]]) -> float:

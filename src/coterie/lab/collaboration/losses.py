@@ -5,6 +5,7 @@ reconstruction of what was shown, or by the items that were not shown (`hidden.p
 so by the objective of training, whole: likelihood, β KL and λ_A L_A.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
@@ -107,12 +108,15 @@ class WholeObjective:
         prior: Of the run.
         alignment: PIA, if it is on.
         n_steps: Steps taken before, for what is scheduled.
+        unit: Of the latent space, by which `in_unit` divided the network's: prior and anchors are
+            met in their own.
     """
 
     rows: SparseRows
     prior: Prior
     alignment: Alignment | None = None
     n_steps: int = LONG_AGO
+    unit: float = 1.0
 
     def at_logits(self, logits: Tensor) -> Tensor:
         """That of the reconstruction."""
@@ -122,6 +126,7 @@ class WholeObjective:
         self, network: VariationalAutoencoder, z: Tensor, mu: Tensor, logvar: Tensor
     ) -> Tensor:
         """The sum weight · KL + λ_A · L_A."""
+        z, mu, logvar = z * self.unit, mu * self.unit, logvar + 2 * math.log(self.unit)
         divergence = self.prior.divergence(network, z, mu, logvar, self.rows)
         loss = self.prior.weight(self.n_steps, self.rows) * divergence
         if self.alignment is not None:

@@ -6,7 +6,7 @@ through the encoder, and the loss that collaboration is about.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -27,6 +27,7 @@ from coterie.lab.collaboration.losses import (
     Loss,
     Reconstruction,
     Side,
+    WholeObjective,
     drawn_as_trained,
     mean_path,
     whole_objective,
@@ -181,6 +182,8 @@ class Trained:
         second_moments: Adam's; None estimates them over a pass of ``batch_size``.
         batch_size: Of training.
         n_steps: Steps taken before, for what is scheduled.
+        unit: That the network was brought to by `coterie.lab.collaboration.latent_unit.in_unit`;
+            second moments are of that unit.
     """
 
     network: VariationalAutoencoder
@@ -189,6 +192,12 @@ class Trained:
     second_moments: Direction | None = None
     batch_size: int = 200
     n_steps: int = LONG_AGO
+    unit: float = 1.0
+
+    def objective(self, rows: SparseRows) -> WholeObjective:
+        """Of the histories of users to step on."""
+        found = whole_objective(self.model, self.network, rows, self.anchors, self.n_steps)
+        return replace(found, unit=self.unit)
 
 
 def teaching(
@@ -254,7 +263,7 @@ def _exchanges(
     network, model, device = trained.network, trained.model, trained.network.output.weight.device
     generator = torch.Generator(device).manual_seed(seed)
     rows = SparseRows.from_csr(people.others, device)
-    objective = whole_objective(model, network, rows, trained.anchors, trained.n_steps)
+    objective = trained.objective(rows)
     drawn = drawn_as_trained(objective, model.latent_dim, model.keep_prob, n_draws, generator)
     asked = people.asked(device)
     found: dict[tuple[Asked, Stepped], Exchange] = {
