@@ -143,7 +143,7 @@ def test_teaching_divides_the_exchange_that_was_measured(
             mean = whole.cosine()[of_kind].mean()
             assert found.by_kind[WHOLE].mean_of(kind)[0] == pytest.approx(mean, abs=1e-6)
             nats = whole.transfer()[of_kind].mean()
-            assert found.nats["gradient"].mean_of(kind)[0] == pytest.approx(nats, rel=1e-4)
+            assert found.nats.mean_of(kind)[0] == pytest.approx(nats, rel=1e-4)
     matrix = found.cohort_matrix()
     for u, v in np.ndindex(*matrix.shape[:2]):
         pairs = np.outer(people.user_cohort == u, people.other_cohort == v)

@@ -72,7 +72,7 @@ def draw_cohorts(analysis: Analysis) -> "Figure":
     taught = _taught(analysis)
     if not taught:
         return _nothing("not measured: see how it was measured")
-    figure, panels = new_panels(len(taught), height=4.2)
+    figure, panels = new_panels(len(taught), columns=2, height=4.2)
     matrices = [1e3 * found.cohort_matrix() for _, found in taught]
     reach = max(float(np.nanmax(np.abs(one[:, :, 0]))) for one in matrices)
     for axes, (one, found), matrix in zip(panels, taught, matrices, strict=True):
@@ -91,8 +91,8 @@ def _write_cells(axes: "Axes", matrix: np.ndarray, reach: float) -> None:
             style: dict[str, Any] = {"ha": "center", "va": "center"}
             style["color"] = "white" if abs(mean) > 0.6 * reach else "black"  # readable on it
             style["weight"] = "bold" if low > 0 or high < 0 else "normal"
-            words = f"{mean:+.1f}\n[{low:+.1f}, {high:+.1f}]"
-            axes.text(column, row, words, fontsize=7.5, **style)
+            words = f"{mean:+.1f}\n[{low:.1f}, {high:.1f}]"
+            axes.text(column, row, words, fontsize=8, **style)
 
 
 def _name_cohorts(axes: "Axes", found: Teaching) -> None:
@@ -125,8 +125,11 @@ def draw_semantics(analysis: Analysis) -> "Figure":
     matched.set_xlabel("capacity of the blurred points, nats")
     matched.set_ylabel("the same at matched capacity")
     matched.set_xscale("log")
+    nats = analysis.settings[0].semantics.nats
+    matched.set_xticks(nats, [f"{one:g}" for one in nats])
+    matched.minorticks_off()
     for axes in (means, matched):
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
         axes.grid(alpha=0.3)
     draw_legend(figure, matched)
     return figure

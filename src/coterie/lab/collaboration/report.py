@@ -334,7 +334,7 @@ def _by_kind(found: Helping) -> dict[str, Any]:
 def _teaching(found: Teaching) -> dict[str, Any]:
     return {
         "cosine": {str(measure): _by_kind(one) for measure, one in found.by_kind.items()},
-        "nats": {step: _by_kind(one) for step, one in found.nats.items()},
+        "nats": _by_kind(found.nats),
         "cohorts": found.cohorts,
         "users_of_cohorts": found.n_of_cohort,
         "by_cohort": found.cohort_matrix(),

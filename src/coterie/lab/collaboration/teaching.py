@@ -148,8 +148,8 @@ class Teaching:
         by_cohort: `WHOLE` divided among pairs of cohorts, u's · number of cohorts + v's.
         cohorts: Their names.
         n_of_cohort: ``[2, n_cohorts]`` u's and v's of each.
-        nats: Means of <g_u, s_v> itself over all parameters, divided among the kinds: nats of u's
-            loss that a unit step on v takes away, a learning rate being so many units.
+        nats: `WHOLE`, not as cosines but <g_u, s_v> itself: nats of u's loss that a step on v takes
+            away, times the learning rate. Heavy users count for more.
         encoder_share: Medians over u of the encoder's share of ‖g_u‖², over v of that of ‖s_v‖².
         hidden_nats: Mean over u of the loss of their hidden items.
     """
@@ -158,7 +158,7 @@ class Teaching:
     by_cohort: Helping
     cohorts: tuple[str, ...]
     n_of_cohort: np.ndarray
-    nats: Mapping[Stepped, Helping]
+    nats: Helping
     encoder_share: tuple[float, float]
     hidden_nats: float
 
@@ -234,11 +234,6 @@ def teaching(
         for (loss, step), one in found.items()
         for part in PARTS
     }
-    nats = {
-        step: helping(one.transfer(), _kinds(people, step), **people_drawn)
-        for (loss, step), one in found.items()
-        if loss == WHOLE.loss
-    }
     whole, n = found[WHOLE.loss, WHOLE.step], len(people.cohorts)
     by_cohort = helping(whole.cosine(), people.pairs_of_cohorts, n_groups=n * n, **people_drawn)
     sizes = [np.bincount(one, minlength=n) for one in (people.user_cohort, people.other_cohort)]
@@ -247,7 +242,7 @@ def teaching(
         by_cohort,
         people.cohorts,
         np.stack(sizes),
-        nats,
+        helping(whole.transfer(), people.kinds, **people_drawn),
         (_encoder_share(whole.user_norms), _encoder_share(whole.other_norms)),
         _hidden_nats(trained.network, people),
     )
