@@ -18,7 +18,7 @@ from coterie.lab.collaboration.pairs import KindDistances, PairRules
 from coterie.lab.collaboration.posteriors import Posteriors
 from coterie.lab.collaboration.semantics import Semantics
 from coterie.lab.collaboration.sharing import SharingPairs, TheoremTable
-from coterie.lab.collaboration.teaching import People, Teaching
+from coterie.lab.collaboration.teaching import WHOLE, People, Teaching
 from coterie.training.trained_model import TrainedModel
 
 QUALITY = "ndcg@100"
@@ -156,6 +156,11 @@ class Findings:
     theorem: TheoremTable
     map_posteriors: Posteriors
     anchors: Tensor | None
+
+    @property
+    def whole(self) -> Helping:
+        """Of hidden items over all parameters, where that was measured; else over the decoder."""
+        return self.cosine if self.teaching is None else self.teaching.by_kind[WHOLE]
 
     def drift_at(self, keep_prob: float) -> Drift:
         """The drift that was measured nearest to a keep_prob."""

@@ -287,8 +287,8 @@ def draw_drift(analysis: Analysis) -> "Figure":
     figure, panels = new_panels(3)
     labels = {
         "mean_overlap": f"Jaccard overlap of the {analysis.options.neighbours} nearest",
-        "ratio": "spread over masks / between users",
-        "in_sigma": "spread over masks / noise of a posterior",
+        "ratio": "spread over masks / users",
+        "in_sigma": "spread over masks, in σ",
     }
     for axes, (name, label) in zip(panels, labels.items(), strict=True):
         for place, one in enumerate(analysis.settings):
@@ -333,6 +333,15 @@ def draw_bottleneck(analysis: Analysis) -> "Figure":
         color=COLOURS[0],
         label=f"information, at least (ceiling {found[0].ceiling_nats:.1f})",
     )
+    of_means = [one.kl_of_means_nats for one in found]
+    look: dict[str, Any] = {
+        "linestyle": "none",
+        "marker": "|",
+        "markersize": 12,
+        "markeredgewidth": 2,
+        "color": "black",
+    }
+    parts.plot(of_means, names, label="of the KL, by means away from the origin", **look)
     parts.invert_yaxis()
     parts.set_xlabel("nats a user")
     parts.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9)
@@ -450,7 +459,7 @@ def draw_sweep(analysis: Analysis) -> "Figure":
         [one.bottleneck for one in settings],
         [one.drift_at(0.5) for one in settings],
     )
-    quality, information, active, overlap, spread, shares = panels
+    quality, information, active, overlap, spread, net = panels
     reports = [one.quality for one in settings if one.quality]
     if len(reports) == len(settings):
         errors = [one.standard_error(QUALITY) for one in reports]
@@ -478,19 +487,20 @@ def draw_sweep(analysis: Analysis) -> "Figure":
     overlap.set_title("neighbours common to two masks")
     spread.plot(at, [one.ratio for one in drifts], **blue)
     spread.set_title("spread over masks / between users")
-    for label, kinds, look in (("local", (PairKind.LOCAL,), blue), ("global", GLOBAL, orange)):
-        middle, below, above = np.array([one.cosine.share_of(*kinds) for one in settings]).T
-        shares.errorbar(
+    for label, kinds, look in (("near", (PairKind.LOCAL,), blue), ("far, related", GLOBAL, orange)):
+        middle, below, above = 1e3 * np.array([one.whole.mean_of(*kinds) for one in settings]).T
+        net.errorbar(
             at, middle, yerr=(middle - below, above - middle), capsize=3, label=label, **look
         )
-    shares.set_title("share of helpful transfer (cosines)")
+    net.axhline(0, color="black", linewidth=0.8)
+    net.set_title("net mean cosine × 10³")
     for axes in panels:
         axes.set_xticks(at, [f"{getattr(one, name):g}" for one in settings])
         axes.set_xlabel(f"{SWEPT[name]}, not to scale")
-        if axes is not quality:
+        if axes not in (quality, net):
             axes.set_ylim(0, 1.2 * axes.get_ylim()[1])
         axes.grid(alpha=0.3)
-    for axes in (information, shares):
+    for axes in (information, net):
         axes.legend(frameon=False, fontsize=8)
     return figure
 

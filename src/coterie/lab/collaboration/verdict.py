@@ -13,7 +13,6 @@ from coterie.evaluation.compare import compare
 from coterie.lab.collaboration.analysis import QUALITY, Analysis, Findings
 from coterie.lab.collaboration.bottleneck import Bottleneck
 from coterie.lab.collaboration.pairs import GLOBAL, PairKind
-from coterie.lab.collaboration.teaching import WHOLE
 
 Level: TypeAlias = Literal["fine", "look", "act"]
 
@@ -144,7 +143,7 @@ def _calm(one: Findings) -> str:
 
 
 def _locality(one: Findings) -> Advice:
-    whole = one.cosine if one.teaching is None else one.teaching.by_kind[WHOLE]
+    whole = one.whole
     what = "over the decoder" if one.teaching is None else "over all parameters, of hidden items"
     (far, low, high), near = whole.mean_of(*GLOBAL), whole.mean_of(PairKind.LOCAL)
     rests = (
