@@ -28,18 +28,18 @@ from coterie.data.split import Part, Split
 from coterie.errors import ArtifactError, ConfigError, DataError, NumericalError
 from coterie.evaluation.report import EvaluationReport
 from coterie.lab.collaboration import figures, posteriors, report
-from coterie.lab.collaboration.analyze import (
+from coterie.lab.collaboration.analysis import (
     QUALITY,
     Analysis,
     AnalysisOptions,
     AnalysisSetting,
     Findings,
-    analyze,
-    load_settings,
 )
+from coterie.lab.collaboration.analyze import analyze
+from coterie.lab.collaboration.bottleneck import Bottleneck
 from coterie.lab.collaboration.drift import neighbourhood_drift
 from coterie.lab.collaboration.figures import check_figures, draw, pictures_of
-from coterie.lab.collaboration.pairs import GLOBAL, PairKind
+from coterie.lab.collaboration.pairs import PairKind
 from coterie.lab.collaboration.posteriors import encode_users
 from coterie.lab.collaboration.report import (
     glance,
@@ -51,6 +51,8 @@ from coterie.lab.collaboration.report import (
     users_table,
     write_report,
 )
+from coterie.lab.collaboration.settings import load_settings
+from coterie.lab.collaboration.teaching import WHOLE
 from coterie.lab.collaboration.verdict import Advice, verdict
 from coterie.models.multdae import MultDAEConfig
 from coterie.models.multvae import MultVAEConfig
@@ -268,6 +270,9 @@ def test_all_settings_are_measured_on_the_same_users(analysis: Analysis) -> None
         for name in ("clean", "masked")
         for at in range(4)
     }
+    # Of cohorts, those in which there is nobody: whoever is in one is in it in every setting.
+    of_cohorts = {one.split(".teaching.")[1] for one in undefined(told) if ".by_cohort." in one}
+    absent |= {f".settings.{name}.teaching.{one}" for name in NAMES for one in of_cohorts}
     assert set(undefined(told)) == absent
 
 
@@ -287,7 +292,11 @@ def test_recvae_and_the_linear_path_are_looked_into_too(dataset: Dataset) -> Non
     ]
     found = analyze(models, dataset, OPTIONS)
     told = numbers(found)
-    assert {path.rsplit(".", 1)[1] for path in undefined(told)} == {"shares", "centroid_distance"}
+    assert {path.rsplit(".", 1)[1] for path in undefined(told) if ".by_cohort." not in path} == {
+        "shares",
+        "centroid_distance",
+    }
+    assert all(one.teaching is not None for one in found.settings)
     assert [one.kl_weight for one in found.settings] == [0.005, 0.2]
     assert all(part["sharing"]["broken"] == 0 for part in told["settings"].values())
 
@@ -494,9 +503,10 @@ def test_a_collapsed_model_is_told_of_and_does_not_crash(
             "Collapsed",
         )
         assert "see collapse" in advice["drift"].says
-    # An untrained network spreads users over all dimensions and yet tells nobody from anybody.
+    # Of an untrained network no dimension is empty in units of the prior, and yet its noise hides
+    # everybody.
     untrained = by_subject(verdict(found), "untrained")["collapse"]
-    assert (untrained.level, "confused" in untrained.says) == ("act", True)
+    assert untrained.level != "fine"
     assert "nan" not in summary(found)
     assert shrinkage(found) == []
 
@@ -513,71 +523,103 @@ def judged(analysis: Analysis, *settings: Findings) -> dict[str, Advice]:
     return by_subject(verdict(replace(analysis, settings=settings)), settings[0].name)
 
 
-@pytest.mark.parametrize(
-    ("n_active", "level", "words"),
-    [(0, "act", "Collapsed"), (1, "act", "unused"), (9, "look", "half"), (10, "fine", "No")],
-)
-def test_verdict_on_collapse(n_active: int, level: str, words: str, analysis: Analysis) -> None:
-    one = analysis.settings[1]
-    bottleneck = replace(
-        one.bottleneck, n_active=n_active, mean_variance=np.ones(20), own_probability=1.0
+def with_alive(bottleneck: Bottleneck, n_alive: int, probability: float = 1.0) -> Bottleneck:
+    """So many of 20 dimensions, in a unit in which no variance is large."""
+    variance = np.where(np.arange(20) < n_alive, 1.0, 1e-3)
+    return replace(
+        bottleneck,
+        mean_variance=1e-6 * variance,
+        posterior_variance=np.full(20, 1e-6),
+        own_probability=probability,
     )
+
+
+@pytest.mark.parametrize(
+    ("n_alive", "level", "words"),
+    [(0, "act", "Collapsed"), (9, "look", "11 dimensions carry nothing"), (20, "fine", "No")],
+)
+def test_verdict_on_collapse(n_alive: int, level: str, words: str, analysis: Analysis) -> None:
+    one = analysis.settings[1]
+    bottleneck = with_alive(one.bottleneck, n_alive)
     advice = judged(analysis, replace(one, bottleneck=bottleneck))["collapse"]
     assert (advice.level, words in advice.says) == (level, True)
-    assert f"{n_active} of 20 dimensions active" in advice.rests_on
+    assert f"{n_alive} of 20 dimensions alive" in advice.rests_on
     if level == "act":
         assert "β (0.2)" in advice.says
-        assert (
-            "γ (0.2)"
-            in judged(analysis, replace(one, bottleneck=bottleneck, model="recvae"))[
-                "collapse"
-            ].says
-        )
+        recvae = judged(analysis, replace(one, bottleneck=bottleneck, model="recvae"))
+        assert "γ (0.2)" in recvae["collapse"].says
 
 
-@pytest.mark.parametrize(("probability", "level"), [(0.04, "act"), (0.63, "look"), (0.96, "fine")])
+@pytest.mark.parametrize(("probability", "level"), [(0.04, "look"), (0.63, "fine")])
 def test_verdict_on_confused_users(probability: float, level: str, analysis: Analysis) -> None:
     one = analysis.settings[1]
-    bottleneck = replace(
-        one.bottleneck, n_active=20, mean_variance=np.ones(20), own_probability=probability
-    )
+    bottleneck = with_alive(one.bottleneck, 20, probability)
     advice = judged(analysis, replace(one, bottleneck=bottleneck))["collapse"]
-    assert (advice.level, "onfused" in advice.says) == (level, level != "fine")
+    assert (advice.level, "confused" in advice.says) == (level, level != "fine")
     assert f"with probability {probability}" in advice.rests_on
 
 
-@pytest.mark.parametrize(("overlap", "level"), [(0.05, "act"), (0.2, "look"), (0.4, "fine")])
-def test_verdict_on_drift(overlap: float, level: str, analysis: Analysis) -> None:
+def test_verdict_acts_on_confused_users_where_a_looser_setting_ranks_better(
+    analysis: Analysis,
+) -> None:
     one = analysis.settings[1]
-    # Only the drift at the setting's own keep_prob counts.
+    assert one.quality is not None
+    confused = replace(one, bottleneck=with_alive(one.bottleneck, 20, 0.1))
+    better = {QUALITY: one.quality.metrics[QUALITY] + np.tile([0.03, 0.01], len(one.quality) // 2)}
+    told = replace(one.bottleneck, information_nats=one.bottleneck.information_nats + 1)
+    looser = replace(
+        one,
+        name="looser",
+        kl_weight=0.1,
+        bottleneck=told,
+        quality=replace(one.quality, metrics=better),
+    )
+    assert judged(analysis, confused, looser)["collapse"].level == "act"
+    assert "looser confuses them less" in judged(analysis, confused, looser)["collapse"].says
+    assert judged(analysis, confused, replace(looser, kl_weight=0.3))["collapse"].level == "look"
+    assert judged(analysis, confused, replace(looser, quality=None))["collapse"].level == "look"
+
+
+@pytest.mark.parametrize(
+    ("overlap", "in_sigma", "level"),
+    [(0.02, 0.5, "act"), (0.2, 1.5, "look"), (0.2, 0.5, "fine")],
+)
+def test_verdict_on_drift(overlap: float, in_sigma: float, level: str, analysis: Analysis) -> None:
+    """By chance, 10 of 119 others are common to 4 %. Only the setting's own keep_prob counts."""
+    one = analysis.settings[1]
     drift = tuple(
-        replace(at, overlap=np.full(3, overlap if at.keep_prob == 0.5 else 1 - overlap))
+        replace(
+            at,
+            overlap=np.full(120, overlap if at.keep_prob == 0.5 else 1 - overlap),
+            sigma=at.within / in_sigma,
+        )
         for at in one.drift
     )
     advice = judged(analysis, replace(one, drift=drift))["drift"]
     assert advice.level == level
-    assert f"{overlap:.0%} of the 10 nearest" in advice.rests_on
+    assert f"{overlap:.0%} [" in advice.rests_on
+    assert "4.4% by chance" in advice.rests_on
     if level != "fine":
+        clean = judged(analysis, replace(one, drift=drift, keep_prob=1.0))["drift"]
         assert "above 0.5" in advice.says
-        assert (
-            "keep_prob 0.5"
-            in judged(analysis, replace(one, drift=drift, keep_prob=1.0))["drift"].says
-        )
+        assert "keep_prob 0.5" in clean.says
 
 
-def test_verdict_on_locality(analysis: Analysis) -> None:
+@pytest.mark.parametrize(
+    ("mean", "level", "words"),
+    [(0.1, "fine", "help"), (0.0, "look", "undecided"), (-0.1, "look", "way")],
+)
+def test_verdict_on_locality(mean: float, level: str, words: str, analysis: Analysis) -> None:
     one = analysis.settings[1]
-    pairs = np.array([10, 10, 10, 40, 30])
-    for of_global, level in ((0.1, "look"), (0.3, "fine")):
-        share = np.array([0.5, of_global / 2, of_global / 2, 0, 0.5 - of_global])
-        cosine = replace(
-            one.cosine, n_pairs=pairs, share=share, share_resamples=np.tile(share, (5, 1))
-        )
-        advice = judged(analysis, replace(one, cosine=cosine))["locality"]
-        assert advice.level == level
-        assert advice.rests_on.startswith(f"{of_global:.1%} [{of_global:.1%}, {of_global:.1%}]")
-        assert "20.0% of all pairs" in advice.rests_on
-        assert cosine.share_of(*GLOBAL)[0] == pytest.approx(of_global)
+    assert one.teaching is not None
+    whole = one.teaching.by_kind[WHOLE]
+    around = mean + np.concatenate([[0], np.linspace(-0.05, 0.05, len(whole.pairs) - 1)])
+    held = replace(whole, pairs=np.ones_like(whole.pairs), net=np.tile(around[:, None], 5))
+    taught = replace(one.teaching, by_kind=dict(one.teaching.by_kind) | {WHOLE: held})
+    for found in (replace(one, teaching=taught), replace(one, teaching=None, cosine=held)):
+        advice = judged(analysis, found)["locality"]
+        assert (advice.level, words in advice.says) == (level, True)
+        assert f"{mean:+.4f} [" in advice.rests_on
 
 
 @pytest.mark.parametrize(
@@ -635,11 +677,27 @@ def test_without_validation_users_there_is_no_quality(
     told = numbers(found)["settings"]["pia"]["quality"]
     assert (told["users"], told["mean"], told["error"]) == (0, None, None)
     assert [row[4] for row in glance(found)] == ["NDCG@100", ""]
+    assert (found.people, found.settings[0].teaching) == (None, None)
+    assert "not measured" in page(found, _no_images(found))
     draw(figures.PICTURES[0], found).savefig(BytesIO())
     only = EvaluationReport(IdMap.of([1]), np.array([9]), {QUALITY: np.array([0.5])})
     one_user = replace(found, settings=tuple(replace(one, quality=only) for one in found.settings))
     assert numbers(one_user)["settings"]["pia"]["quality"]["error"] is None
     draw(figures.PICTURES[0], one_user).savefig(BytesIO())
+
+
+def _no_images(found: Analysis) -> dict[str, tuple[str, int]]:
+    return {picture.name: ("", 1) for picture in pictures_of(found)}
+
+
+def test_pia_without_its_anchors_is_not_measured_and_says_so(
+    settings: dict[str, AnalysisSetting], dataset: Dataset
+) -> None:
+    found = analyze([replace(settings["pia"], anchors=None)], dataset, FEW)
+    assert found.settings[0].teaching is None
+    assert "anchors" in found.settings[0].untaught
+    for picture in pictures_of(found):
+        draw(picture, found).savefig(BytesIO())
 
 
 # The report.

@@ -212,11 +212,34 @@ def test_an_underflowed_deviation_has_a_finite_kl() -> None:
     assert found.information_nats == pytest.approx(0, abs=1e-12)
 
 
-def test_only_dimensions_whose_mean_varies_are_active() -> None:
+def test_only_dimensions_whose_mean_varies_beside_their_noise_are_alive() -> None:
     mu = torch.tensor([[-1.0, 0.09, 3.0], [1.0, -0.09, 3.0]])
     found = measure_bottleneck(Posteriors(mu, torch.ones(2, 3)), n_draws=1, seed=1)
     np.testing.assert_allclose(found.mean_variance, [1, 0.0081, 0], rtol=1e-6)
     assert found.n_active == 1
+    narrow = measure_bottleneck(Posteriors(mu, torch.full((2, 3), 0.5)), n_draws=1, seed=1)
+    np.testing.assert_allclose(narrow.activity, 4 * found.activity, rtol=1e-6)
+    assert narrow.n_active == 2
+
+
+def test_no_scale_of_the_latent_space_changes_what_is_alive() -> None:
+    users = random_users(30, 4, seed=9)
+    scale = torch.tensor([1e-3, 0.1, 10.0, 1e3])
+    scaled = Posteriors(users.mu * scale, users.sigma * scale)
+    one, other = (measure_bottleneck(some, n_draws=1, seed=1) for some in (users, scaled))
+    np.testing.assert_allclose(other.activity, one.activity, rtol=1e-5)
+    assert other.n_active == one.n_active == 4
+    assert other.capacity_nats == pytest.approx(one.capacity_nats)
+
+
+def test_the_kl_is_that_of_means_and_that_of_variances() -> None:
+    users = random_users(30, 4, seed=9)
+    found = measure_bottleneck(users, n_draws=1, seed=1)
+    mu, variance = users.mu.double(), users.sigma.double().square()
+    assert found.kl_of_means_nats == pytest.approx(float((mu**2 / 2).sum(dim=1).mean()))
+    of_variances = float(((variance - 1 - variance.log()) / 2).sum(dim=1).mean())
+    assert found.kl_of_variances_nats == pytest.approx(of_variances)
+    assert found.mean_kl_nats == pytest.approx(found.kl_of_means_nats + of_variances)
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others() -> None:

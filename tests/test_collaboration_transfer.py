@@ -432,6 +432,35 @@ def test_a_gradient_nearer_than_its_length_always_helps(
 # The theorem, by doing.
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10_000), st.floats(-3, 3))
+def test_the_exact_condition_judges_how_long_a_step_is(seed: int, log_length: float) -> None:
+    """‖g_v - g_u‖ < ‖g_u‖ is cos > ‖g_v‖ / (2 ‖g_u‖), for any two vectors."""
+    rng = np.random.default_rng(seed)
+    g_u, g_v = rng.normal(size=(2, 40, 3))
+    g_v *= 10**log_length
+    pairs = SharingPairs(
+        np.arange(40),
+        np.arange(40) % 7,
+        gradient_norm=np.linalg.norm(g_u, axis=1),
+        other_norm=np.linalg.norm(g_v, axis=1),
+        transfer=(g_u * g_v).sum(axis=1),
+        mismatch=np.zeros(40),
+        w1_low=np.zeros(40),
+        w1_high=np.zeros(40),
+        lipschitz=1.0,
+    )
+    inside = np.linalg.norm(g_v - g_u, axis=1) < np.linalg.norm(g_u, axis=1)
+    np.testing.assert_array_equal(pairs.cosine > pairs.needed_cosine, inside)
+    np.testing.assert_array_equal(pairs.inside_exactly, inside)
+    assert pairs.n_others == 7
+    # A step that is short enough is inside for every pair that it helps.
+    short = 1.9 * pairs.cosine * pairs.gradient_norm / pairs.other_norm
+    helped = pairs.transfer > 0
+    apart = np.linalg.norm(short[:, None] * g_v - g_u, axis=1)
+    assert (apart[helped] < pairs.gradient_norm[helped]).all()
+
+
 def test_theorem_table_takes_the_real_step() -> None:
     network = model()
     users = drawn(network)

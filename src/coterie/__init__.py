@@ -44,13 +44,10 @@ if TYPE_CHECKING:
     from coterie.evaluation.evaluate import evaluate
     from coterie.evaluation.report import EvaluationReport
     from coterie.export import export_onnx
-    from coterie.lab.collaboration.analyze import (
-        AnalysisOptions,
-        AnalysisSetting,
-        analyze,
-        load_settings,
-    )
+    from coterie.lab.collaboration.analysis import AnalysisOptions, AnalysisSetting
+    from coterie.lab.collaboration.analyze import analyze
     from coterie.lab.collaboration.report import write_report
+    from coterie.lab.collaboration.settings import load_settings
     from coterie.models.ease import EaseConfig
     from coterie.models.fields import SearchChoice, SearchRange
     from coterie.models.graph_filter import BspmConfig, GfCfConfig
@@ -117,10 +114,10 @@ _HOME = {
     "evaluate": "evaluation.evaluate",
     "EvaluationReport": "evaluation.report",
     "export_onnx": "export",
-    "AnalysisOptions": "lab.collaboration.analyze",
-    "AnalysisSetting": "lab.collaboration.analyze",
+    "AnalysisOptions": "lab.collaboration.analysis",
+    "AnalysisSetting": "lab.collaboration.analysis",
     "analyze": "lab.collaboration.analyze",
-    "load_settings": "lab.collaboration.analyze",
+    "load_settings": "lab.collaboration.settings",
     "write_report": "lab.collaboration.report",
     "EaseConfig": "models.ease",
     "SearchChoice": "models.fields",

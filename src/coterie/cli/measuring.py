@@ -174,11 +174,12 @@ def analyze(
     """Look into models: how users help each other, drift, collapse, maps, and what to do about it,
     as one page.
     """
-    from coterie.lab.collaboration.analyze import AnalysisOptions, load_settings  # noqa: PLC0415
+    from coterie.lab.collaboration.analysis import AnalysisOptions  # noqa: PLC0415
     from coterie.lab.collaboration.analyze import analyze as analyze_settings  # noqa: PLC0415
     from coterie.lab.collaboration.figures import check_figures  # noqa: PLC0415
     from coterie.lab.collaboration.pairs import PairRules  # noqa: PLC0415
     from coterie.lab.collaboration.report import PAGE, numbers, summary, write_report  # noqa: PLC0415
+    from coterie.lab.collaboration.settings import load_settings  # noqa: PLC0415
 
     check_figures()
     check_replaceable(folder, PAGE)

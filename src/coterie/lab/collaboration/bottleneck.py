@@ -15,8 +15,11 @@ from coterie.errors import ConfigError, DataError
 from coterie.lab.collaboration.posteriors import Posteriors
 from coterie.objectives.divergence import gaussian_kl
 
-ACTIVE_VARIANCE = 0.01
-"""A dimension is active if its mean varies more than this over users (Burda et al., 2016)."""
+ALIVE = 0.01
+"""A dimension is alive if its mean varies over users by more than this share of the posterior's own
+variance. Burda et al. (2016) ask for as much of a variance of 1, which is that of a posterior that
+tells nothing; but PIA, and a larger β, make every posterior narrower than that.
+"""
 
 NARROWEST = 1e-30
 """A deviation that underflowed counts as this: 69 nats of KL a dimension, where zero would give
@@ -47,6 +50,8 @@ class Bottleneck:
         mean_kl_nats: Mean over users of KL(q_u ‖ N(0, I)), in closed form.
         mean_kl_error: Its standard error over users, as are the others.
         kl_by_dimension_nats: ``[latent_dim]`` mean over users; their sum is ``mean_kl_nats``.
+        kl_of_means_nats: The part of it that the means' distance from the origin makes, ½‖mu‖².
+        kl_of_variances_nats: The rest: ½ Σ (σ² - 1 - log σ²), what narrow posteriors cost.
         information_nats: I(U; Z), estimated without bias for these users. By the luck of the draws
             it may fall a little below 0.
         information_error: Its standard error.
@@ -59,7 +64,7 @@ class Bottleneck:
         own_probability: Mean probability of the right user, given a latent point and all
             posteriors: 1 / n_users after a collapse, 1 if everybody is told apart.
         mean_variance: ``[latent_dim]`` variance over users of the posterior mean.
-        n_active: Dimensions in which it is above 0.01.
+        posterior_variance: ``[latent_dim]`` mean over users of σ².
     """
 
     n_users: int
@@ -67,6 +72,8 @@ class Bottleneck:
     mean_kl_nats: float
     mean_kl_error: float
     kl_by_dimension_nats: np.ndarray
+    kl_of_means_nats: float
+    kl_of_variances_nats: float
     information_nats: float
     information_error: float
     information_at_most_nats: float
@@ -75,7 +82,28 @@ class Bottleneck:
     aggregate_kl_error: float
     own_probability: float
     mean_variance: np.ndarray
-    n_active: int
+    posterior_variance: np.ndarray
+
+    @property
+    def activity(self) -> np.ndarray:
+        """``[latent_dim]`` variance of the mean over users, in units of the posterior's own: no
+        scale of the latent space changes it.
+        """
+        floor = np.maximum(self.posterior_variance, NARROWEST**2)
+        activity: np.ndarray = self.mean_variance / floor
+        return activity
+
+    @property
+    def n_active(self) -> int:
+        """Dimensions that are alive: `activity` above `ALIVE`."""
+        return int((self.activity > ALIVE).sum())
+
+    @property
+    def capacity_nats(self) -> float:
+        """½ Σ log(1 + activity): what as many Gaussian channels could carry. Unlike the information
+        it has no ceiling in the number of users.
+        """
+        return float(0.5 * np.log1p(self.activity).sum())
 
 
 def measure_bottleneck(
@@ -127,12 +155,15 @@ def measure_bottleneck(
     ceiling = math.log(len(users))
     aggregate_kl, aggregate_kl_error = _mean_and_error(kl.sum(dim=1) - information)
     variance = users.mu.double().var(dim=0, correction=0)
+    of_means = float(0.5 * users.mu.double().square().sum(dim=1).mean())
     return Bottleneck(
         n_users=len(users),
         n_draws=n_draws,
         mean_kl_nats=mean_kl,
         mean_kl_error=mean_kl_error,
         kl_by_dimension_nats=kl.mean(dim=0).cpu().numpy(),
+        kl_of_means_nats=of_means,
+        kl_of_variances_nats=mean_kl - of_means,
         # A mean of many equal numbers may come out above them, in the last digit.
         information_nats=min(information_nats, ceiling),
         information_error=information_error,
@@ -145,7 +176,7 @@ def measure_bottleneck(
         aggregate_kl_error=aggregate_kl_error,
         own_probability=float(own.exp().mean()),
         mean_variance=variance.cpu().numpy(),
-        n_active=int((variance > ACTIVE_VARIANCE).sum()),
+        posterior_variance=users.sigma.double().square().mean(dim=0).cpu().numpy(),
     )
 
 

@@ -5,6 +5,7 @@ off it.
 import math
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -63,6 +64,32 @@ class Drift:
     ratio: float
     """``within`` over ``between``; NaN if no two users differ, as in a collapsed model."""
 
+    sigma: float
+    """Root mean square length of a posterior's own noise, √(Σ σ²), without masks."""
+
+    @property
+    def in_sigma(self) -> float:
+        """``within`` in units of the posterior's noise: below 1 a mask moves a user less than the
+        noise that training adds itself.
+        """
+        return self.within / self.sigma if self.sigma else math.inf
+
+    @property
+    def between_in_sigma(self) -> float:
+        """``between`` in units of the noise of two posteriors, √2 ``sigma``."""
+        return self.between / (math.sqrt(2) * self.sigma) if self.sigma else math.inf
+
+    def chance_overlap(self) -> float:
+        """The Jaccard overlap to expect of k users drawn at random, twice."""
+        shared = self.k / (len(self.overlap) - 1)
+        return shared / (2 - shared)
+
+    def overlap_interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Of the mean overlap, by its standard error over users."""
+        error = float(self.overlap.std()) / math.sqrt(len(self.overlap))
+        reach = NormalDist().inv_cdf((1 + confidence) / 2) * error
+        return self.mean_overlap - reach, self.mean_overlap + reach
+
     @property
     def mean_overlap(self) -> float:
         """``overlap`` over all users; NaN if no two differ, so that nobody is near to anybody."""
@@ -120,7 +147,8 @@ def neighbourhood_drift(
         raise ConfigError(
             f"n_draws must be at least 2, found {n_draws}; one mask alone shows no drift."
         )
-    clean = nearest_neighbours(encode_users(network, rows).mu, k)[0]
+    users = encode_users(network, rows)
+    clean = nearest_neighbours(users.mu, k)[0]
     generator = torch.Generator(clean.device).manual_seed(seed)
     means, neighbours = [], []
     for draw in range(n_draws):
@@ -147,6 +175,7 @@ def neighbourhood_drift(
         within=within,
         between=between,
         ratio=within / between if between else math.nan,
+        sigma=math.sqrt(users.sigma.square().sum(dim=1).mean()),
     )
 
 

@@ -1,42 +1,35 @@
-"""The figures of the report: what a person would rather look at than read.
+"""The figures of the report: what a person would rather look at than read."""
 
-Settings keep their colour and marker through all figures. Colours are Okabe and Ito's, cividis
-where they stand for a number: both are told apart by colour-blind people, and by marker or
-brightness in grey.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from coterie.errors import ConfigError
-from coterie.lab.collaboration.analyze import QUALITY, Analysis, Findings, LatentMap
+from coterie.lab.collaboration.analysis import QUALITY, Analysis, Findings, LatentMap
+from coterie.lab.collaboration.drawing import (
+    COLOURS,
+    KIND_LABELS,
+    MARKERS,
+    draw_legend,
+    height_of_rows,
+    house_style,
+    look_of,
+    new_panels,
+    rows_of_points,
+)
+from coterie.lab.collaboration.figures_teaching import (
+    draw_cohorts,
+    draw_semantics,
+    draw_teaching,
+)
 from coterie.lab.collaboration.masking import MaskingGeometry, contraction_line
 from coterie.lab.collaboration.pairs import GLOBAL, PairKind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
-
-WIDTH, DOTS = 11.0, 144
-"""Inches of the widest figure, which fills the page, and dots an inch: the page shows 96, for text
-as large as its own.
-"""
-
-KIND_LABELS = (
-    "local\n(alike histories)",
-    "global:\nsubset",
-    "global:\ncommon neighbours",
-    "far and\nunrelated",
-    "in between",
-)
-"""In the order of `PairKind`."""
 
 
 @dataclass(frozen=True)
@@ -75,90 +68,14 @@ def check_figures() -> None:
         ) from error
 
 
-@contextmanager
-def _style() -> Iterator[None]:
-    import matplotlib as mpl  # noqa: PLC0415
-
-    look: Any = {
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titleweight": "bold",
-    }
-    look |= {"axes.titlelocation": "left", "axes.titlesize": 10}
-    with mpl.rc_context(look):
-        yield
-
-
-def _panels(
-    n: int, *, height: float = 3.6, columns: int = 3, **options: Any
-) -> "tuple[Figure, list[Axes]]":
-    """A figure of n panels, so many a row, each so high."""
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    columns = min(n, columns)
-    lines = -(-n // columns)
-    figure = Figure(
-        figsize=(min(WIDTH, 5.5 * columns), height * lines), layout="constrained", dpi=DOTS
-    )
-    axes = list(figure.subplots(lines, columns, squeeze=False, **options).flat)
-    for unused in axes[n:]:
-        unused.set_axis_off()
-    return figure, axes[:n]
-
-
-def _look(place: int) -> dict[str, Any]:
-    return {
-        "color": COLOURS[place % len(COLOURS)],
-        "marker": MARKERS[(place + place // len(COLOURS)) % len(MARKERS)],
-    }
-
-
-def _legend(figure: "Figure", axes: "Axes", *, markerscale: float = 1) -> None:
-    """One legend for all panels, below them and at the left, where a narrow screen begins."""
-    handles, labels = axes.get_legend_handles_labels()
-    lines = -(-len(labels) // (6 if figure.get_figwidth() == WIDTH else 3))
-    legend = figure.legend(
-        handles,
-        labels,
-        loc="outside lower left",
-        ncols=-(-len(labels) // lines),
-        frameon=False,
-        markerscale=markerscale,
-    )
-    for handle in legend.legend_handles:
-        if handle is not None:
-            handle.set_alpha(1)
-
-
-def _height_of_rows(settings: Sequence[Findings]) -> float:
-    """Of a panel of `_rows_of_points`: no two settings may touch."""
-    return max(4.2, 1.5 + 0.55 * len(settings))
-
-
-def _rows_of_points(
-    axes: "Axes", labels: Sequence[str], lines: dict[str, list[tuple[float, float, float]]]
-) -> None:
-    """A row a label, a point with interval a setting."""
-    for place, (name, values) in enumerate(lines.items()):
-        shift = 0.6 * ((place + 0.5) / len(lines) - 0.5)
-        at, look = np.arange(len(labels)) + shift, _look(place)
-        middle, low, high = np.array(values).T
-        axes.hlines(at, low, high, color=look["color"], linewidth=2)
-        axes.plot(middle, at, linestyle="none", markersize=6, label=name, **look)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.grid(axis="x", alpha=0.3)
-
-
 def draw_quality(analysis: Analysis) -> "Figure":
     """Ranking quality of every setting on the validation users."""
-    figure, (axes,) = _panels(1, height=0.9 + 0.4 * len(analysis.settings))
+    figure, (axes,) = new_panels(1, height=0.9 + 0.4 * len(analysis.settings))
     for place, one in enumerate(analysis.settings):
         if one.quality:
             mean, error = one.quality.mean(QUALITY), one.quality.standard_error(QUALITY)
             axes.errorbar(
-                mean, place, xerr=error, markersize=7, capsize=3, linestyle="none", **_look(place)
+                mean, place, xerr=error, markersize=7, capsize=3, linestyle="none", **look_of(place)
             )
             axes.annotate(
                 f"{mean:.4f}",
@@ -179,7 +96,7 @@ def draw_quality(analysis: Analysis) -> "Figure":
 
 def draw_helpers(analysis: Analysis) -> "Figure":
     """Shares of helpful transfer by kind of pair, and what a pair gives in the mean."""
-    figure, panels = _panels(3, height=_height_of_rows(analysis.settings), sharey=True)
+    figure, panels = new_panels(3, height=height_of_rows(analysis.settings), sharey=True)
     n_pairs = analysis.settings[0].transfer.n_pairs
     share, cosine, mean = panels
     for axes, name in ((share, "transfer"), (cosine, "cosine")):
@@ -187,7 +104,7 @@ def draw_helpers(analysis: Analysis) -> "Figure":
             one.name: [getattr(one, name).share_of(kind) for kind in PairKind]
             for one in analysis.settings
         }
-        _rows_of_points(axes, KIND_LABELS, lines)
+        rows_of_points(axes, KIND_LABELS, lines)
         axes.vlines(
             n_pairs / n_pairs.sum(),
             np.arange(len(n_pairs)) - 0.4,
@@ -197,7 +114,7 @@ def draw_helpers(analysis: Analysis) -> "Figure":
         )
         axes.set_xlim(left=-0.02)
         axes.set_xlabel("share of helpful transfer (dotted: of pairs)")
-    _rows_of_points(
+    rows_of_points(
         mean,
         KIND_LABELS,
         {one.name: [one.cosine.mean_of(kind) for kind in PairKind] for one in analysis.settings},
@@ -207,29 +124,29 @@ def draw_helpers(analysis: Analysis) -> "Figure":
     titles = ("every unit of transfer counts", "every user counts the same", "what a pair gives")
     for axes, title in zip(panels, titles, strict=True):
         axes.set_title(title)
-    _legend(figure, share)
+    draw_legend(figure, share)
     return figure
 
 
 def draw_kind_distances(analysis: Analysis) -> "Figure":
     """Latent distance by kind of pair."""
-    figure, (axes,) = _panels(1, height=_height_of_rows(analysis.settings))
-    _rows_of_points(
+    figure, (axes,) = new_panels(1, height=height_of_rows(analysis.settings))
+    rows_of_points(
         axes,
         KIND_LABELS,
         {one.name: [one.distances.of(kind) for kind in PairKind] for one in analysis.settings},
     )
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xlabel("mean W2 over that of all pairs, 95 % interval")
-    _legend(figure, axes)
+    draw_legend(figure, axes)
     return figure
 
 
 def draw_influence(analysis: Analysis) -> "Figure":
     """Transfer along latent distance and angle."""
-    figure, panels = _panels(3)
+    figure, panels = new_panels(3)
     for place, one in enumerate(analysis.settings):
-        look, by_w2, by_angle = _look(place), one.influence, one.influence_by_angle
+        look, by_w2, by_angle = look_of(place), one.influence, one.influence_by_angle
         # Of a collapsed model there are no distances to speak of.
         relative = by_w2.distance / (np.average(by_w2.distance, weights=by_w2.pairs) or np.nan)
         for axes, x, mean, low, high in (
@@ -256,7 +173,7 @@ def draw_influence(analysis: Analysis) -> "Figure":
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.grid(alpha=0.3)
-    _legend(figure, panels[0])
+    draw_legend(figure, panels[0])
     return figure
 
 
@@ -264,7 +181,7 @@ def draw_theorem(analysis: Analysis) -> "Figure":
     """Predicted beside measured changes of a loss after a real step on somebody else, over the
     step's rate: a panel a setting.
     """
-    figure, panels = _panels(len(analysis.settings), sharex=True, sharey=True)
+    figure, panels = new_panels(len(analysis.settings), sharex=True, sharey=True)
     for axes, one in zip(panels, analysis.settings, strict=True):
         theorem = one.theorem
         for place, rate in enumerate(theorem.learning_rates):
@@ -282,7 +199,7 @@ def draw_theorem(analysis: Analysis) -> "Figure":
                 linewidths=0,
                 zorder=over,
                 label=f"rate {rate:g}",
-                **_look(place),
+                **look_of(place),
             )
         ends = predicted.min(), predicted.max()
         axes.plot(ends, ends, color="black", linewidth=0.8)
@@ -292,7 +209,7 @@ def draw_theorem(analysis: Analysis) -> "Figure":
         axes.locator_params(axis="x", nbins=4)
         axes.tick_params(labelbottom=True)
         axes.grid(alpha=0.3)
-    _legend(figure, panels[0], markerscale=2)
+    draw_legend(figure, panels[0], markerscale=2)
     return figure
 
 
@@ -300,7 +217,7 @@ def draw_masking(analysis: Analysis) -> "Figure":
     """The map of differences and overlaps with its line, and exact probabilities beside simulation
     and bound.
     """
-    figure, panels = _panels(2 * len(analysis.masking), height=4.2, columns=2)
+    figure, panels = new_panels(2 * len(analysis.masking), height=4.2, columns=2)
     for drawn, nearest, axes, beside in zip(
         analysis.masking, analysis.masking_nearest, panels[::2], panels[1::2], strict=True
     ):
@@ -342,7 +259,7 @@ def _probabilities(axes: "Axes", one: MaskingGeometry) -> None:
     for place, (exact, bound) in enumerate(
         ((one.contraction, one.contraction_bound), (one.expansion, one.expansion_bound))
     ):
-        look = _look(place)
+        look = look_of(place)
         axes.plot(
             exact[:n],
             one.simulated[:, place],
@@ -367,41 +284,32 @@ def _probabilities(axes: "Axes", one: MaskingGeometry) -> None:
 
 def draw_drift(analysis: Analysis) -> "Figure":
     """Neighbourhood drift along keep_prob."""
-    figure, (overlap, ratio) = _panels(2, columns=2)
-    for place, one in enumerate(analysis.settings):
-        keep_probs = [drift.keep_prob for drift in one.drift]
-        overlap.plot(
-            keep_probs,
-            [drift.mean_overlap for drift in one.drift],
-            markersize=6,
-            linewidth=1.5,
-            label=one.name,
-            **_look(place),
-        )
-        ratio.plot(
-            keep_probs,
-            [drift.ratio for drift in one.drift],
-            markersize=6,
-            linewidth=1.5,
-            label=one.name,
-            **_look(place),
-        )
-    overlap.set_ylabel(f"Jaccard overlap of the {analysis.options.neighbours} nearest")
-    ratio.set_ylabel("spread over masks / between users")
-    for axes in (overlap, ratio):
-        axes.set_xlabel("keep_prob: share of a history that survives the mask")
+    figure, panels = new_panels(3)
+    labels = {
+        "mean_overlap": f"Jaccard overlap of the {analysis.options.neighbours} nearest",
+        "ratio": "spread over masks / users",
+        "in_sigma": "spread over masks, in σ",
+    }
+    for axes, (name, label) in zip(panels, labels.items(), strict=True):
+        for place, one in enumerate(analysis.settings):
+            keep_probs = [drift.keep_prob for drift in one.drift]
+            values = [getattr(drift, name) for drift in one.drift]
+            style: dict[str, Any] = {"markersize": 6, "linewidth": 1.5} | look_of(place)
+            axes.plot(keep_probs, values, label=one.name, **style)
+        axes.set_ylabel(label)
+        axes.set_xlabel("keep_prob: share of a history\nthat survives the mask")
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-    _legend(figure, overlap)
+    draw_legend(figure, panels[0])
     return figure
 
 
 def draw_bottleneck(analysis: Analysis) -> "Figure":
     """What passes the latent space, in all and by dimension."""
-    figure, (parts, dimensions) = _panels(
+    figure, (parts, dimensions) = new_panels(
         2, height=max(4.2, 1.6 + 0.5 * len(analysis.settings)), columns=2
     )
-    names = [f"{one.name}\n({one.bottleneck.n_active} active)" for one in analysis.settings]
+    names = [f"{one.name}\n({one.bottleneck.n_active} alive)" for one in analysis.settings]
     found = [one.bottleneck for one in analysis.settings]
     information, most = (
         np.array([getattr(one, name) for one in found])
@@ -425,6 +333,15 @@ def draw_bottleneck(analysis: Analysis) -> "Figure":
         color=COLOURS[0],
         label=f"information, at least (ceiling {found[0].ceiling_nats:.1f})",
     )
+    of_means = [one.kl_of_means_nats for one in found]
+    look: dict[str, Any] = {
+        "linestyle": "none",
+        "marker": "|",
+        "markersize": 12,
+        "markeredgewidth": 2,
+        "color": "black",
+    }
+    parts.plot(of_means, names, label="of the KL, by means away from the origin", **look)
     parts.invert_yaxis()
     parts.set_xlabel("nats a user")
     parts.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9)
@@ -438,13 +355,13 @@ def draw_bottleneck(analysis: Analysis) -> "Figure":
             markevery=some,
             linewidth=1.5,
             label=one.name,
-            **_look(place),
+            **look_of(place),
         )
     dimensions.set_yscale("log")
     dimensions.set_xlabel("latent dimension, largest first")
     dimensions.set_ylabel("KL of the dimension, nats")
     dimensions.grid(alpha=0.3)
-    _legend(figure, dimensions)
+    draw_legend(figure, dimensions)
     return figure
 
 
@@ -452,7 +369,7 @@ def draw_maps(analysis: Analysis, maps: Sequence[LatentMap]) -> "Figure":
     """The same users in every setting, coloured by their number of interactions, the cohorts
     marked, anchors where there are any.
     """
-    figure, panels = _panels(len(maps), height=3.6 if len(maps) > 2 else 5)
+    figure, panels = new_panels(len(maps), height=3.6 if len(maps) > 2 else 5)
     counts = interactions(analysis)
     colours: dict[str, Any] = {
         "cmap": "cividis",
@@ -493,7 +410,7 @@ def draw_maps(analysis: Analysis, maps: Sequence[LatentMap]) -> "Figure":
         if one.shares is not None:
             axes.set_xlabel(f"{one.shares[0]:.0%} of the variance")
             axes.set_ylabel(f"{one.shares[1]:.0%} of the variance")
-    _legend(
+    draw_legend(
         figure,
         next(
             (axes for axes, one in zip(panels, maps, strict=True) if one.anchors is not None),
@@ -536,13 +453,13 @@ def draw_sweep(analysis: Analysis) -> "Figure":
     differ.
     """
     name, settings = sweep_of(analysis)
-    figure, panels = _panels(6, height=3.0)
-    at, blue, orange = range(len(settings)), _look(0), _look(1)
+    figure, panels = new_panels(6, height=3.0)
+    at, blue, orange = range(len(settings)), look_of(0), look_of(1)
     bottlenecks, drifts = (
         [one.bottleneck for one in settings],
         [one.drift_at(0.5) for one in settings],
     )
-    quality, information, active, overlap, spread, shares = panels
+    quality, information, active, overlap, spread, net = panels
     reports = [one.quality for one in settings if one.quality]
     if len(reports) == len(settings):
         errors = [one.standard_error(QUALITY) for one in reports]
@@ -565,24 +482,25 @@ def draw_sweep(analysis: Analysis) -> "Figure":
     information.set_yscale("symlog", linthresh=1)
     information.set_title("information, nats a user")
     active.plot(at, [one.n_active for one in bottlenecks], **blue)
-    active.set_title("active dimensions")
+    active.set_title("dimensions alive")
     overlap.plot(at, [one.mean_overlap for one in drifts], **blue)
     overlap.set_title("neighbours common to two masks")
     spread.plot(at, [one.ratio for one in drifts], **blue)
     spread.set_title("spread over masks / between users")
-    for label, kinds, look in (("local", (PairKind.LOCAL,), blue), ("global", GLOBAL, orange)):
-        middle, below, above = np.array([one.cosine.share_of(*kinds) for one in settings]).T
-        shares.errorbar(
+    for label, kinds, look in (("near", (PairKind.LOCAL,), blue), ("far, related", GLOBAL, orange)):
+        middle, below, above = 1e3 * np.array([one.whole.mean_of(*kinds) for one in settings]).T
+        net.errorbar(
             at, middle, yerr=(middle - below, above - middle), capsize=3, label=label, **look
         )
-    shares.set_title("share of helpful transfer (cosines)")
+    net.axhline(0, color="black", linewidth=0.8)
+    net.set_title("net mean cosine × 10³")
     for axes in panels:
         axes.set_xticks(at, [f"{getattr(one, name):g}" for one in settings])
         axes.set_xlabel(f"{SWEPT[name]}, not to scale")
-        if axes is not quality:
+        if axes not in (quality, net):
             axes.set_ylim(0, 1.2 * axes.get_ylim()[1])
         axes.grid(alpha=0.3)
-    for axes in (information, shares):
+    for axes in (information, net):
         axes.legend(frameon=False, fontsize=8)
     return figure
 
@@ -624,11 +542,38 @@ PICTURES = (
     Picture(
         "helpers",
         "Who helps whom",
-        "Which kinds of pairs the helpful gradient transfer of training comes from, with 95 %"
-        " intervals, beside how frequent the kinds are (dotted).",
-        "How much better anybody's recommendations become: helpful is what lowers a training loss"
-        " to first order.",
+        "Which kinds of pairs the helpful gradient transfer over the decoder comes from, with 95 %"
+        " intervals, beside how frequent the kinds are (dotted); right, the net mean.",
+        "What PIA does, whose gradient over the decoder is zero; nor whether there is help at all:"
+        " noise around zero has shares, too. Read the net means.",
         draw_helpers,
+    ),
+    Picture(
+        "teaching",
+        "Who is taught what they do not know yet",
+        "What a step down a training user's whole objective does to the loss of the hidden items of"
+        " people that were never trained on, by kind of pair: the net mean, over decoder, encoder"
+        " and all parameters, and as Adam scales the step; 95 % intervals over both sides.",
+        "Nats: every pair counts alike. And cause: a kind is a fact of histories.",
+        draw_teaching,
+    ),
+    Picture(
+        "cohorts",
+        "Who teaches whom",
+        "The same net mean over all parameters by activity: who is taught in rows, who is stepped"
+        " on in columns; 95 % intervals below, numbers of people beside the names. Bold: the"
+        " interval leaves out zero.",
+        "How much a cohort gives in all: there are more pairs of some than of others.",
+        draw_cohorts,
+    ),
+    Picture(
+        "semantics",
+        "Who is near, beside who is alike",
+        "How many of the nearest users by history are among as many at the smallest latent angle:"
+        " at the means (left), and by latent points blurred until every setting could carry equally"
+        " many nats (right).",
+        "What a history leaves out: two people of one taste and no common item are not alike here.",
+        draw_semantics,
     ),
     Picture(
         "kind-distances",
@@ -660,7 +605,7 @@ PICTURES = (
         "drift",
         "Neighbourhood drift",
         "How many of a user's neighbours stay from one mask to the next, and how far masks move a"
-        " user beside the distance between users.",
+        " user beside the distance between users, and in units of the posterior's own noise.",
         "That drift is bad: without any, nobody far is ever near.",
         draw_drift,
     ),
@@ -700,7 +645,7 @@ def pictures_of(analysis: Analysis) -> tuple[Picture, ...]:
 
 def draw(picture: Picture, analysis: Analysis) -> "Figure":
     """Draws a figure in the house's style."""
-    with _style():
+    with house_style():
         return picture.draw(_called_literally(analysis))
 
 

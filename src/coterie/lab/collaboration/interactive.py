@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from coterie.lab.collaboration.analyze import Analysis, LatentMap
+from coterie.lab.collaboration.analysis import Analysis, LatentMap
 from coterie.lab.collaboration.figures import interactions
 
 

@@ -16,17 +16,21 @@ import pyarrow.parquet as pq
 import coterie
 from coterie.data.split import Part
 from coterie.files import publish_folder, write_json, write_manifest
-from coterie.lab.collaboration.analyze import QUALITY, Analysis, Findings
+from coterie.lab.collaboration.analysis import QUALITY, Analysis, Findings
 from coterie.lab.collaboration.drift import implied_curvature, implied_tau, predicted_tau
 from coterie.lab.collaboration.figures import check_figures, draw, interactions, pictures_of
+from coterie.lab.collaboration.helping import Helping
 from coterie.lab.collaboration.interactive import interactive_map
-from coterie.lab.collaboration.pairs import GLOBAL, HelpfulTransfer, KindDistances, PairKind
+from coterie.lab.collaboration.pairs import GLOBAL, KindDistances, PairKind
 from coterie.lab.collaboration.sharing import KINDS, SharingPairs, TheoremTable, broken_implications
+from coterie.lab.collaboration.teaching import WHOLE, Teaching
 from coterie.lab.collaboration.verdict import alike, verdict
 from coterie.plain_table import plain_table
 
 SCHEMA = "coterie.analysis/1"
 PAGE = "report.html"
+DERIVED = ("n_active", "activity", "capacity_nats")
+"""Of a `Bottleneck`, told beside its fields."""
 CSS_DPI = 96
 """Pixels of a page in an inch: figures are shown at the size they are drawn for."""
 
@@ -103,16 +107,17 @@ def glance(analysis: Analysis) -> list[list[str]]:
             "β or γ",
             "λ_A",
             QUALITY.upper(),
-            "active",
+            "alive",
             "information",
+            "KL of means, variances",
             "drift overlap",
-            "global share",
+            "in σ",
+            "far, related × 10³",
             "inside radius",
         ]
     ]
     for one in analysis.settings:
         found, drift = one.bottleneck, one.drift_at(0.5)
-        share, low, high = one.cosine.share_of(*GLOBAL)
         rows.append(
             [
                 one.name,
@@ -122,12 +127,22 @@ def glance(analysis: Analysis) -> list[list[str]]:
                 f"{one.quality.mean(QUALITY):.4f}" if one.quality else "",
                 f"{found.n_active} of {len(found.mean_variance)}",
                 f"{found.information_nats:.1f} to {found.information_at_most_nats:.1f}",
+                f"{found.kl_of_means_nats:.0f}, {found.kl_of_variances_nats:.0f}",
                 f"{drift.mean_overlap:.3f}" if drift.between else "",
-                f"{share:.3f} [{low:.3f}, {high:.3f}]",
+                f"{drift.in_sigma:.2f}" if drift.between else "",
+                _far_and_related(one),
                 f"{one.sharing.inside.mean():.1%}",
             ]
         )
     return rows
+
+
+def _far_and_related(one: Findings) -> str:
+    """The net mean of `WHOLE` between far but related users."""
+    if one.teaching is None:
+        return ""
+    mean, low, high = (1e3 * value for value in one.teaching.by_kind[WHOLE].mean_of(*GLOBAL))
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def summary(analysis: Analysis) -> str:
@@ -189,29 +204,32 @@ def differences(analysis: Analysis) -> dict[str, dict[str, tuple[float, float, f
     """By how much each further setting differs from the first, on the same users: value and paired
     95 % interval by measure.
 
-    The measures are shares of helpful transfer (cosines) and latent distances relative to the mean
-    pair.
+    The measures are shares of help and net mean cosines, where it was measured over all parameters
+    and of hidden items, and latent distances relative to the mean pair.
     """
     first, *others = analysis.settings
-    shares = {"local share": (PairKind.LOCAL,), "global share": GLOBAL}
-    distances = {
-        f"distance, {what}": kind
-        for what, kind in (
-            ("local", PairKind.LOCAL),
-            ("subsets", PairKind.SUBSET),
-            ("linked", PairKind.LINKED),
-        )
-    }
+    distances = {"local": PairKind.LOCAL, "subsets": PairKind.SUBSET, "linked": PairKind.LINKED}
     return {
-        one.name: (
-            {name: one.cosine.gain_over(first.cosine, *kinds) for name, kinds in shares.items()}
-            | {
-                name: one.distances.gain_over(first.distances, kind)
-                for name, kind in distances.items()
-            }
-        )
+        one.name: _taught_gains(one, first)
+        | {
+            f"distance, {name}": one.distances.gain_over(first.distances, kind)
+            for name, kind in distances.items()
+        }
         for one in others
     }
+
+
+def _taught_gains(one: Findings, first: Findings) -> dict[str, tuple[float, float, float]]:
+    """Of the shares of help and of the net means; over the decoder where no more is known."""
+    mine, other, where = one.cosine, first.cosine, "decoder"
+    if one.teaching is not None and first.teaching is not None:
+        mine, other = (found.by_kind[WHOLE] for found in (one.teaching, first.teaching))
+        where = "all"
+    gains = {}
+    for name, kinds in (("local", (PairKind.LOCAL,)), ("global", GLOBAL)):
+        gains[f"{name} share of help, {where}"] = mine.gain_over(other, *kinds)
+        gains[f"{name} net cosine, {where}"] = mine.mean_gain_over(other, *kinds)
+    return gains
 
 
 def numbers(analysis: Analysis) -> dict[str, Any]:
@@ -256,7 +274,11 @@ def _setting(one: Findings) -> dict[str, Any]:
             "mean": one.quality.mean(QUALITY) if one.quality else None,
             "error": one.quality.standard_error(QUALITY) if one.quality else None,
         },
-        "bottleneck": asdict(one.bottleneck),
+        "bottleneck": asdict(one.bottleneck)
+        | {
+            name: getattr(one.bottleneck, name)
+            for name in ("n_active", "activity", "capacity_nats")
+        },
         "drift": [
             {
                 "keep_prob": drift.keep_prob,
@@ -265,6 +287,8 @@ def _setting(one: Findings) -> dict[str, Any]:
                 "within": drift.within,
                 "between": drift.between,
                 "ratio": drift.ratio,
+                "in_sigma": drift.in_sigma,
+                "between_in_sigma": drift.between_in_sigma,
                 "centroid_distance": (
                     None if drift.centroid_distance is None else drift.centroid_distance.mean()
                 ),
@@ -275,6 +299,13 @@ def _setting(one: Findings) -> dict[str, Any]:
         "influence_by_angle": asdict(one.influence_by_angle),
         "helpful_transfer": _by_kind(one.transfer),
         "helpful_cosine": _by_kind(one.cosine),
+        "teaching": None if one.teaching is None else _teaching(one.teaching),
+        "untaught": one.untaught,
+        "semantics": {
+            "recall": one.semantics.recall.mean(),
+            "nats": one.semantics.nats,
+            "matched": one.semantics.matched.mean(axis=1),
+        },
         "relative_distance": _distance_by_kind(one.distances),
         "sharing": _sharing(one.sharing),
         "theorem": {
@@ -285,22 +316,31 @@ def _setting(one: Findings) -> dict[str, Any]:
     }
 
 
-def _by_kind(found: HelpfulTransfer) -> dict[str, Any]:
+def _by_kind(found: Helping) -> dict[str, Any]:
     groups = {kind.name.lower(): (kind,) for kind in PairKind} | {"global": GLOBAL}
     parts = {}
     for name, kinds in groups.items():
         share, low, high = found.share_of(*kinds)
         at = list(kinds)
         parts[name] = {"pairs": found.n_pairs[at].sum(), "share": share, "low": low, "high": high}
+        ends = ("harm", "harm_low", "harm_high"), ("mean", "mean_low", "mean_high")
+        for names, values in zip(ends, (found.harm_of(*kinds), found.mean_of(*kinds)), strict=True):
+            parts[name] |= dict(zip(names, values, strict=True))
         if len(at) == 1:
-            mean, mean_low, mean_high = found.mean_of(at[0])
-            parts[name] |= {
-                "helpful": found.helpful[at[0]],
-                "mean": mean,
-                "mean_low": mean_low,
-                "mean_high": mean_high,
-            }
+            parts[name]["helpful"] = found.helpful[at[0]]
     return parts
+
+
+def _teaching(found: Teaching) -> dict[str, Any]:
+    return {
+        "cosine": {str(measure): _by_kind(one) for measure, one in found.by_kind.items()},
+        "nats": _by_kind(found.nats),
+        "cohorts": found.cohorts,
+        "users_of_cohorts": found.n_of_cohort,
+        "by_cohort": found.cohort_matrix(),
+        "encoder_share": found.encoder_share,
+        "hidden_nats": found.hidden_nats,
+    }
 
 
 def _distance_by_kind(found: KindDistances) -> dict[str, Any]:
@@ -314,6 +354,9 @@ def _sharing(pairs: SharingPairs) -> dict[str, Any]:
     medians = {name: np.median(getattr(pairs, name)) for name in KINDS if name != "lipschitz"}
     return {
         "pairs": len(pairs.user),
+        "different_v": pairs.n_others,
+        "median_cosine": np.median(pairs.cosine),
+        "median_needed_cosine": np.median(pairs.needed_cosine),
         "kinds": dict(KINDS),
         "lipschitz": pairs.lipschitz,
         "median": medians,
@@ -330,7 +373,7 @@ def _theorem_rows(table: TheoremTable) -> list[list[str]]:
     """
     criteria = (
         ("W2 < radius", table.by_radius),
-        ("‖g_v - g_u‖ < ‖g_u‖", table.by_distance),
+        ("cos > ‖g_v‖ / (2 ‖g_u‖)", table.by_distance),
         ("<g_u, g_v> > 0", table.by_transfer),
     )
     return [

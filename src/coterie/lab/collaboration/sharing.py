@@ -111,6 +111,37 @@ class SharingPairs:
         return distance
 
     @property
+    def cosine(self) -> np.ndarray:
+        """Of the two gradients; 0 where one is."""
+        sizes = self.gradient_norm * self.other_norm
+        cosine: np.ndarray = np.divide(
+            self.transfer, sizes, out=np.zeros_like(sizes), where=sizes > 0
+        )
+        return cosine
+
+    @property
+    def needed_cosine(self) -> np.ndarray:
+        """‖g_v‖ / (2 ‖g_u‖), which the cosine must exceed for ‖g_v - g_u‖ < ‖g_u‖.
+
+        ‖g_v - g_u‖² < ‖g_u‖² is ‖g_v‖² < 2 <g_u, g_v>. So the condition asks how long v's gradient
+        is beside u's, not only where it points: of two users that agree wholly it fails the one
+        with half as long a gradient, and any pair with a cosine above 0 meets it once v's step is
+        short enough. What a small step does has the sign of the cosine.
+        """
+        needed: np.ndarray = np.divide(
+            self.other_norm,
+            2 * self.gradient_norm,
+            out=np.full_like(self.other_norm, np.inf),
+            where=self.gradient_norm > 0,
+        )
+        return needed
+
+    @property
+    def n_others(self) -> int:
+        """How many different v there are."""
+        return len(np.unique(self.other))
+
+    @property
     def inside_exactly(self) -> np.ndarray:
         """Whether ‖g_v - g_u‖ < ‖g_u‖, of which the radius is a sufficient condition in the latent
         space; bool.

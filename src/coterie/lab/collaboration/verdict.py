@@ -1,30 +1,21 @@
 """What to do: the measures in plain words, each with the figures that it rests on.
 
-The thresholds are rules of thumb, not theorems; each stands here by its name. Whatever is advised
-is to be tried on validation users, and to be kept only if it ranks better there.
+Nothing is judged by a number in the units of a model. A finding counts if its interval leaves out
+what chance, the ceiling of an estimate or the setting beside it would give, or if it passes a scale
+that the model sets itself, as the noise of its own posteriors. Whatever is advised is to be tried
+on validation users, and to be kept only if it ranks better there.
 """
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from coterie.evaluation.compare import compare
-from coterie.lab.collaboration.analyze import QUALITY, Analysis, Findings
-from coterie.lab.collaboration.pairs import GLOBAL
+from coterie.lab.collaboration.analysis import QUALITY, Analysis, Findings
+from coterie.lab.collaboration.bottleneck import Bottleneck
+from coterie.lab.collaboration.pairs import GLOBAL, PairKind
 
 Level: TypeAlias = Literal["fine", "look", "act"]
 
-FEW_ACTIVE = 0.1
-"""Share of active dimensions below which the latent space counts as collapsing."""
-CONFUSED, SOME_CONFUSED = 0.5, 0.9
-"""Probabilities of telling a user by a latent point below which users are confused, or worth a
-look: sooner than dimensions go inactive.
-"""
-STRONG_DRIFT, SOME_DRIFT = 0.1, 0.3
-"""Overlaps of neighbourhoods under two masks below which drift is strong, or worth a look."""
-TOO_LOCAL = 0.75
-"""Share of helpful transfer from global pairs over their share of all pairs, below which sharing
-counts as local.
-"""
 USUAL_PIA = (0.1, 0.3, 1.0)
 """λ_A to try first where there is none."""
 
@@ -53,7 +44,7 @@ def verdict(analysis: Analysis) -> tuple[Advice, ...]:
     advice: list[Advice] = []
     for one in analysis.settings:
         advice += [
-            _collapse(one),
+            _collapse(one, analysis),
             _drift(one),
             _locality(one),
             _influence(one),
@@ -62,89 +53,85 @@ def verdict(analysis: Analysis) -> tuple[Advice, ...]:
     return tuple(advice)
 
 
-def _collapse(one: Findings) -> Advice:
+def _collapse(one: Findings, analysis: Analysis) -> Advice:
     found, weight = one.bottleneck, "γ" if one.model.endswith("recvae") else "β"
-    dims = len(found.mean_variance)
-    rests = (
-        f"{found.n_active} of {dims} dimensions active, a latent point tells"
+    lower, dims = f"Lower {weight} ({one.kl_weight:g})", len(found.mean_variance)
+    if found.n_active == 0:
+        level, says = "act", f"Collapsed: users are one point to the decoder. {lower}."
+    elif _confused(found):
+        better = _looser(one, analysis)
+        level = "act" if better else "look"
+        says = "Users are confused with one another: " + (
+            f"{better} confuses them less and ranks better. {lower}."
+            if better
+            else f"see whether a smaller {weight} than {one.kl_weight:g} ranks better."
+        )
+    elif found.n_active < dims:
+        level, says = "look", f"{dims - found.n_active} dimensions carry nothing: fewer may do."
+    else:
+        level, says = "fine", "No collapse."
+    return Advice(one.name, "collapse", level, says, _of_bottleneck(found))  # type: ignore[arg-type]
+
+
+def _confused(found: Bottleneck) -> bool:
+    """Whether a latent point is somebody else's as likely as its user's."""
+    return found.own_probability <= 1 / 2
+
+
+def _looser(one: Findings, analysis: Analysis) -> str:
+    """A setting of less KL weight, alike in all else, that tells more of its users and ranks
+    better for certain; empty without one.
+    """
+    kept = (one.rest, one.keep_prob, one.pia)
+    for other in analysis.settings:
+        tells_more = other.bottleneck.information_nats > one.bottleneck.information_nats
+        looser = (
+            other.rest,
+            other.keep_prob,
+            other.pia,
+        ) == kept and other.kl_weight < one.kl_weight
+        if looser and tells_more and _ranks_better(other, one, analysis.options.seed):
+            return other.name
+    return ""
+
+
+def _ranks_better(one: Findings, other: Findings, seed: int) -> bool:
+    if not one.quality or not other.quality:
+        return False
+    return compare(one.quality, other.quality, seed=seed).overall[QUALITY].low > 0
+
+
+def _of_bottleneck(found: Bottleneck) -> str:
+    return (
+        f"{found.n_active} of {len(found.mean_variance)} dimensions alive (users' means vary by"
+        f" more than a hundredth of the posterior's variance), a latent point tells"
         f" {found.information_nats:.1f} to {found.information_at_most_nats:.1f} nats of its user,"
         f" and who it is of {found.n_users:,} with probability {found.own_probability:.2f}, mean KL"
-        f" {found.mean_kl_nats:.1f} nats"
+        f" {found.mean_kl_nats:.1f} nats, {found.kl_of_means_nats:.1f} by means away from the"
+        f" origin and {found.kl_of_variances_nats:.1f} by narrow posteriors"
     )
-    if found.n_active == 0:
-        return Advice(
-            one.name,
-            "collapse",
-            "act",
-            f"Collapsed: users are one point to the decoder. Lower {weight} ({one.kl_weight:g}).",
-            rests,
-        )
-    if found.n_active < FEW_ACTIVE * dims:
-        return Advice(
-            one.name,
-            "collapse",
-            "act",
-            f"Most of the latent space is unused. Lower {weight} ({one.kl_weight:g}) or the"
-            " dimension.",
-            rests,
-        )
-    if found.n_active < dims / 2:
-        return Advice(
-            one.name,
-            "collapse",
-            "look",
-            f"More than half of the dimensions are unused: a smaller {weight} or latent space"
-            " may do.",
-            rests,
-        )
-    if found.own_probability < CONFUSED:
-        return Advice(
-            one.name,
-            "collapse",
-            "act",
-            f"Users are confused with one another. Lower {weight} ({one.kl_weight:g}).",
-            rests,
-        )
-    if found.own_probability < SOME_CONFUSED:
-        return Advice(
-            one.name,
-            "collapse",
-            "look",
-            f"Users begin to be confused: see whether a smaller {weight} ranks better.",
-            rests,
-        )
-    return Advice(one.name, "collapse", "fine", "No collapse.", rests)
 
 
 def _drift(one: Findings) -> Advice:
     at = one.drift_at(min(one.keep_prob, 0.5))
-    overlap = at.mean_overlap
     if not at.between:
-        return Advice(
-            one.name,
-            "drift",
-            "look",
-            "Users do not differ, so nobody is near to anybody: see collapse.",
-            "no distance between users",
-        )
+        says = "Users do not differ, so nobody is near to anybody: see collapse."
+        return Advice(one.name, "drift", "look", says, "no distance between users")
+    (low, high), chance = at.overlap_interval(), at.chance_overlap()
     rests = (
-        f"{overlap:.0%} of the {at.k} nearest users common to two masks of keep_prob"
-        f" {at.keep_prob:g} (Jaccard), spread over masks {at.ratio:.2f} of the distance between"
-        " users"
+        f"{at.mean_overlap:.0%} [{low:.1%}, {high:.1%}] of the {at.k} nearest users common to two"
+        f" masks of keep_prob {at.keep_prob:g} (Jaccard; {chance:.1%} by chance), spread over masks"
+        f" {at.in_sigma:.2f} of a posterior's own noise and {at.ratio:.2f} of the distance between"
+        f" users; {one.semantics.recall.mean():.0%} of the nearest by history are near by angle"
     )
-    if overlap < STRONG_DRIFT:
-        return Advice(
-            one.name, "drift", "act", f"Neighbourhoods hardly outlive a mask. {_calm(one)}", rests
-        )
-    if overlap < SOME_DRIFT:
-        return Advice(
-            one.name,
-            "drift",
-            "look",
-            f"Masks change most of a user's neighbours. {_calm(one)}",
-            rests,
-        )
-    return Advice(one.name, "drift", "fine", "Neighbourhoods largely outlive masks.", rests)
+    if low <= chance:
+        says = f"Neighbourhoods outlive a mask no better than by chance. {_calm(one)}"
+        return Advice(one.name, "drift", "act", says, rests)
+    if at.in_sigma > 1:
+        says = f"Masks move users farther than their own posterior's noise. {_calm(one)}"
+        return Advice(one.name, "drift", "look", says, rests)
+    says = "Masks move users less than the noise of their own posteriors."
+    return Advice(one.name, "drift", "fine", says, rests)
 
 
 def _calm(one: Findings) -> str:
@@ -156,21 +143,24 @@ def _calm(one: Findings) -> str:
 
 
 def _locality(one: Findings) -> Advice:
-    share, low, high = one.cosine.share_of(*GLOBAL)
-    of_pairs = float(one.cosine.n_pairs[list(GLOBAL)].sum() / one.cosine.n_pairs.sum())
+    whole = one.whole
+    what = "over the decoder" if one.teaching is None else "over all parameters, of hidden items"
+    (far, low, high), near = whole.mean_of(*GLOBAL), whole.mean_of(PairKind.LOCAL)
     rests = (
-        f"{share:.1%} [{low:.1%}, {high:.1%}] of helpful transfer (cosines) is between far but"
-        f" related users, {of_pairs:.1%} of all pairs"
+        f"net mean cosine {what}: {far:+.4f} [{low:+.4f}, {high:+.4f}] between far but related"
+        f" users, {near[0]:+.4f} [{near[1]:+.4f}, {near[2]:+.4f}] between near ones; of all help"
+        f" {whole.share_of(*GLOBAL)[0]:.1%} and of all harm {whole.harm_of(*GLOBAL)[0]:.1%} is"
+        " between the former"
     )
-    if share < TOO_LOCAL * of_pairs:
-        says = (
-            "Far but related users help each other less than their number. By theory masks and PIA"
-            " change that: see whether they do here."
-        )
-        return Advice(one.name, "locality", "look", says, rests)
-    return Advice(
-        one.name, "locality", "fine", "Far but related users take their part in helping.", rests
+    if low > 0:
+        return Advice(one.name, "locality", "fine", "Far but related users help each other.", rests)
+    says = (
+        "Far but related users stand in each other's way."
+        if high < 0
+        else "Whether far but related users help each other is undecided."
     )
+    says += " By theory masks and PIA change that: see whether they do here."
+    return Advice(one.name, "locality", "look", says, rests)
 
 
 def _influence(one: Findings) -> Advice:
