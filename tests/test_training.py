@@ -971,8 +971,11 @@ def test_changing_any_config_field_changes_something(
     changed: list[dict[str, Any]]
     if kind is TrainingConfig:
         # Only weights that are carried over can be shrunk, and only a linear model has a ridge.
-        needed = {"shrink": {"start": "warm"}, "slim_l2": {"implicit_slim": 1}}
-        base = BASE_TRAINING | needed.get(field, {})
+        needed: dict[str, dict[str, Any]] = {
+            "shrink": {"start": "warm"},
+            "slim_l2": {"implicit_slim": 1},
+        }
+        base = {**BASE_TRAINING, **needed.get(field, {})}
         values = {"model": OVERFITTING, "training": base}
         changed = [{**values, "training": {**base, field: OTHER[kind][field]}}]
     else:
