@@ -425,6 +425,8 @@ def test_a_second_process_is_refused_until_the_first_one_is_gone(tmp_path: Path)
     checkpoint, unfinished = tmp_path / "checkpoint.safetensors", tmp_path / ".model.x.part"
     with start(tmp_path, 0) as first:
         wait_until(checkpoint.exists, first)
+        # It stands still, so that it does not end while a busy machine starts the second.
+        first.send_signal(signal.SIGSTOP)
         unfinished.mkdir()
         with pytest.raises(ConflictError, match="only one process may train in a run folder"):
             resume("long", tmp_path)
