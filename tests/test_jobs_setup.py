@@ -83,6 +83,18 @@ def test_own_folders_by_date_in_a_place_with_a_hostile_name(tmp_path: Path) -> N
     assert not read_titles(service).names
 
 
+def test_columns_as_people_call_them(tmp_path: Path) -> None:
+    (tmp_path / "views").mkdir()
+    (tmp_path / "views" / "2026-01-05.csv").write_text("customer,film,at\n1,2,2026-01-05\n")
+    (tmp_path / "films.csv").write_text("film,title\n2,Two\n")
+    sources = Sources(str(tmp_path / "views"), str(tmp_path / "films.csv"))
+    service = begin(tmp_path / "service", TODAY, sources)
+    columns = service.config.events
+    found = columns.user_column, columns.item_column, columns.timestamp_column
+    assert found == ("customer", "film", "at")
+    assert read_titles(service).names == {"2": "Two"}
+
+
 def test_own_events_that_do_not_fit_are_refused_and_nothing_is_begun(tmp_path: Path) -> None:
     folder = tmp_path / "service"
     with pytest.raises(NotFoundError, match="the folder of events must exist"):

@@ -152,8 +152,24 @@ def _names(path: str) -> list[str]:
 
 _KNOWN: Mapping[str, tuple[str, ...]] = {
     "user": ("user_id", "userid", "user", "customer_id", "customer", "visitor_id", "account_id"),
-    "item": ("item_id", "itemid", "item", "title_id", "movie_id", "movieid", "product_id", "id"),
-    "timestamp": ("timestamp", "time", "event_time", "ts", "datetime", "date", "created_at"),
+    "item": (
+        *(
+            "item_id",
+            "itemid",
+            "item",
+            "title_id",
+            "movie_id",
+            "movieid",
+            "movie",
+            "film_id",
+            "film",
+        ),
+        *("video_id", "product_id", "product", "article_id", "track_id", "asin", "sku", "id"),
+    ),
+    "timestamp": (
+        *("timestamp", "time", "event_time", "ts", "datetime", "date", "created_at", "at"),
+        *("watched_at", "viewed_at"),
+    ),
     "value": ("rating", "value", "seconds", "watch_seconds", "count"),
     "title": ("title", "name", "title_name"),
     "kind": ("kind", "type", "category"),
