@@ -150,7 +150,7 @@ class TrainingConfig(StrictConfig):
             " where a sparse linear model would put them, again and again; 0 = never"
         ),
     )
-    slim_l2: float = Field(100.0, gt=0, description="ridge of implicit_slim's linear model")
+    slim_l2: float = Field(SLIM_L2, gt=0, description="ridge of implicit_slim's linear model")
     sparse_updates: bool = Field(
         False,
         description=(

@@ -6,6 +6,7 @@ are sums over layers of products of small inner products (`layers.py`); no gradi
 but one a user v where Adam scales the step, as then nothing factorizes.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -155,7 +156,7 @@ def _blocks(network: Autoencoder, side: Side) -> tuple[Tensor, ...]:
 
 
 @dataclass
-class _Meeting:
+class _Meeting(ABC):
     """How the users' gradients meet those of a block of others.
 
     Args:
@@ -177,9 +178,9 @@ class _Meeting:
         decoder, encoder = (torch.cat(one) for one in zip(*norms, strict=True))
         self.user_norms = decoder, encoder
 
+    @abstractmethod
     def block(self, network: VariationalAutoencoder, others: Side) -> tuple[Weighed, Weighed]:
         """Products ``[n_users, n_block]`` and the others' norms ``[n_block]``."""
-        raise NotImplementedError
 
 
 class _Plain(_Meeting):
