@@ -260,6 +260,23 @@ def test_schedules_rise_and_fall_linearly_and_stay() -> None:
     assert weights["fall"] == pytest.approx([0.3, 0.2, 0.1, 0, 0])
 
 
+def test_activity_weighs_every_users_term() -> None:
+    """As much a history as the likelihood: at 1 a sum over its items, as that is."""
+    dense = random_dense(8, 20, 5)
+    dense[3] = 0
+    rows, n = sparse(dense), torch.from_numpy((dense != 0).sum(axis=1)).float()
+    mu, logvar = torch.randn(2, 8, 4, generator=seeded(0, NOISE, 0))
+
+    def terms(activity: float) -> torch.Tensor:
+        step = TrainingStep(20, vae(activity=activity), TrainingConfig(seed=1))
+        assert step.alignment is not None
+        return step.alignment.loss(mu, logvar, rows).detach()
+
+    for activity in (0.5, 1.0):
+        torch.testing.assert_close(terms(activity), terms(0.0) * n**activity)
+    assert terms(1.0)[3] == 0
+
+
 def test_weights_of_the_centroid_reach_the_step() -> None:
     rarity, recency, often, none = (
         TrainingLoop(COUNTED, run_of(vae(**options)), Execution("cpu")).rows.values
@@ -340,6 +357,7 @@ OTHER: dict[str, Any] = {
     "rarity": 0.5,
     "half_life": 7.0,
     "counts": 1.0,
+    "activity": 0.5,
     "temperature": 1.0,
     "anchors": "encoder",
 }

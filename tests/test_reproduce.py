@@ -158,6 +158,17 @@ def test_a_wrong_definition_says_what_is_wrong() -> None:
             values=(0.1, 1),
             reference=0,
         )
+    shallow = Curve(
+        name="pia",
+        label="λ_A",
+        config="ml-1m/masked.toml",
+        set={"model.hidden_dims": [], "model.pia": 9},
+        field="model.pia",
+        values=(0, 1),
+        reference=0,
+    )
+    # What is varied is laid over what is set.
+    assert shallow.rows[1].set == {"model.hidden_dims": [], "model.pia": 1}
     with pytest.raises(ConfigError, match=r"SECTION\.FIELD"):
         Row(name="pia", label="", config="ml-1m/masked.toml", set={"pia": 1}).configuration()
 

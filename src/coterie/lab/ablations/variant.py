@@ -66,6 +66,14 @@ class AlignmentVariant(StrictConfig):
         ge=0,
         description="soft minimum over a user's anchors instead of their mean; 0 = the mean",
     )
+    activity: float = Field(
+        0.0,
+        ge=0,
+        description=(
+            "λ_A times n_u^activity of a user of n_u items: the likelihood is a sum over them,"
+            " L_A a mean; 0 = the same for everybody, 1 = a sum, too"
+        ),
+    )
     anchors: Literal["free", "encoder", "decoder"] = Field(
         "free", description="points of their own, or a projection of item weights"
     )
@@ -183,6 +191,9 @@ class VariantAlignment(Alignment):
 
     def loss_of(self, mu: Tensor, logvar: Tensor, rows: SparseRows, anchors: Tensor) -> Tensor:
         """The variant of L_A."""
+        return self._unweighed(mu, logvar, rows, anchors) * rows.counts**self.variant.activity
+
+    def _unweighed(self, mu: Tensor, logvar: Tensor, rows: SparseRows, anchors: Tensor) -> Tensor:
         if self.variant.temperature:
             return nearest_alignment(mu, logvar, anchors, rows, self.variant.temperature)
         parts = alignment_parts(mu, logvar, anchors, rows)

@@ -187,6 +187,7 @@ class Curve(StrictConfig):
     name: RowName = Field(description="the row of a value is NAME-VALUE")
     label: str = Field(description="the field, for people: λ_A")
     config: str
+    set: dict[str, Any] = Field({}, description="as of a row, the same for all values")
     field: str = Field(description="SECTION.FIELD")
     values: tuple[float, ...] = Field(min_length=2)
     reference: float
@@ -208,7 +209,7 @@ class Curve(StrictConfig):
                 name=self.row_name(value),
                 label=f"{self.label} = {value:g}",
                 config=self.config,
-                set={self.field: value},
+                set={**self.set, self.field: value},
             )
             for value in self.values
         )
