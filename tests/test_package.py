@@ -38,6 +38,7 @@ KNOWS = {
     },
     "store": {"errors", "extras", "files", "locks"},
     "serving": {"errors", "extras", "data", "models", "ranking", "store", "training", "registry"},
+    "experiment": {"errors", "files", "locks", "data", "models"},
     "stream": {"errors", "extras", "files", "running", "data", "ranking"},
     "evaluation": {"errors", "files", "plain_table", "sparse", "running", "data", "ranking"},
     "export": {"errors", "extras", "files", "networks", "training"},

@@ -20,6 +20,7 @@ DOORS = {
     "manifest": "read_model_manifest(old / 'run')",
     "metric": "Metric.parse('recall@20').label",
     "report": "str(read('one'))",
+    "assignment": "Assigner([Allocation('one', 'lists', '', 0, 1, {'a': 1})]).arms([7])",
     "comparison": "str(compare(read('one'), read('other'), n_resamples=50, seed=0))",
 }
 
@@ -43,6 +44,7 @@ from coterie.config import MODEL_NAMES, RunConfig, as_toml
 from coterie.evaluation.compare import compare
 from coterie.evaluation.metrics import Metric
 from coterie.evaluation.report import EvaluationReport
+from coterie.experiment.assignment import Allocation, Assigner
 from coterie.training.artifact import read_model_manifest
 
 old, reports = Path(sys.argv[1]), Path(sys.argv[2])
