@@ -1,0 +1,1 @@
+"""Statistics of experiments, on moments of sums per user."""
