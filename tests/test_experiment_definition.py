@@ -44,7 +44,7 @@ def test_a_definition_has_defaults(define: Define, experiments: Experiments) -> 
         "fixed",
         0.05,
     )
-    assert one.cap.views_a_day is None
+    assert one.cap.daily_views == 1000
     assert one.weights == {"a": 0.5, "b": 0.5}
     assert Experiment(**one.model_dump(mode="json")) == one
 
@@ -169,7 +169,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "arms": {"arms": [{**ARMS[0], "weight": 2}, ARMS[1]]},
     "looks": {"looks": {"alpha": 0.1}},
     "metrics": {"metrics": {"primary": "watch-time"}},
-    "cap": {"cap": {"views_a_day": 3}},
+    "cap": {"cap": {"daily_views": 3}},
 }
 
 

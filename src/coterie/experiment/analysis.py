@@ -72,13 +72,15 @@ class Judged:
         arm: The treatment.
         effect: As one look at the end would have it, whatever was agreed.
         seen: As the agreed looks allow; None where none of them has come.
-        belief: After the data, with the prior that it states.
+        seen_on: The day of the look that it is of: the first that decided, else the latest.
+        belief: After that day's data, with the prior that it states.
     """
 
     metric: Metric
     arm: str
     effect: Effect
     seen: LookOutcome | None
+    seen_on: date | None
     belief: Belief
 
     @property
@@ -94,6 +96,7 @@ class Judged:
             "effect": _plain(self.valid),
             "fixed_horizon": _plain(self.effect),
             "look": None if self.seen is None else _plain_look(self.seen),
+            "look_on": None if self.seen_on is None else self.seen_on.isoformat(),
             "belief": _plain(self.belief),
         }
 
@@ -181,9 +184,7 @@ class Analysis:
             "last": self.last.isoformat(),
             "users": self.users,
             "metrics": [one.to_json() for one in self.metrics],
-            "segments": [
-                {**vars(one), "effect": _plain(one.effect)} for one in self.segments
-            ],
+            "segments": [{**vars(one), "effect": _plain(one.effect)} for one in self.segments],
             "days": [
                 {
                     "day": one.day.isoformat(),
@@ -263,8 +264,7 @@ class _Analyser:
         self, metric: Metric, arm: str, segment: str | None = None, until: date | None = None
     ) -> Effect:
         sides = (
-            self.sums.moments(metric, one, segment, until)
-            for one in (arm, self.definition.control)
+            self.sums.moments(metric, one, segment, until) for one in (arm, self.definition.control)
         )
         cuped = bool(self.sums.window.before_days)
         return compare(*sides, confidence=1 - self.alpha, cuped=cuped)
@@ -283,7 +283,7 @@ class _Analyser:
                 effect=own,
             )
         belief = probability_better(effect if seen is None else seen.effect, self.prior_sd)
-        return Judged(metric, arm, effect, seen, belief)
+        return Judged(metric, arm, effect, seen, self._look_day[arm], belief)
 
     @property
     def primary(self) -> Metric:
@@ -322,9 +322,7 @@ class _Analyser:
             else:
                 fractions = [each.fraction for each in come[: n + 1]]
                 is_last = self._number(one.day) >= last
-                outcome = look(
-                    one.effect, fractions, self.alpha, looks.spending, last=is_last
-                )
+                outcome = look(one.effect, fractions, self.alpha, looks.spending, last=is_last)
             found.append((one.day, outcome))
         return found
 

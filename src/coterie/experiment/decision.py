@@ -1,5 +1,6 @@
 """What to do, in words, from what an experiment has shown."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -71,7 +72,7 @@ def _reasons(analysis: Analysis, one: Judged, verdict: Verdict) -> list[str]:
         *broken,
         f"{what[0].upper()}{what[1:]}: {change(one.valid)} with {one.arm}.",
         _chance(one),
-        _when(analysis, verdict),
+        _when(analysis, one, verdict),
     ]
     return [sentence for sentence in told if sentence]
 
@@ -86,7 +87,7 @@ def change(effect: Effect) -> str:
         >>> change(compare(high, low, confidence=0.5))
         '+100.0 % (between +17.8 % and +239.6 %)'
     """
-    if effect.lift != effect.lift:
+    if math.isnan(effect.lift):
         return f"{effect.difference:+.4g} (between {effect.low:+.4g} and {effect.high:+.4g})"
     ends = f"{percent(effect.lift_low)} and {percent(effect.lift_high)}"
     return f"{percent(effect.lift)} (between {ends})"
@@ -94,14 +95,14 @@ def change(effect: Effect) -> str:
 
 def percent(lift: float) -> str:
     """A relative lift for people."""
-    if lift != lift or lift in (float("inf"), float("-inf")):
+    if not math.isfinite(lift):
         return "anything"
     return f"{100 * lift:+.1f} %" if abs(lift) < 10 else f"{100 * lift:+,.0f} %"
 
 
 def probability(value: float) -> str:
     """A probability for people, never 0 or 100 %."""
-    if value != value:
+    if math.isnan(value):
         return "not known"
     if value > _SURE:
         return "above 99.9 %"
@@ -116,10 +117,10 @@ def _chance(one: Judged) -> str:
     )
 
 
-def _when(analysis: Analysis, verdict: Verdict) -> str:
+def _when(analysis: Analysis, one: Judged, verdict: Verdict) -> str:
     definition, day = analysis.definition, analysis.n_days
     if verdict not in ("early", "go-on"):
-        return ""
+        return f"It was decided by the look on {one.seen_on}." if one.seen_on else ""
     if definition.looks.kind == "daily":
         return f"This is day {day} of {definition.days}; it may be looked at every day."
     to_come = _next(definition.looks.days or (definition.days,), day)

@@ -77,13 +77,13 @@ class Looks(StrictConfig):
 
 
 class Cap(StrictConfig):
-    """Who is too extreme to be a person; the same for every arm."""
+    """What a person can be believed to do. The rules do not look at the arm."""
 
-    views_a_day: PositiveInt | None = Field(
-        None, description="users with more card views on a day are left out; absent = nobody is"
+    daily_views: PositiveInt = Field(
+        1000, description="card views on one day above which a user is left out from then on"
     )
-    winsorize: float | None = Field(
-        None, gt=0.5, lt=1, description="quantile that users' sums are cut at; absent = not cut"
+    winsorise: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="quantile of all users' sums to which larger ones in numerators are cut"
     )
 
 

@@ -1,6 +1,7 @@
 """The report of an experiment: one page that needs no network, and its figures as JSON."""
 
 import json
+import math
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -124,9 +125,13 @@ def interval(effect: Effect) -> str:
 
 def p_value(value: float) -> str:
     """A p-value for people."""
-    if value != value:
+    if math.isnan(value):
         return "–"
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def _equals(told: str) -> str:
+    return told if told.startswith("<") else f"= {told}"
 
 
 def _caption(analysis: Analysis) -> str:
@@ -144,16 +149,16 @@ def _fixed(one: Judged) -> str:
     found = "a difference" if effect.p_value < 1 - effect.confidence else "no difference"
     return (
         f"Whoever had looked once, on the last of these days, and never before, would have found"
-        f" {found} with {one.arm}: {percent(effect.lift)}, {interval(effect)}, p ="
-        f" {p_value(effect.p_value).removeprefix('= ')}."
+        f" {found} with {one.arm}: {percent(effect.lift)}, {interval(effect)}, p"
+        f" {_equals(p_value(effect.p_value))}."
     )
 
 
 def _method(analysis: Analysis) -> Iterator[str]:
     yield (
-        "A user counts who saw a card in the window, in the arm of the draw, whatever list was seen."
-        " Each metric is a ratio of sums over such users; its standard error is that of users, not of"
-        " views, by the delta method (Deng, Knoblich and Lu 2018)."
+        "A user counts who saw a card in the window, in the arm of the draw, whatever list was"
+        " seen. Each metric is a ratio of sums over such users; its standard error is that of users,"
+        " not of views, by the delta method (Deng, Knoblich and Lu 2018)."
     )
     reductions = [one.effect.variance_reduction for one in analysis.primary]
     if max(reductions) > 0:
