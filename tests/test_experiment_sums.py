@@ -174,7 +174,7 @@ def test_segments_add_up_to_all_and_days_are_looks(summed: Sums) -> None:
 
 def test_heavy_users_are_the_fifth_who_did_most_before(crowd: Any, summed: Sums) -> None:
     _, outcomes, arms = crowd
-    n_before = {user: 0 for user in arms}
+    n_before = dict.fromkeys(arms, 0)
     for day, row in outcomes:
         n_before[row["user_id"]] += day < 0
     bound = np.sort([n for n in n_before.values() if n])

@@ -18,6 +18,7 @@ from typing import Any, Literal, Self, TypeAlias, get_args
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 
 from coterie.errors import ConfigError
 from coterie.experiment.definition import Cap
@@ -207,6 +208,37 @@ class Sums:
         The tables are those of `UserDays`.
         """
         return self._filled.database.execute(query).fetchall()
+
+    def with_arms(self, users: str) -> str:
+        """SQL of the users of a query, of user_id and first_day, and the number of each one's arm;
+        NULL of those in none.
+        """
+        return self._filled.with_arms(users)
+
+    def beside(self, earlier: pa.Table) -> list[tuple[str, int, int]]:
+        """How many users are in each pair of an earlier arm, by its name, and an arm, by its
+        number.
+        """
+        database = self._filled.database
+        database.register("earlier", earlier)
+        try:
+            return database.execute(
+                "SELECT earlier.arm, members.arm, count(*) FROM members JOIN earlier ON"
+                f" members.user_id = CAST(earlier.user_id AS {self._filled.user_type})"
+                " WHERE earlier.arm IS NOT NULL GROUP BY ALL ORDER BY ALL"
+            ).fetchall()
+        finally:
+            database.unregister("earlier")
+
+    def largest_square(self, metric: Metric, ratio: float) -> float:
+        """The largest square of a user's numerator less ``ratio`` denominators, as a share of all
+        users'; 0 if all are 0.
+        """
+        above, below = self._columns(metric)[:2]
+        square = f"pow({above} - CAST({ratio * self._scales(metric)[0]} AS DOUBLE) * {below}, 2)"
+        users = self._users((metric,), number_of(self.window.last))
+        (found,) = self.rows(f"SELECT max({square}) / nullif(sum({square}), 0) FROM ({users})")[0]
+        return float(found or 0)
 
     def _nobody(self, metric: Metric) -> _Totals:
         scales = self._scales(metric)

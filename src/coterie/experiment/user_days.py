@@ -257,17 +257,23 @@ class UserDays:
             " above AS (SELECT user_id, min(day) AS over FROM user_days"
             f" WHERE v0 > {self.cap.daily_views} GROUP BY user_id),"
             " everybody AS (SELECT user_id, arm, first_day, over, segment,"
-            f" coalesce(n_before, 0) AS n_before{filled} FROM ({self._with_arms()})"
+            f" coalesce(n_before, 0) AS n_before{filled} FROM ({self.with_arms('FROM first_seen')})"
             " LEFT JOIN before USING (user_id) LEFT JOIN above USING (user_id)"
             " WHERE arm IS NOT NULL)"
             f" SELECT * REPLACE (coalesce(segment, {self._cohort()}) AS segment) FROM everybody"
         )
 
-    def _with_arms(self) -> str:
+    def with_arms(self, users: str) -> str:
+        """SQL of the users of a query, of user_id and first_day, and the number of each one's arm;
+        NULL of those in none or not yet in one.
+        """
         if isinstance(self.arms.users, str):
             arm = self._number(f"({self.arms.users})")
-            return f"SELECT *, {arm} AS arm, CAST(NULL AS VARCHAR) AS segment FROM first_seen"
-        return "SELECT * FROM first_seen LEFT JOIN arms USING (user_id)"
+            return f"SELECT *, {arm} AS arm, CAST(NULL AS VARCHAR) AS segment FROM ({users})"
+        return (
+            f"SELECT * FROM ({users}) LEFT JOIN (SELECT * FROM arms) USING (user_id)"
+            " WHERE coalesce(since <= first_day, true)"
+        )
 
     def _cohort(self) -> str:
         if not self.window.before_days:
