@@ -53,7 +53,7 @@ class Plan:
         >>> clicks = rng.binomial(views, rng.beta(2, 18, size=40_000))
         >>> plan = Plan({28: Moments.of(np.stack([clicks, views], 1))}, share=0.5)
         >>> f"{plan.minimum_lift(28):.1%}, or {plan.users_needed(0.05, 28):,} users for 5 %"
-        '2.1%, or 3,720 users for 5 %'
+        '3.7%, or 11,320 users for 5 %'
     """
 
     history: Mapping[int, Moments]
