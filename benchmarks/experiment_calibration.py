@@ -61,6 +61,7 @@ class Found:
     )
 
     def at_end(self, effect: Effect, lift: float) -> None:
+        """One look, at the end."""
         self.p.append(effect.p_value)
         self.log_lift.append(np.log1p(effect.lift))
         self.reduction.append(effect.variance_reduction)
@@ -168,7 +169,9 @@ def with_lift(found: Found, plan: Plan, lift: float) -> dict[str, Any]:
         "power_found_looks": share(found.planned),
         "stop_planned": planned.expected_days(lift, DAYS),
         "stop_found": float(np.mean(found.stopped_on)),
-        **({"power_planned_daily": daily, "power_found_daily": share(found.daily)} if daily else {}),
+        **(
+            {"power_planned_daily": daily, "power_found_daily": share(found.daily)} if daily else {}
+        ),
         "coverage": share(found.held["fixed"]),
         "coverage_at_stop": share(found.held["planned"]),
         **({"coverage_every_day": share(found.held["daily"])} if daily else {}),

@@ -59,9 +59,7 @@ def as_oracle(effect: Effect) -> dict[str, float]:
 def test_compare_of_ratios_is_tea_tastings(seed: int, cuped: bool, confidence: float) -> None:
     treatment, control = arms(seed)
     metric = tt.RatioOfMeans(*NAMES[: 4 if cuped else 2], confidence_level=confidence, **WELCH)
-    found = compare(
-        Moments.of(treatment), Moments.of(control), confidence=confidence, cuped=cuped
-    )
+    found = compare(Moments.of(treatment), Moments.of(control), confidence=confidence, cuped=cuped)
     expected = oracle(metric, treatment, control)
     assert as_oracle(found) == pytest.approx(expected, rel=1e-8, abs=1e-12)
 

@@ -21,6 +21,8 @@ DOORS = {
     "metric": "Metric.parse('recall@20').label",
     "report": "str(read('one'))",
     "comparison": "str(compare(read('one'), read('other'), n_resamples=50, seed=0))",
+    "experiment": "statistics.bounds([0.5, 1.0])",
+    "panel": "PanelLaw(n_users=9).draw(0)",
 }
 
 PROGRAM = """
@@ -43,6 +45,8 @@ from coterie.config import MODEL_NAMES, RunConfig, as_toml
 from coterie.evaluation.compare import compare
 from coterie.evaluation.metrics import Metric
 from coterie.evaluation.report import EvaluationReport
+from coterie.experiment import statistics
+from coterie.simulation.panel import PanelLaw
 from coterie.training.artifact import read_model_manifest
 
 old, reports = Path(sys.argv[1]), Path(sys.argv[2])

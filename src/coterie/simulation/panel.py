@@ -140,9 +140,7 @@ class Panel:
     clicks: np.ndarray
     seconds: np.ndarray
 
-    def columns(
-        self, metric: PanelMetric, days: int, *, treated: bool | None = None
-    ) -> np.ndarray:
+    def columns(self, metric: PanelMetric, days: int, *, treated: bool | None = None) -> np.ndarray:
         """``[n, 4]`` float64 sums (Y, X, Y before, X before) of each user seen within so many days.
 
         Args:

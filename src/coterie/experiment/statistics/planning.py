@@ -201,7 +201,9 @@ class Plan:
         )
         critical = -special.stdtrit(degrees, self.alpha / 2)
         law = stats.nct(degrees, drift)
-        return float(law.sf(critical) + law.cdf(-critical))
+        power = float(law.sf(critical) + law.cdf(-critical))
+        # SciPy has no number for some drifts beyond 8: there the normal law is as good.
+        return float(special.ndtr(abs(drift) - critical)) if math.isnan(power) else power
 
     def _spread(self, days: int) -> float:
         """Variance of the linearised metric per user, by its squared level."""

@@ -239,7 +239,7 @@ def sample_ratio(counts: Sequence[int], weights: Sequence[float]) -> float:
 
 
 def _linearised(moments: Moments, at: int) -> tuple[float, np.ndarray]:
-    """The ratio of columns ``at`` and ``at + 1``, and its ``[k]`` gradient in the columns' means."""
+    """The ratio of columns ``at`` and ``at + 1``, and its ``[k]`` gradient in their means."""
     numerator, denominator = moments.mean[at : at + 2]
     ratio = numerator / denominator
     gradient = np.zeros(moments.k)

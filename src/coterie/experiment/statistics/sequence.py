@@ -15,9 +15,7 @@ from coterie.experiment.statistics.looks import LookOutcome, outcome
 from coterie.experiment.statistics.ratios import Effect
 
 
-def sequence_bounds(
-    fractions: Sequence[float] | np.ndarray, alpha: float = 0.05
-) -> np.ndarray:
+def sequence_bounds(fractions: Sequence[float] | np.ndarray, alpha: float = 0.05) -> np.ndarray:
     """``[looks]`` float64 bounds of the standard normal statistic, all valid at once.
 
     The Gaussian mixture boundary √((1 + 1/τ) ln((1 + τ)/α²)), with τ in proportion to the
