@@ -61,6 +61,7 @@ class Found:
     )
 
     def at_end(self, effect: Effect, lift: float) -> None:
+        """One look, at the end."""
         self.p.append(effect.p_value)
         self.log_lift.append(np.log1p(effect.lift))
         self.reduction.append(effect.variance_reduction)
@@ -94,8 +95,7 @@ def effects_of(panel: Panel, metric: PanelMetric) -> dict[str, dict[int, Effect]
     """Effects by day: without CUPED on each day, with it at the looks."""
     plain, cuped = {}, {}
     for day in range(1, DAYS + 1):
-        columns, treated = panel.columns(metric, day)
-        arms = Moments.of(columns[treated]), Moments.of(columns[~treated])
+        arms = [Moments.of(panel.columns(metric, day, treated=arm)) for arm in (True, False)]
         plain[day] = compare(*arms)
         if day in LOOKS:
             cuped[day] = compare(*arms, cuped=True)
@@ -115,14 +115,14 @@ def run(law: PanelLaw, plans: dict[str, Plan], seeds: range) -> tuple[dict[str, 
                 one.at_looks(effects, error, law.lift)
                 if name == metric:
                     one.every_day(effects, error, law.lift)
-        independent.append(proportions_p(*panel.columns("clicks_per_view", DAYS)) < ALPHA)
+        independent.append(proportions_p(panel) < ALPHA)
     return found, independent
 
 
-def proportions_p(columns: np.ndarray, treated: np.ndarray) -> float:
+def proportions_p(panel: Panel) -> float:
     """The wrong way: clicks of views as if each view were drawn by itself."""
-    arms = columns[treated].sum(axis=0)[:2], columns[~treated].sum(axis=0)[:2]
-    (clicks, views), (other_clicks, other_views) = arms
+    sums = [panel.columns(METRICS[0], DAYS, treated=arm).sum(axis=0) for arm in (True, False)]
+    (clicks, views, *_), (other_clicks, other_views, *_) = sums
     rate = (clicks + other_clicks) / (views + other_views)
     error = np.sqrt(rate * (1 - rate) * (1 / views + 1 / other_views))
     return float(2 * special.ndtr(-abs(clicks / views - other_clicks / other_views) / error))
@@ -133,11 +133,11 @@ def history_of(law: PanelLaw, seed: int) -> tuple[dict[str, Plan], dict[str, flo
     panel = replace(law, n_users=HISTORY_USERS, lift=0.0).draw(seed)
     plans, left = {}, {}
     for metric in METRICS:
-        past = {day: Moments.of(panel.columns(metric, day)[0]) for day in PROBE}
+        past = {day: Moments.of(panel.columns(metric, day)) for day in PROBE}
         plan = Plan(past, alpha=ALPHA, share=law.n_users / HISTORY_USERS, looks=LOOKS)
         plans[metric] = plan
         plans[f"{metric} with CUPED"] = replace(plan, cuped=True)
-        left[metric] = 1 - correlation(panel.columns(metric, DAYS)[0]) ** 2
+        left[metric] = 1 - correlation(panel.columns(metric, DAYS)) ** 2
     return plans, left
 
 
@@ -169,25 +169,30 @@ def with_lift(found: Found, plan: Plan, lift: float) -> dict[str, Any]:
         "power_found_looks": share(found.planned),
         "stop_planned": planned.expected_days(lift, DAYS),
         "stop_found": float(np.mean(found.stopped_on)),
-        **({"power_planned_daily": daily, "power_found_daily": share(found.daily)} if daily else {}),
+        **(
+            {"power_planned_daily": daily, "power_found_daily": share(found.daily)} if daily else {}
+        ),
         "coverage": share(found.held["fixed"]),
         "coverage_at_stop": share(found.held["planned"]),
         **({"coverage_every_day": share(found.held["daily"])} if daily else {}),
     }
 
 
-def cuped(found: dict[str, Found], left: dict[str, float]) -> dict[str, Any]:
+def cuped(kinds: list[dict[str, Found]], left: dict[str, float]) -> dict[str, Any]:
     """Variance of estimates with CUPED by that without, beside 1 - ρ²."""
     return {
         metric: {
-            "found": float(
-                np.var(found[f"{metric} with CUPED"].log_lift) / np.var(found[metric].log_lift)
-            ),
-            "estimated": 1 - float(np.mean(found[f"{metric} with CUPED"].reduction)),
+            "found": variance(kinds, f"{metric} with CUPED") / variance(kinds, metric),
+            "estimated": 1 - share([one[f"{metric} with CUPED"].reduction for one in kinds]),
             "1-rho2": left[metric],
         }
         for metric in METRICS
     }
+
+
+def variance(kinds: list[dict[str, Found]], name: str) -> float:
+    """Of estimates among experiments of a kind."""
+    return share([np.var(one[name].log_lift) for one in kinds])
 
 
 def broken_split(n: int, seed: int) -> dict[str, Any]:
@@ -232,7 +237,7 @@ def figures(n: int, users: int, seed: int) -> dict[str, Any]:
         **{key: value for key, value in by_metric[primary].items() if key != "ks_p"},
         "ks_p": {name: one["ks_p"] for name, one in by_metric.items()},
         "false_positives_iid": share(independent),
-        "cuped_variance_ratio": cuped(none, left),
+        "cuped_variance_ratio": cuped([none, some], left),
         **broken_split(n, seed),
         "by_metric": by_metric,
     }

@@ -125,3 +125,13 @@ def test_serving_load_has_figures_without_a_failure(tmp_path: Path, what: list[s
     figures = run("serving_load.py", tmp_path, "--items", "200", "--seconds", "0.3", *what)
     assert [one["clients"] for one in figures["load"]] == [1, 16, 64]
     assert not any(one["failures"] for one in figures["load"])
+
+
+def test_experiment_calibration_measures_every_promise(tmp_path: Path) -> None:
+    figures = run("experiment_calibration.py", tmp_path, "--experiments", "6", "--users", "500")
+    assert set(figures["by_metric"]) == set(figures["ks_p"])
+    assert len(figures["ks_p"]) == 2 * len(figures["cuped_variance_ratio"]) == 6
+    for name in ("fixed", "planned_looks", "daily_sequence", "naive_daily", "iid"):
+        assert 0 <= figures[f"false_positives_{name}"] <= 1
+    assert figures["power_planned"] == pytest.approx(0.8)
+    assert figures["srm_p"] == pytest.approx(7.7e-6, rel=0.01)

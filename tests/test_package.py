@@ -55,6 +55,8 @@ KNOWS = {
         "evaluation", "training",
     },
     "registry": {"errors", "files", "locks", "training"},
+    "experiment": set(),
+    "experiment/statistics": {"errors", "experiment"},
     "jobs": {
         "errors", "extras", "files", "fingerprints", "locks", "plain_table", "running", "data",
         "simulation", "models", "config", "ranking", "stream", "evaluation", "training", "registry",

@@ -22,6 +22,8 @@ DOORS = {
     "report": "str(read('one'))",
     "assignment": "Assigner([Allocation('one', 'lists', '', 0, 1, {'a': 1})]).arms([7])",
     "comparison": "str(compare(read('one'), read('other'), n_resamples=50, seed=0))",
+    "experiment": "statistics.bounds([0.5, 1.0])",
+    "panel": "PanelLaw(n_users=9).draw(0)",
 }
 
 PROGRAM = """
@@ -45,6 +47,8 @@ from coterie.evaluation.compare import compare
 from coterie.evaluation.metrics import Metric
 from coterie.evaluation.report import EvaluationReport
 from coterie.experiment.assignment import Allocation, Assigner
+from coterie.experiment import statistics
+from coterie.simulation.panel import PanelLaw
 from coterie.training.artifact import read_model_manifest
 
 old, reports = Path(sys.argv[1]), Path(sys.argv[2])

@@ -13,7 +13,7 @@ from typing import Any
 
 from coterie.errors import ConfigError
 from coterie.evaluation.inference import holm
-from coterie.experiment.checks import Check, checks
+from coterie.experiment.checks import Check, check
 from coterie.experiment.definition import Experiment, MetricName
 from coterie.experiment.statistics import (
     Belief,
@@ -246,7 +246,7 @@ class _Analyser:
             metrics=[self._judged(one, arm) for one in metrics for arm in self.treatments],
             segments=self._segments(),
             days=days,
-            checks=checks(sums),
+            checks=check(sums),
             counts={kind: counts.to_json() for kind, counts in sums.counts.items()},
         )
 

@@ -10,6 +10,9 @@ from coterie.experiment.statistics import Effect
 
 Verdict = Literal["void", "early", "better", "worse", "level", "go-on"]
 
+WARNINGS = frozenset({"users above the cap", "one user", "dropped rows"})
+"""Checks whose failure is told and voids nothing."""
+
 _SURE = 0.9995
 """Beyond it a probability is not told closer."""
 
@@ -56,7 +59,7 @@ def _decision(analysis: Analysis, one: Judged) -> Decision:
 
 
 def _verdict(analysis: Analysis, one: Judged) -> Verdict:
-    if any(check.voids for check in analysis.checks if not check.ok):
+    if any(check.name not in WARNINGS for check in analysis.checks if not check.ok):
         return "void"
     if one.seen is None:
         return "early"
@@ -66,7 +69,7 @@ def _verdict(analysis: Analysis, one: Judged) -> Verdict:
 
 
 def _reasons(analysis: Analysis, one: Judged, verdict: Verdict) -> list[str]:
-    broken = [check.words for check in analysis.checks if check.voids and not check.ok]
+    broken = [check.words for check in analysis.checks if not (check.ok or check.name in WARNINGS)]
     what = words(one.metric)
     told = [
         *broken,

@@ -1,4 +1,4 @@
-"""What may be concluded from an experiment: functions of moments, which know no events and no files.
+"""What may be concluded from an experiment: functions of moments, which know no events or files.
 
 Apart from the rest of the room, so that every figure can be held against another library, a
 published table or a simulation.

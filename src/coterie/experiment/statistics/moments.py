@@ -1,4 +1,4 @@
-"""Number, means and covariances of columns over users: all that the statistics see of an experiment.
+"""Number, means and covariances of columns over users: all that statistics see of an experiment.
 
 Moments of disjoint sets of users add up. So days' parts, segments and shards can be summed where
 they lie.

@@ -146,7 +146,7 @@ def compare(
         >>> control, treatment = (Moments.of(np.stack(one, 1)) for one in zip(clicks, views))
         >>> effect = compare(treatment, control)
         >>> f"{effect.lift:+.1%} ({effect.lift_low:+.1%} to {effect.lift_high:+.1%})"
-        '+19.1% (+16.3% to +21.8%)'
+        '+20.6% (+17.4% to +24.0%)'
     """
     if not 0 < confidence < 1:
         raise ConfigError(f"confidence must be between 0 and 1; it is {confidence}.")
@@ -239,7 +239,7 @@ def sample_ratio(counts: Sequence[int], weights: Sequence[float]) -> float:
 
 
 def _linearised(moments: Moments, at: int) -> tuple[float, np.ndarray]:
-    """The ratio of columns ``at`` and ``at + 1``, and its ``[k]`` gradient in the columns' means."""
+    """The ratio of columns ``at`` and ``at + 1``, and its ``[k]`` gradient in their means."""
     numerator, denominator = moments.mean[at : at + 2]
     ratio = numerator / denominator
     gradient = np.zeros(moments.k)

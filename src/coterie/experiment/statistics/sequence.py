@@ -35,7 +35,7 @@ def sequence_bounds(fractions: Sequence[float] | np.ndarray, alpha: float = 0.05
 
     Example:
         >>> sequence_bounds([0.1, 0.5, 1.0, 2.0]).round(2).tolist()
-        [3.83, 3.08, 3.03, 3.07]
+        [3.82, 3.08, 3.04, 3.06]
     """
     tau = _tau(fractions, alpha)
     return np.sqrt((1 + 1 / tau) * (np.log1p(tau) - 2 * math.log(alpha)))
@@ -44,8 +44,7 @@ def sequence_bounds(fractions: Sequence[float] | np.ndarray, alpha: float = 0.05
 def always_valid_p(statistic: float, fraction: float, alpha: float = 0.05) -> float:
     """P-value that may be looked at every day: the least ``alpha`` whose bound is reached.
 
-    The boundary keeps its shape, that of ``alpha``; so it falls to ``alpha`` where
-    `sequence_bounds` is crossed.
+    The boundary is tuned for ``alpha``, and falls to ``alpha`` where `sequence_bounds` is crossed.
 
     Args:
         statistic: Standard normal where there is no difference.
@@ -54,7 +53,7 @@ def always_valid_p(statistic: float, fraction: float, alpha: float = 0.05) -> fl
 
     Example:
         >>> round(always_valid_p(3.5, fraction=1.0), 4)
-        0.0128
+        0.0129
     """
     tau = float(_tau([fraction], alpha)[0])
     log_evidence = statistic**2 * tau / (1 + tau) / 2 - math.log1p(tau) / 2
@@ -79,7 +78,7 @@ def watch(effect: Effect, fraction: float, alpha: float = 0.05) -> LookOutcome:
         >>> columns = (np.stack([one, np.ones(800)], 1) for one in (treatment, control))
         >>> seen = watch(compare(*map(Moments.of, columns)), fraction=0.4)
         >>> f"{seen.statistic:.2f} of {seen.bound:.2f}: {seen.stop}"
-        '5.86 of 3.14: True'
+        '6.45 of 3.12: True'
     """
     bound = float(sequence_bounds([fraction], alpha)[0])
     return outcome(effect, fraction, bound, final=False)
