@@ -6,7 +6,7 @@ figures have intervals of the same caution, and decide nothing.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from functools import cached_property
 from typing import Any
@@ -298,10 +298,19 @@ class _Analyser:
     @cached_property
     def _deciding(self) -> dict[str, tuple[date, LookOutcome] | None]:
         """The look that crossed its bound, as what was found then stands; else the latest one."""
-        return {
-            arm: next((one for one in found if one[1].crossed), found[-1] if found else None)
-            for arm, found in self._looks.items()
-        }
+        return {arm: self._deciding_of(found) for arm, found in self._looks.items()}
+
+    def _deciding_of(
+        self, found: list[tuple[date, LookOutcome]]
+    ) -> tuple[date, LookOutcome] | None:
+        if not found:
+            return None
+        crossed = [one for one in found if one[1].crossed]
+        if self.definition.looks.kind == "daily":
+            # A confidence sequence holds on the last day, too, where it is narrowest.
+            day, last = found[-1]
+            return day, replace(last, crossed=bool(crossed))
+        return crossed[0] if crossed else found[-1]
 
     @property
     def _seen(self) -> dict[str, LookOutcome | None]:

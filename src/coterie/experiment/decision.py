@@ -10,8 +10,19 @@ from coterie.experiment.statistics import Effect
 
 Verdict = Literal["void", "early", "better", "worse", "level", "go-on"]
 
-WARNINGS = frozenset({"users above the cap", "one user", "dropped rows"})
-"""Checks whose failure is told and voids nothing."""
+WARNINGS = frozenset(
+    {
+        "crossings",
+        "dropped rows",
+        "one user",
+        "users above the cap",
+        "viewers by day",
+        "views a day",
+    }
+)
+"""Checks whose failure is told and voids nothing: figures are then coarser, or the treatment itself
+may have done it, as one that brings people back does to views.
+"""
 
 _SURE = 0.9995
 """Beyond it a probability is not told closer."""
