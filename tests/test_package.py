@@ -37,7 +37,10 @@ KNOWS = {
         "errors", "extras", "files", "fingerprints", "plain_table", "sparse", "running", "data",
     },
     "store": {"errors", "extras", "files", "locks"},
-    "serving": {"errors", "extras", "data", "models", "ranking", "store", "training", "registry"},
+    "serving": {
+        "errors", "extras", "data", "models", "ranking", "store", "training", "registry",
+        "experiment",
+    },
     "experiment": {"errors", "files", "locks", "data", "models"},
     "stream": {"errors", "extras", "files", "running", "data", "ranking"},
     "evaluation": {"errors", "files", "plain_table", "sparse", "running", "data", "ranking"},
@@ -57,7 +60,7 @@ KNOWS = {
     "registry": {"errors", "files", "locks", "training"},
     "jobs": {
         "errors", "extras", "files", "fingerprints", "locks", "plain_table", "running", "data",
-        "simulation", "models", "config", "ranking", "stream", "evaluation", "training", "registry",
+        "experiment", "simulation", "models", "config", "ranking", "stream", "evaluation", "training", "registry",
         "store", "serving",
     },
 }  # fmt: skip

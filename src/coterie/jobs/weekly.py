@@ -61,7 +61,10 @@ _MOST_CASES = 20_000
 _MOST_EASE_ITEMS = 12_000
 _LAST = 8
 _NOT_TRAINED: Any = {
-    **dict.fromkeys(("store", "schedule", "retention", "registry", "serve", "watch", "rows"), True),
+    **dict.fromkeys(
+        ("store", "schedule", "retention", "registry", "serve", "watch", "rows", "experiments"),
+        True,
+    ),
     "events": {"late_days"},
 }
 """What may change without the week's being trained anew."""
