@@ -60,8 +60,8 @@ KNOWS = {
     "registry": {"errors", "files", "locks", "training"},
     "jobs": {
         "errors", "extras", "files", "fingerprints", "locks", "plain_table", "running", "data",
-        "experiment", "simulation", "models", "config", "ranking", "stream", "evaluation", "training", "registry",
-        "store", "serving",
+        "experiment", "simulation", "models", "config", "ranking", "stream", "evaluation",
+        "training", "registry", "store", "serving",
     },
 }  # fmt: skip
 """The arrows of docs/architecture.md; lab and cli may know everything."""

@@ -4,28 +4,33 @@ Each history is scored once, by the model of the arm that its user is in: users 
 anything is scored, by the version behind their arm; those in no experiment are the live model's.
 """
 
+import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from coterie.config import RunConfig
 from coterie.data.ids import IdMap
-from coterie.errors import NotFoundError
-from coterie.experiment import Arm, Assigner, Assignment, Running
+from coterie.errors import ConfigError, NotFoundError
+from coterie.experiment import Arm, Assigner, Assignment, Experiments, Running
 from coterie.experiment.definition import LISTS, LIVE
 from coterie.files import publish_file
 from coterie.jobs.config import Service
 from coterie.registry import Registry, Version
 
-Values = Mapping[str, Any]
+log = logging.getLogger(__name__)
+
+Values: TypeAlias = Mapping[str, Any]
 """Of an arm's configuration."""
 
 
@@ -204,7 +209,7 @@ def version_of(
     service: Service, live: Version | None, experiment: str, arm: Arm, config: Values | None
 ) -> Version:
     """The version behind an arm: the live one, the one that it names, or the newest that weekly
-    trained for it.
+    trained of its configuration.
 
     Raises:
         NotFoundError: if there is none.
@@ -216,8 +221,7 @@ def version_of(
     registry = Registry(service.registry)
     if arm.version is not None:
         return registry.version(arm.version)
-    wanted = of_arm(experiment, arm.name, config)
-    found = [one for one in registry.versions if one.card.get("arm") == wanted]
+    found = [one for one in registry.versions if config and one.card.get("arm") == config]
     if not found:
         raise NotFoundError(
             f"{experiment}: the arm {arm.name!r} must have a version of {arm.config}, none is"
@@ -226,9 +230,31 @@ def version_of(
     return found[-1]
 
 
-def of_arm(experiment: str, arm: str, config: Values | None) -> dict[str, Any]:
-    """What the card of a version says that was trained for an arm."""
-    return {"experiment": experiment, "name": arm, "config": dict(config or {})}
+def arm_configs(service: Service, day: date) -> list[Values]:
+    """What weekly trains for the arms of experiments that have not ended on a day, each
+    configuration once; also of those that have yet to start: they start when their models are
+    there. A definition that is wrong is left out, with a warning.
+    """
+    found: dict[str, Values] = {}
+    for name in service.experiments.defined:
+        try:
+            configs = _configs(service.experiments, name, day)
+        except ConfigError as error:
+            log.warning("experiment %s: its arms are not trained: %s", name, error)
+            continue
+        found |= {json.dumps(one, sort_keys=True): one for one in configs.values()}
+    return list(found.values())
+
+
+def _configs(experiments: Experiments, name: str, day: date) -> Mapping[str, Values]:
+    started = {one.name: one for one in experiments.records}
+    if name not in started:
+        configs = experiments.configs(experiments.definition(name))
+        for config in configs.values():
+            RunConfig.of(config)
+        return configs
+    ended = started[name].ended
+    return started[name].configs if ended is None or day < ended else {}
 
 
 def start_experiment(service: Service, name: str, today: date) -> Running:
