@@ -37,7 +37,10 @@ KNOWS = {
         "errors", "extras", "files", "fingerprints", "plain_table", "sparse", "running", "data",
     },
     "store": {"errors", "extras", "files", "locks"},
-    "serving": {"errors", "extras", "data", "models", "ranking", "store", "training", "registry"},
+    "serving": {
+        "errors", "extras", "data", "models", "ranking", "store", "training", "registry",
+        "experiment",
+    },
     "experiment": {"errors", "files", "locks", "data", "models"},
     "stream": {"errors", "extras", "files", "running", "data", "ranking"},
     "evaluation": {"errors", "files", "plain_table", "sparse", "running", "data", "ranking"},
@@ -59,8 +62,8 @@ KNOWS = {
     "experiment/statistics": {"errors", "experiment"},
     "jobs": {
         "errors", "extras", "files", "fingerprints", "locks", "plain_table", "running", "data",
-        "simulation", "models", "config", "ranking", "stream", "evaluation", "training", "registry",
-        "store", "serving",
+        "experiment", "simulation", "models", "config", "ranking", "stream", "evaluation",
+        "training", "registry", "store", "serving",
     },
 }  # fmt: skip
 """The arrows of docs/architecture.md; lab and cli may know everything."""
@@ -242,6 +245,7 @@ PUBLIC = [
     "LinearPathVAEConfig",
     "LivingService",
     "MissingPackageError",
+    "MostWatchedConfig",
     "MultDAEConfig",
     "MultVAEConfig",
     "NotFoundError",
@@ -307,6 +311,7 @@ WITHOUT_EXAMPLE = {
     "LeaveLastOut",
     "LinearPathRecVAEConfig",
     "LinearPathVAEConfig",
+    "MostWatchedConfig",
     "MultDAEConfig",
     "MultVAEConfig",
     "Part",

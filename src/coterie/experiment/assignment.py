@@ -277,6 +277,19 @@ class Assigner:
         return [one for one in self.allocations if one.layer == layer]
 
 
+def assigner_of(facts: Mapping[str, Any]) -> Assigner:
+    """Of a published edition: who is in which arm of the experiments that its facts tell of.
+
+    Args:
+        facts: The edition's, or those of a list that was found in it.
+
+    Example:
+        >>> assigner_of({"version": "2027-W02-0a1b2c3d"}).arms([7])
+        {}
+    """
+    return Assigner(Allocation.of_json(one) for one in facts.get("experiments", ()))
+
+
 def check_apart(one: Allocation, other: Allocation) -> None:
     """Checks that nobody can be in both.
 

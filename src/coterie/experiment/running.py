@@ -54,6 +54,10 @@ class Running:
         """Whether a day's lists are by its arms."""
         return self.started <= day and (self.ended is None or day < self.ended)
 
+    def runs_from(self, day: date) -> bool:
+        """Whether it runs on a day or later."""
+        return self.ended is None or max(day, self.started) < self.ended
+
     def day_number(self, day: date) -> int:
         """Which day of the experiment a date is, from 1; past the planned days it goes on."""
         return (day - self.started).days + 1
@@ -259,7 +263,7 @@ class Experiments:
 
     def _write_apart(self, running: Running, since: date) -> Running:
         for other in self.records:
-            if other.name != running.name and (other.ended is None or since < other.ended):
+            if other.name != running.name and other.runs_from(since):
                 check_apart(running.last_allocation, other.last_allocation)
         return self._write(running)
 
