@@ -41,7 +41,10 @@ KNOWS = {
         "errors", "extras", "data", "models", "ranking", "store", "training", "registry",
         "experiment",
     },
-    "experiment": {"errors", "files", "locks", "data", "models"},
+    "experiment": {
+        "errors", "extras", "files", "locks", "plain_table", "running", "data", "models",
+        "evaluation", "experiment/statistics",
+    },
     "stream": {"errors", "extras", "files", "running", "data", "ranking"},
     "evaluation": {"errors", "files", "plain_table", "sparse", "running", "data", "ranking"},
     "export": {"errors", "extras", "files", "networks", "training"},
@@ -58,7 +61,6 @@ KNOWS = {
         "evaluation", "training",
     },
     "registry": {"errors", "files", "locks", "training"},
-    "experiment": set(),
     "experiment/statistics": {"errors", "experiment"},
     "jobs": {
         "errors", "extras", "files", "fingerprints", "locks", "plain_table", "running", "data",

@@ -157,8 +157,8 @@ def _fixed(one: Judged) -> str:
 def _method(analysis: Analysis) -> Iterator[str]:
     yield (
         "A user counts who saw a card in the window, in the arm of the draw, whatever list was"
-        " seen. Each metric is a ratio of sums over such users; its standard error is that of users,"
-        " not of views, by the delta method (Deng, Knoblich and Lu 2018)."
+        " seen. Each metric is a ratio of sums over such users; its standard error is that of"
+        " users, not of views, by the delta method (Deng, Knoblich and Lu 2018)."
     )
     reductions = [one.effect.variance_reduction for one in analysis.primary]
     if max(reductions) > 0:

@@ -125,8 +125,8 @@ def _window(service: Service, running: Running, until: date) -> Window:
     first = max(running.shares)
     if until < first:
         raise DataError(
-            f"{running.name}: must have run for a day to be analysed, its first whole day is {first}"
-            f" and {until} was asked for; wait."
+            f"{running.name}: must have run for a day to be analysed, its first is {first} and"
+            f" {until} was asked for; wait."
         )
     ramped = len(running.shares) > 1
     return Window(first, until, 0 if ramped else service.config.experiments.before_days)
