@@ -87,7 +87,9 @@ def words(number: np.ndarray, names: list[str]) -> pa.Array:
 
 def arm_of(user: np.ndarray) -> np.ndarray:
     """``[n]`` the number of the arm, by a hash."""
-    return (user.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(63)
+    mixed = (user.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
+    return mixed >> np.uint64(63)
 
 
 def outcomes_of(rng: np.random.Generator, views: pa.Table) -> pa.Table:

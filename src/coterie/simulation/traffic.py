@@ -184,7 +184,8 @@ class Traffic:
         rng = stream(self.seed, 40, number)
         users = np.repeat(*self._visits(day, number))
         hour = rng.choice(len(HOURS), p=HOURS / HOURS.sum(), size=len(users))
-        second = np.minimum(hour * 3600 + rng.integers(3600, size=len(users)), _LAST_SECOND)
+        second = hour * 3600 + rng.integers(3600, size=len(users))
+        second -= VISIT_SECONDS * (second >= DAY_SECONDS - VISIT_SECONDS)
         views = _Views.together(self._looks(lists, users, second, rng))
         clicked = rng.random(len(views)) < self._chance(views, day)
         self._remember(views)
@@ -289,8 +290,6 @@ class Traffic:
         ]
         return pa.concat_tables(parts).sort_by(_BY_TIME).combine_chunks()
 
-
-_LAST_SECOND = DAY_SECONDS - VISIT_SECONDS
 
 _LOGGED = ("experiment", "arm", "model_version")
 """Columns of lists that are logged with each view."""
