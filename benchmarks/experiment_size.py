@@ -30,17 +30,23 @@ FIRST = date(2026, 3, 2)
 DAYS = 28
 NAME = "lists"
 WEIGHTS = {"control": 0.5, "treatment": 0.5}
+CARDS_A_VISIT = 10
 CLICK_RATE = 0.08
 
 
 def write_days(folder: Path, users: int, exposures: int, before_days: int) -> None:
     """Writes each day's files, as many exposures a day before as in the window."""
     rng = np.random.default_rng(0)
-    activity = np.cumsum(rng.lognormal(0, 1.3, users))
+    activity, everybody = np.cumsum(rng.lognormal(0, 1.3, users)), rng.permutation(users)
+    n_views = exposures // DAYS
     late: dict[str, pa.Table] = {}
     for n in range(-before_days, DAYS):
         day = FIRST + timedelta(days=n)
-        views = exposures_of(rng, activity, exposures // DAYS, day)
+        # All users come once in the window; the others are the active ones.
+        once = everybody[max(n, 0) :: DAYS] if n >= 0 else everybody[:0]
+        n_others = max(0, -(-n_views // CARDS_A_VISIT) - len(once))
+        others = np.searchsorted(activity, rng.random(n_others) * activity[-1])
+        views = exposures_of(rng, np.concatenate([once, others]), n_views, day)
         for kind, table in (("exposures", views), ("outcomes", outcomes_of(rng, views))):
             is_late = rng.random(len(table)) < 0.02
             again = table.filter(pa.array(rng.random(len(table)) < 0.01))
@@ -51,15 +57,14 @@ def write_days(folder: Path, users: int, exposures: int, before_days: int) -> No
                 pq.write_table(arrived, aside)
 
 
-def exposures_of(rng: np.random.Generator, activity: np.ndarray, n: int, day: date) -> pa.Table:
-    """A day's views: ten cards a visit."""
-    visits = np.searchsorted(activity, rng.random(-(-n // 10)) * activity[-1])
-    user = np.repeat(visits, 10)[:n]
-    second = np.repeat(rng.integers(86_000, size=len(visits)), 10)[:n]
+def exposures_of(rng: np.random.Generator, users: np.ndarray, n: int, day: date) -> pa.Table:
+    """A day's views: ten cards a visit, at first of the users given."""
+    user = np.repeat(users, CARDS_A_VISIT)[:n]
+    second = np.repeat(rng.integers(86_000, size=len(users)), CARDS_A_VISIT)[:n]
     midnight = (day.toordinal() - date(1970, 1, 1).toordinal()) * 86_400
-    position = np.arange(n) % 10
-    card = pa.array(np.where(rng.random(n) < 0.5, "movie", "home"))
-    arm = np.where(arm_of(user) == 0, *WEIGHTS)
+    position = np.arange(n) % CARDS_A_VISIT
+    card = words(rng.integers(2, size=n), ["movie", "home"])
+    arm = arm_of(user)
     return pa.table(
         {
             "user_id": user,
@@ -68,16 +73,23 @@ def exposures_of(rng: np.random.Generator, activity: np.ndarray, n: int, day: da
             "row": card,
             "position": position + 1,
             "item_id": rng.integers(20_000, size=n),
-            "experiment": pa.array([NAME] * n),
-            "arm": pa.array(arm),
-            "model_version": pa.array(np.char.add("2026-w10-", arm)),
+            "experiment": words(np.zeros(n), [NAME]),
+            "arm": words(arm, list(WEIGHTS)),
+            "model_version": words(arm, [f"2026-w10-{name}" for name in WEIGHTS]),
         }
     )
 
 
+def words(number: np.ndarray, names: list[str]) -> pa.Array:
+    """Names by their numbers."""
+    return pa.DictionaryArray.from_arrays(pa.array(number.astype(np.int32)), names)
+
+
 def arm_of(user: np.ndarray) -> np.ndarray:
     """``[n]`` the number of the arm, by a hash."""
-    return (user.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(63)
+    mixed = (user.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
+    return mixed >> np.uint64(63)
 
 
 def outcomes_of(rng: np.random.Generator, views: pa.Table) -> pa.Table:
@@ -119,6 +131,7 @@ def analyse(folder: Path, users: int, before_days: int, daily: bool) -> dict[str
     seconds["all"] = time.perf_counter() - begin
     return {
         "seconds": seconds,
+        "processor_seconds": time.process_time(),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "users": n,
         "counts": counts,
