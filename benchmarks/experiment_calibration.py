@@ -11,7 +11,7 @@ looking every day at a 5 % test, and taking views as independent.
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -45,15 +45,17 @@ PROBE = (1, 2, 3, 5, 7, 10, 14, 21, 28)
 class Found:
     """What the experiments of one kind gave for one metric, an entry an experiment.
 
-    ``planned``, ``naive`` and ``daily`` say who found a difference; ``held`` whose interval held
-    the truth: of the end, of the look at which the experiment ended, of every day.
+    ``planned``, ``naive`` and ``daily`` say who found a difference; ``crossed_on`` at which look,
+    or the last day; ``ended_on`` which look was the last one, also for want of alpha; ``held``
+    whose interval held the truth: of the end, of the look that ended it, of every day.
     """
 
     p: list[float] = field(default_factory=list)
     log_lift: list[float] = field(default_factory=list)
     reduction: list[float] = field(default_factory=list)
     planned: list[bool] = field(default_factory=list)
-    stopped_on: list[int] = field(default_factory=list)
+    crossed_on: list[int] = field(default_factory=list)
+    ended_on: list[int] = field(default_factory=list)
     naive: list[bool] = field(default_factory=list)
     daily: list[bool] = field(default_factory=list)
     held: dict[str, list[bool]] = field(
@@ -75,7 +77,8 @@ class Found:
             if seen.stop:
                 break
         self.planned.append(seen.crossed)
-        self.stopped_on.append(day)
+        self.crossed_on.append(day if seen.crossed else DAYS)
+        self.ended_on.append(day)
         self.held["planned"].append(seen.effect.lift_low <= lift <= seen.effect.lift_high)
 
     def every_day(self, effects: dict[int, Effect], error: float, lift: float) -> None:
@@ -91,10 +94,12 @@ class Found:
         self.held["daily"].append(all(within))
 
 
-def effects_of(panel: Panel, metric: PanelMetric) -> dict[str, dict[int, Effect]]:
-    """Effects by day: without CUPED on each day, with it at the looks."""
+def effects_of(
+    panel: Panel, metric: PanelMetric, days: Iterable[int]
+) -> dict[str, dict[int, Effect]]:
+    """Effects by day: without CUPED on each of the days, with it at the looks."""
     plain, cuped = {}, {}
-    for day in range(1, DAYS + 1):
+    for day in days:
         arms = [Moments.of(panel.columns(metric, day, treated=arm)) for arm in (True, False)]
         plain[day] = compare(*arms)
         if day in LOOKS:
@@ -102,18 +107,24 @@ def effects_of(panel: Panel, metric: PanelMetric) -> dict[str, dict[int, Effect]
     return {metric: plain, f"{metric} with CUPED": cuped}
 
 
-def run(law: PanelLaw, plans: dict[str, Plan], seeds: range) -> tuple[dict[str, Found], list[bool]]:
-    """Runs experiments of one kind; also who was found by taking views as independent."""
+def run(
+    law: PanelLaw, plans: dict[str, Plan], seeds: range, watched: Sequence[str]
+) -> tuple[dict[str, Found], list[bool]]:
+    """Runs experiments of one kind; also who was found by taking views as independent.
+
+    Metrics that are ``watched`` are looked at on every day.
+    """
     found = {name: Found() for name in plans}
     independent = []
     for seed in seeds:
         panel = law.draw(seed)
         for metric in METRICS:
-            for name, effects in effects_of(panel, metric).items():
+            days = range(1, DAYS + 1) if metric in watched else LOOKS
+            for name, effects in effects_of(panel, metric, days).items():
                 one, error = found[name], plans[name].error(DAYS)
                 one.at_end(effects[DAYS], law.lift)
                 one.at_looks(effects, error, law.lift)
-                if name == metric:
+                if name in watched:
                     one.every_day(effects, error, law.lift)
         independent.append(proportions_p(panel) < ALPHA)
     return found, independent
@@ -168,7 +179,8 @@ def with_lift(found: Found, plan: Plan, lift: float) -> dict[str, Any]:
         "power_planned_looks": planned.power(lift, DAYS),
         "power_found_looks": share(found.planned),
         "stop_planned": planned.expected_days(lift, DAYS),
-        "stop_found": float(np.mean(found.stopped_on)),
+        "stop_found": share(found.crossed_on),
+        "end_found": share(found.ended_on),
         **(
             {"power_planned_daily": daily, "power_found_daily": share(found.daily)} if daily else {}
         ),
@@ -221,8 +233,8 @@ def figures(n: int, users: int, seed: int) -> dict[str, Any]:
     plans, left = history_of(law, seed)
     primary = METRICS[0]
     lift = plans[primary].minimum_lift(DAYS)
-    none, independent = run(law, plans, range(seed + 1, seed + 1 + n))
-    some, _ = run(replace(law, lift=lift), plans, range(seed + 1 + n, seed + 1 + 2 * n))
+    none, independent = run(law, plans, range(seed + 1, seed + 1 + n), METRICS)
+    some, _ = run(replace(law, lift=lift), plans, range(seed + 1 + n, seed + 1 + 2 * n), [primary])
     by_metric = {
         name: {**without_lift(none[name]), **with_lift(some[name], plan, lift)}
         for name, plan in plans.items()
@@ -244,7 +256,7 @@ def figures(n: int, users: int, seed: int) -> dict[str, Any]:
 
 
 def looking_fractions(plan: Plan) -> list[float]:
-    return replace(plan, looking="planned").fractions(DAYS).tolist()
+    return list(map(float, replace(plan, looking="planned").fractions(DAYS)))
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
@@ -266,9 +278,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    begin = time.perf_counter()
+    begin = time.perf_counter(), time.process_time()
     found = figures(args.experiments, args.users, args.seed)
-    found["seconds"] = time.perf_counter() - begin
+    found["seconds"] = time.perf_counter() - begin[0]
+    found["processor_seconds"] = time.process_time() - begin[1]
     print("\n".join(lines(found)))
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

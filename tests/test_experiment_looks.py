@@ -1,6 +1,7 @@
 """Bounds of planned looks and the confidence sequence: published tables, SciPy, simulated paths."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_bounds_do_not_depend_on_later_looks(fractions: np.ndarray) -> None:
 
 def test_spent_rises_to_alpha() -> None:
     for spending in ("obrien-fleming", "pocock"):
-        used = spent(np.linspace(0.01, 1.5, 50), 0.05, spending)  # type: ignore[arg-type]
+        used = spent(np.linspace(0.01, 1.5, 50), 0.05, spending)
         assert (np.diff(used) >= 0).all()
         assert used[-1] == pytest.approx(0.05)
     z = stats.norm.isf(0.05 / 4)
@@ -142,6 +143,9 @@ def test_a_very_early_look_cannot_stop() -> None:
     outcome = look(effect_of(1.0), [0.0001])
     assert not outcome.stop
     assert outcome.effect.low == -math.inf
+    certain = replace(effect_of(1.0), p_value=0.0)
+    assert not look(certain, [0.0001]).crossed
+    assert look(certain, [0.4]).crossed
 
 
 @pytest.mark.parametrize("fractions", [[], [0.0, 1.0], [0.5, 0.4]])
@@ -153,7 +157,7 @@ def test_bounds_refuse_fractions_that_are_none(fractions: list[float]) -> None:
 def test_bounds_and_sequences_refuse_an_alpha_of_one() -> None:
     for one in (bounds, sequence_bounds):
         with pytest.raises(ConfigError, match="between 0 and 1"):
-            one([0.5], 1.0)  # type: ignore[operator]
+            one([0.5], 1.0)
 
 
 @pytest.mark.parametrize("errors", [[], [0.1, 0.0], [math.nan]])

@@ -32,10 +32,12 @@ def arms(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return users(700, 0.2, seed), users(900, 0.0, seed + 1000)
 
 
-def oracle(metric: tt.Mean | tt.RatioOfMeans, treatment: np.ndarray, control: np.ndarray) -> dict:
+def oracle(
+    metric: tt.Mean | tt.RatioOfMeans, treatment: np.ndarray, control: np.ndarray
+) -> dict[str, float]:
     table = {name: np.r_[control[:, i], treatment[:, i]] for i, name in enumerate(NAMES)}
     table["variant"] = np.repeat([0, 1], [len(control), len(treatment)])
-    return tt.Experiment(metric=metric).analyze(pa.table(table))["metric"]._asdict()
+    return dict(tt.Experiment(metric=metric).analyze(pa.table(table))["metric"]._asdict())
 
 
 def as_oracle(effect: Effect) -> dict[str, float]:

@@ -109,7 +109,7 @@ def outcome(effect: Effect, fraction: float, bound: float, *, final: bool) -> Lo
         fraction=fraction,
         statistic=effect.normal_statistic,
         bound=bound,
-        crossed=effect.p_value <= nominal,
+        crossed=0 < nominal >= effect.p_value,
         final=final,
         effect=effect.at_level(nominal),
     )

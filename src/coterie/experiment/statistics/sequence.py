@@ -38,7 +38,8 @@ def sequence_bounds(fractions: Sequence[float] | np.ndarray, alpha: float = 0.05
         [3.82, 3.08, 3.04, 3.06]
     """
     tau = _tau(fractions, alpha)
-    return np.sqrt((1 + 1 / tau) * (np.log1p(tau) - 2 * math.log(alpha)))
+    critical: np.ndarray = np.sqrt((1 + 1 / tau) * (np.log1p(tau) - 2 * math.log(alpha)))
+    return critical
 
 
 def always_valid_p(statistic: float, fraction: float, alpha: float = 0.05) -> float:
@@ -92,4 +93,5 @@ def _tau(fractions: Sequence[float] | np.ndarray, alpha: float) -> np.ndarray:
             "information fractions must be above 0, and alpha between 0 and 1; they are"
             f" {t.tolist()} and {alpha}."
         )
-    return t * (-special.lambertw(-(alpha**2) / math.e, -1).real - 1)
+    at_planned = -float(special.lambertw(-(alpha**2) / math.e, -1).real) - 1
+    return t * at_planned
