@@ -40,6 +40,7 @@ KNOWS = {
     "serving": {"errors", "extras", "data", "models", "ranking", "store", "training", "registry"},
     "stream": {"errors", "extras", "files", "running", "data", "ranking"},
     "evaluation": {"errors", "files", "plain_table", "sparse", "running", "data", "ranking"},
+    "experiment": {"errors", "running", "data", "models", "evaluation"},
     "export": {"errors", "extras", "files", "networks", "training"},
     "training": {
         "errors", "extras", "files", "fingerprints", "locks", "sparse", "running", "data",
