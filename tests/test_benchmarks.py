@@ -64,6 +64,16 @@ def test_publishing_measures_a_store_while_it_is_read(tmp_path: Path, store: str
     assert figures["median_read_ms"] < figures["slowest_read_ms"]
 
 
+def test_experiment_size_sums_what_it_wrote(tmp_path: Path) -> None:
+    size = ("--users", "500", "--exposures", "9000", "--before-days", "1")
+    figures = run("experiment_size.py", tmp_path, "--folder", str(tmp_path / "days"), *size)
+    assert sum(figures["users"].values()) == 500
+    assert figures["counts"]["exposures"]["kept"] == 29 * (9000 // 28)
+    assert figures["counts"]["exposures"]["repeated"] > 0
+    assert figures["peak_mib"] > 0
+    assert set(figures["seconds"]) == {"reading", "looks", "checks", "all"}
+
+
 def test_daily_measures_the_whole_beside_scoring_alone(tmp_path: Path) -> None:
     figures = run("daily.py", tmp_path, "--users", "300", "--items", "60", "--k", "5")
     assert figures["users"] == figures["alone"]["users"] == 300

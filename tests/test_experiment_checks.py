@@ -136,7 +136,7 @@ def test_a_healthy_experiment_passes_all_checks(sums: Sums) -> None:
 
 
 def test_healthy_experiments_alarm_at_the_level(tmp_path: Path) -> None:
-    """The same people in arms drawn anew, 120 times; lost clicks are there, in both arms alike."""
+    """The same people in arms drawn anew, 100 times; lost clicks are there, in both arms alike."""
     log = healthy(5)
     users_lost, days_lost = (
         np.random.default_rng(2).random(int(by.max()) + 1)[by] < 0.1
@@ -146,7 +146,7 @@ def test_healthy_experiments_alarm_at_the_level(tmp_path: Path) -> None:
         sample_ratio, sample_ratio_by_segment, sample_ratio_by_first_day, viewers_by_day,
         unseen_clicks, unseen_users, views_a_day, days_before,
     ]  # fmt: skip
-    level, n = 0.1, 120
+    level, n = 0.1, 100
     found = np.zeros(len(made))
     with summed(replace(log, is_lost=users_lost | days_lost), tmp_path) as sums:
         for seed in range(n):
@@ -236,38 +236,36 @@ def lose_a_day(log: Log) -> Log:
 
 def change_before(log: Log) -> Log:
     """What the experiment before did to those who are the treatment again."""
-    clicked = log.is_clicked | (some(log, 0.05, by=np.arange(len(log.user))))
     before = (log.day < 0) & (log.arm[log.user] == 1)
     more = np.random.default_rng(6).random(len(before)) < 0.03
-    return replace(log, is_clicked=clicked | (before & more))
+    return replace(log, is_clicked=log.is_clicked | (before & more))
 
 
 def cross(log: Log) -> Log:
     return replace(log, logged=np.where(some(log, 0.04, by=log.user), 0, log.logged))
 
 
-def no_arm(log: Log) -> Log:
-    return replace(log, logged=np.full(len(log.user), 2))
+LOGS = {"clicks without a view", "users without a view", "views a day"}
+"""Lost logs show in more than one of these."""
 
-
-FAULTS: dict[str, tuple[Callable[[Log], Log], set[str]]] = {
-    "days": (lose_days, {"clicks without a view"}),
-    "users": (lose_users, {"users without a view"}),
-    "rows": (lose_rows, {"views a day"}),
-    "a day": (lose_a_day, {"viewers by day", "days", "clicks without a view"}),
-    "before": (change_before, {"days before"}),
-    "crossings": (cross, {"crossings"}),
+FAULTS: dict[str, tuple[Callable[[Log], Log], set[str], set[str]]] = {
+    "days": (lose_days, {"clicks without a view"}, LOGS),
+    "users": (lose_users, {"users without a view"}, LOGS),
+    "rows": (lose_rows, {"views a day"}, LOGS),
+    "a day": (lose_a_day, {"viewers by day", "days", "clicks without a view"}, LOGS),
+    # Cohorts are of what was done before, too.
+    "before": (change_before, {"days before"}, {"sample ratio by segment"}),
+    "crossings": (cross, {"crossings"}, set()),
 }
+"""What plants each, the checks that must alarm, and those that may."""
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_faults_are_found(fault: str, tmp_path: Path) -> None:
-    plant, expected = FAULTS[fault]
+    plant, must, may = FAULTS[fault]
     with summed(plant(healthy()), tmp_path) as sums:
-        found = check(sums)
-    assert expected <= alarms(found)
-    # What is not of the fault is not told, but for the ratios that lost users and views move.
-    assert alarms(found) <= expected | {"sample ratio by first day", "views a day"}
+        found = alarms(check(sums))
+    assert must <= found <= must | may | {"sample ratio by first day"}
 
 
 def test_crossings_are_counted_by_arm(tmp_path: Path) -> None:
