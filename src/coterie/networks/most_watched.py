@@ -88,7 +88,8 @@ def _starts(lengths: np.ndarray, n_segments: int) -> np.ndarray:
 
 def _segments(lengths: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """``[n]`` the segment of each history, from 1; 0 of an empty one."""
-    return np.searchsorted(starts, lengths, side="right")
+    found: np.ndarray = np.searchsorted(starts, lengths, side="right")
+    return found
 
 
 def _weights(timestamps: np.ndarray | None, half_life_days: float) -> np.ndarray | float:
