@@ -187,9 +187,9 @@ def test_an_answer_names_experiment_arm_and_model(service: Service) -> None:
     start_experiment(service, NAME, DAY)
     daily(service, DAY)
     lists, seen = found(service), set[Any]()
-    with running_server(service.place("sqlite:///store"), None, api_key=KEY) as server:
-        with server.client() as client:
-            answers = [client.get(f"/recommendations/{user}").json() for user in range(1, 600)]
+    url = service.place("sqlite:///store")
+    with running_server(url, None, api_key=KEY) as server, server.client() as client:
+        answers = [client.get(f"/recommendations/{user}").json() for user in range(1, 600)]
     for user, answer in enumerate(answers, start=1):
         (arm,) = service.experiments.assigner(DAY).arms([user])["lists"]
         told = answer["experiment"], answer["arm"]
