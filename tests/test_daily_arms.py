@@ -18,6 +18,7 @@ from coterie.jobs.daily import daily
 from coterie.jobs.status import status
 from coterie.jobs.weekly import weekly
 from coterie.registry import Registry, Version
+from serving_parts import KEY, running_server
 from small_service import FIRST, LIVING, MONDAY, TINY, Lists, all_lists, configure, store_of
 
 NAME = "baseline"
@@ -176,6 +177,30 @@ def test_without_experiments_the_edition_is_what_it_was(service: Service, tmp_pa
     assert daily(service, DAY).published
     assert found(service) == found(plain)
     assert facts(service)["request"] == facts(plain)["request"]
+
+
+def test_an_answer_names_experiment_arm_and_model(service: Service) -> None:
+    """Of a stranger, who gets the live model's fall-back, the arm all the same."""
+    live, other = Registry(service.registry).live, of_arm(service)
+    assert live is not None
+    define(service, share=0.6)
+    start_experiment(service, NAME, DAY)
+    daily(service, DAY)
+    lists, seen = found(service), set[Any]()
+    url = service.place("sqlite:///store")
+    with running_server(url, None, api_key=KEY) as server, server.client() as client:
+        answers = [client.get(f"/recommendations/{user}").json() for user in range(1, 600)]
+    for user, answer in enumerate(answers, start=1):
+        (arm,) = service.experiments.assigner(DAY).arms([user])["lists"]
+        told = answer["experiment"], answer["arm"]
+        assert told == ((None, None) if arm is None else tuple(arm))
+        is_others = arm is not None and arm.arm == "watched" and f"{user} main" in lists
+        assert answer["model"] == (other.name if is_others else live.name)
+        if f"{user} main" in lists:
+            expected = lists[f"{user} main"][0]
+            assert [one["item_id"] for one in answer["items"]] == expected
+        seen.add((*told, answer["source"] == "fallback"))
+    assert len(seen) == 6
 
 
 def test_a_larger_share_keeps_everybodys_lists(service: Service) -> None:

@@ -249,8 +249,10 @@ class Registry:
     def _old(self, keep: int) -> list[Version]:
         """All before the last ``keep`` candidates."""
         versions = self.versions
-        kept = [version for version in versions if not version.is_arm][-keep or len(versions) :]
-        return versions[: versions.index(kept[0])] if kept else versions
+        if not keep:
+            return versions
+        candidates = [version for version in versions if not version.is_arm]
+        return versions[: versions.index(candidates[-keep])] if len(candidates) > keep else []
 
     @property
     def lived(self) -> list[str]:

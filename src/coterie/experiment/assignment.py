@@ -161,9 +161,15 @@ class Allocation:
     @classmethod
     def of_json(cls, told: Mapping[str, Any]) -> Self:
         """Reads what `to_json` gave; more fields than these do not matter."""
-        names = ("experiment", "layer", "salt", "first", "share")
-        weights, holdout = dict(told["weights"]), Holdout(**told["holdout"])
-        return cls(*(told[name] for name in names), weights, holdout)
+        return cls(
+            told["experiment"],
+            told["layer"],
+            told["salt"],
+            told["first"],
+            told["share"],
+            dict(told["weights"]),
+            Holdout(**told["holdout"]),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; weights as pairs, as who sorts the names of a mapping would move

@@ -7,7 +7,7 @@ anything is scored, by the version behind their arm; those in no experiment are 
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -140,7 +140,8 @@ class Arms:
         names = [version.name for version in self._distinct]
         choices = self._assigner.choices(LISTS)
         number = [*(names.index(self.versions[one].name) for one in choices), 0]
-        return np.array(number)[self._assigner.codes(LISTS, users.to_pylist())]
+        found: np.ndarray = np.array(number)[self._assigner.codes(LISTS, users.to_pylist())]
+        return found
 
     @cached_property
     def _assigner(self) -> Assigner:
@@ -279,6 +280,7 @@ def used_versions(service: Service) -> set[str]:
     for one in service.experiments.records:
         if one.ended is None and one.definition.layer == LISTS:
             for arm in one.definition.arms:
-                version = version_of(service, live, one.name, arm, one.configs.get(arm.name))
-                found.add(version.name)
+                with suppress(NotFoundError):
+                    config = one.configs.get(arm.name)
+                    found.add(version_of(service, live, one.name, arm, config).name)
     return found

@@ -83,12 +83,14 @@ def _starts(lengths: np.ndarray, n_segments: int) -> np.ndarray:
     """``[n_segments]`` int64 length that each segment begins with; the first begins with 1."""
     inner = np.arange(1, n_segments) / n_segments
     parted = np.quantile(lengths, inner, method="higher") if len(lengths) else np.ones(len(inner))
-    return np.maximum(np.append(1, parted), 1).astype(np.int64)
+    starts: np.ndarray = np.maximum(np.append(1, parted), 1).astype(np.int64)
+    return starts
 
 
 def _segments(lengths: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """``[n]`` the segment of each history, from 1; 0 of an empty one."""
-    return np.searchsorted(starts, lengths, side="right")
+    found: np.ndarray = np.searchsorted(starts, lengths, side="right")
+    return found
 
 
 def _weights(timestamps: np.ndarray | None, half_life_days: float) -> np.ndarray | float:
