@@ -47,7 +47,6 @@ KNOWS = {
     },
     "stream": {"errors", "extras", "files", "running", "data", "ranking"},
     "evaluation": {"errors", "files", "plain_table", "sparse", "running", "data", "ranking"},
-    "experiment": {"errors", "running", "data", "models", "evaluation"},
     "export": {"errors", "extras", "files", "networks", "training"},
     "training": {
         "errors", "extras", "files", "fingerprints", "locks", "sparse", "running", "data",

@@ -278,7 +278,7 @@ class _Analyser:
                 fraction=seen.fraction,
                 statistic=own.normal_statistic,
                 bound=seen.bound,
-                crossed=own.p_value <= 1 - level,
+                crossed=bool(own.p_value <= 1 - level),
                 final=seen.final,
                 effect=own,
             )
@@ -361,9 +361,9 @@ class _Analyser:
             return []
         planned = self.definition.plan.get(ERROR)
         if planned is not None:
-            return information_fractions(errors, float(planned)).tolist()
+            return list(information_fractions(errors, float(planned)))
         if self.definition.looks.kind == "fixed":
-            return information_fractions(errors, errors[-1]).tolist()
+            return list(information_fractions(errors, errors[-1]))
         raise ConfigError(
             f"{self.definition.name}: looks before the end must know how much was planned, there is"
             f" no {ERROR} under [plan]; run coterie experiment plan and keep what it says."

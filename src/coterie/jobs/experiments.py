@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import date, timedelta
 
+from coterie.data.source import exists
 from coterie.errors import ConfigError, DataError
 from coterie.experiment import (
     Analysis,
@@ -16,7 +17,7 @@ from coterie.experiment import (
 )
 from coterie.experiment.analysis import ERROR, primary_of
 from coterie.experiment.statistics import Moments, Plan
-from coterie.jobs.config import Service
+from coterie.jobs.config import Service, days_of
 from coterie.running.progress import Progress, silent
 
 HISTORY_DAYS = 28
@@ -61,12 +62,11 @@ def plan_of(service: Service, name: str, until: date, *, progress: Progress = si
 
     Raises:
         NotFoundError: if it is not defined.
-        DataError: if there are no views.
+        DataError: if there are no views, or of fewer days than the experiment is to have.
     """
     definition = service.experiments.definition(name)
-    days = max(HISTORY_DAYS, definition.days)
     before = service.config.experiments.before_days
-    window = Window(until - timedelta(days=days - 1), until, before)
+    window = Window(_first_seen(service, definition, until), until, before)
     everybody = Arms(name, {_EVERYBODY: 1, "nobody": 1}, f"'{_EVERYBODY}'")
     with _summed(service, window, everybody, definition, progress) as sums:
         return Plan(
@@ -97,10 +97,29 @@ def agreed_plan(plan: Plan, definition: Experiment, power: float = 0.8) -> dict[
     }
 
 
+def _first_seen(service: Service, definition: Experiment, until: date) -> date:
+    """The first day of history: some weeks before the last one, if so many have views."""
+    n_days = max(HISTORY_DAYS, definition.days)
+    days = days_of(until - timedelta(days=n_days - 1), until + timedelta(days=1))
+    found = next((day for day in days if _has_views(service, day)), None)
+    n_found = 0 if found is None else (until - found).days + 1
+    if found is None or n_found < definition.days:
+        raise DataError(
+            f"{definition.name}: a plan for {definition.days} days needs views of as many days"
+            f" before, found {n_found} until {until}; wait, or plan fewer days."
+        )
+    return found
+
+
+def _has_views(service: Service, day: date) -> bool:
+    path, query = service.config.experiments.events.source("exposures", day)
+    return query is not None or exists(service.place(path))
+
+
 def _history(sums: Sums, definition: Experiment) -> Mapping[int, Moments]:
     """Moments of the users of the first d days, for some d."""
     last = sums.window.n_days
-    days = sorted({1, 3, *range(7, last, 7), last})
+    days = sorted({1, min(3, last), *range(7, last, 7), last})
     metric = primary_of(definition)
     return {day: sums.moments(metric, _EVERYBODY, until=sums.days[day - 1]) for day in days}
 

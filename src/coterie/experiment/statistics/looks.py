@@ -98,7 +98,7 @@ def look(
         '2.44 of 3.36: False'
     """
     bound = float(bounds(fractions, alpha, spending, last=last)[-1])
-    final = last or fractions[-1] >= 1
+    final = last or bool(fractions[-1] >= 1)
     return outcome(effect, fractions[-1], bound, final=final)
 
 

@@ -30,9 +30,6 @@ NAME = "pia"
 _BEFORE = 6
 """Weeks of events before anything is published."""
 
-_SEEN_DAYS = 28
-"""Days with published lists before the experiment: what its plan is made from."""
-
 _FILE = """\
 name = "demo-experiment"
 
@@ -158,6 +155,7 @@ def experiment(
     n_users: int = 3_000,
     n_items: int = 300,
     days: int = 28,
+    seen_days: int = 28,
     visits: float = 2.0,
     progress: Progress = silent,
 ) -> Analysis:
@@ -168,6 +166,7 @@ def experiment(
         n_users: Users at the beginning.
         n_items: Titles at the beginning.
         days: Of the experiment, at most; it stops at the first planned look that decides.
+        seen_days: Of published lists before it, from which it is planned; as many at least.
         visits: Mean visits for each title that a user takes up.
         progress: Called as the work goes on.
 
@@ -178,16 +177,16 @@ def experiment(
     if (folder / FILE).exists():
         raise ConflictError(f"{folder}: a service is there already; choose another folder.")
     begin = FIRST_DAY + timedelta(weeks=_BEFORE)
-    start = begin + timedelta(days=_SEEN_DAYS)
+    start = begin + timedelta(days=seen_days)
     looks = sorted({max(1, days * n // 4) for n in (1, 2, 3, 4)})
     _write(folder, days, looks)
-    weeks = _BEFORE + (_SEEN_DAYS + days) // 7 + 1
+    weeks = _BEFORE + (seen_days + days) // 7 + 1
     living = LivingService(n_users, n_items, weeks, 1, FIRST_DAY)
     traffic = Traffic(living, 1, start, habits=Habits(visits=visits))
     life = _Life(Service.load(folder), living, traffic, progress)
     living.write(folder, FIRST_DAY, begin - timedelta(days=1), progress)
     weekly(life.service, begin, device="cpu", progress=progress)
-    life.days(begin, _SEEN_DAYS)
+    life.days(begin, seen_days)
     _plan(life, start)
     life.service.experiments.start(NAME, start)
     weekly(life.service, start, device="cpu", progress=progress)
