@@ -21,6 +21,7 @@ DOORS = {
     "metric": "Metric.parse('recall@20').label",
     "report": "str(read('one'))",
     "assignment": "Assigner([Allocation('one', 'lists', '', 0, 1, {'a': 1})]).arms([7])",
+    "experiment": "same_ratio([Moments.of(np.ones((5, 2)))] * 2), EventSources(), Habits()",
     "comparison": "str(compare(read('one'), read('other'), n_resamples=50, seed=0))",
     "experiment": "statistics.bounds([0.5, 1.0])",
     "panel": "PanelLaw(n_users=9).draw(0)",
@@ -40,6 +41,7 @@ class NoTorch:
 
 sys.meta_path.insert(0, NoTorch())
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from coterie.config import MODEL_NAMES, RunConfig, as_toml
@@ -49,6 +51,10 @@ from coterie.evaluation.report import EvaluationReport
 from coterie.experiment.assignment import Allocation, Assigner
 from coterie.experiment import statistics
 from coterie.simulation.panel import PanelLaw
+from coterie.experiment import EventSources
+from coterie.experiment.checks import same_ratio
+from coterie.experiment.statistics.moments import Moments
+from coterie.simulation.traffic import Habits
 from coterie.training.artifact import read_model_manifest
 
 old, reports = Path(sys.argv[1]), Path(sys.argv[2])
