@@ -3,9 +3,9 @@ without a lift, power and coverage with a known one, what CUPED saves, what a br
 
     python benchmarks/experiment_calibration.py [--experiments 2000] [--json FILE]
 
-2,000 experiments of each kind take some minutes on one core. Everything is planned from a history
-of 100,000 users who are in none of them. Beside the statistics of Coterie stand two that are wrong:
-looking every day at a 5 % test, and taking views as independent.
+2,000 experiments of each kind take about four minutes of one core. Everything is planned from a
+history of 100,000 users who are in none of them. Beside the statistics of Coterie stand two that
+are wrong: looking every day at a 5 % test, and taking views as independent.
 """
 
 import argparse
@@ -274,7 +274,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--experiments", type=int, default=2000)
-    parser.add_argument("--users", type=int, default=2000)
+    parser.add_argument("--users", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
