@@ -106,15 +106,14 @@ def columns_by_hand(
     days: Window,
     until: int,
     cap: int = 1000,
-    late_days: int = 2,
 ) -> np.ndarray:
     """``[n, 4]``: numerator, denominator, and both before, of each user of an arm, by the rules one
     after another, a row at a time.
     """
-    views = _counting(exposures, late_days, days)
+    views = _counting(exposures, days)
     done = [
         row
-        for row in _counting(outcomes, late_days, days)
+        for row in _counting(outcomes, days)
         if row["kind"] == "click" or (row["kind"] == "watch" and _is_span(row.get("value")))
     ]
     found = []
@@ -150,13 +149,13 @@ def _is_span(value: float | None) -> bool:
     return value is not None and 0 <= value <= 7 * 86_400
 
 
-def _counting(rows: Iterable[tuple[int, Row]], late_days: int, days: Window) -> list[Row]:
+def _counting(rows: Iterable[tuple[int, Row]], days: Window) -> list[Row]:
     """Rows of the window that count, each once; of those with an event's id, one."""
     once: dict[Any, Row] = {}
     for arrived, row in rows:
         if row["user_id"] is None or row["time"] is None:
             continue
-        if not 0 <= arrived - _day(row) <= late_days:
+        if not 0 <= arrived - _day(row) <= EventSources().late_days:
             continue
         if not -days.before_days <= _day(row) < days.n_days:
             continue
@@ -173,7 +172,7 @@ def _measure(
 
     clicks = [row for row in of(acts) if row["kind"] == "click"]
     viewed, clicked = {_day(row) for row in of(views)}, {_day(row) for row in clicks}
-    return {
+    measures: dict[str, float] = {
         "users": 1.0,
         "views": len(of(views)),
         "clicks": len(clicks),
@@ -181,4 +180,5 @@ def _measure(
         "view_days": len(viewed),
         "click_days": len(clicked),
         "unseen_days": len(clicked - viewed),
-    }[measure]
+    }
+    return measures[measure]

@@ -113,8 +113,9 @@ def alarms(found: list[Check]) -> set[str]:
 def some(log: Log, share: float, *, by: np.ndarray) -> np.ndarray:
     """``[n]`` bool: of the treatment, a share of what ``by`` numbers."""
     rng = np.random.default_rng(1)
-    chosen: np.ndarray = rng.random(int(by.max()) + 1) < share
-    return chosen[by] & (log.arm[log.user] == 1) & (log.day >= 0)
+    chosen = rng.random(int(by.max()) + 1) < share
+    found: np.ndarray = chosen[by] & (log.arm[log.user] == 1) & (log.day >= 0)
+    return found
 
 
 # Healthy.

@@ -170,7 +170,7 @@ def test_events_may_come_from_a_database(
         url = request.getfixturevalue("postgres_url")
         with psycopg.connect(url) as connection:
             for one in ("DROP TABLE IF EXISTS seen", *statements):
-                connection.execute(one)  # type: ignore[call-overload]
+                connection.execute(one)
     sources = EventSources(exposures=url, exposures_query=QUERY, outcomes=f"{tmp_path}/%Y")
     found, counts = read(sources, window(2))
     assert found["exposures"] == [

@@ -119,7 +119,9 @@ def assert_rows_are_accounted_for(
         assert told.pop("read") == len(in_files) == sum(told.values())
 
 
-def random_events(rng: np.random.Generator, n_users: int) -> tuple[list[Row], list[Row]]:
+def random_events(
+    rng: np.random.Generator, n_users: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     users = rng.integers(n_users, size=40 * n_users).tolist()
     views = [
         seen(user, int(rng.integers(-7, 14)), str(rng.choice(CARDS)), item_id=i)
@@ -155,7 +157,10 @@ def test_moments_of_a_crowd_are_those_of_the_rules(
     crowd: Any, summed: Sums, metric: Metric, until: int
 ) -> None:
     for arm in WEIGHTS:
-        expected = columns_by_hand(*crowd, metric, arm, days=window(14, 7), until=until)
+        exposures, outcomes, arms = crowd
+        expected = columns_by_hand(
+            exposures, outcomes, arms, metric, arm, days=window(14, 7), until=until
+        )
         assert_same(summed.moments(metric, arm, until=FIRST + timedelta(days=until)), expected)
 
 

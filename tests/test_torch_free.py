@@ -20,6 +20,7 @@ DOORS = {
     "manifest": "read_model_manifest(old / 'run')",
     "metric": "Metric.parse('recall@20').label",
     "report": "str(read('one'))",
+    "experiment": "same_ratio([Moments.of(np.ones((5, 2)))] * 2), EventSources(), Habits()",
     "comparison": "str(compare(read('one'), read('other'), n_resamples=50, seed=0))",
 }
 
@@ -37,12 +38,17 @@ class NoTorch:
 
 sys.meta_path.insert(0, NoTorch())
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from coterie.config import MODEL_NAMES, RunConfig, as_toml
 from coterie.evaluation.compare import compare
 from coterie.evaluation.metrics import Metric
 from coterie.evaluation.report import EvaluationReport
+from coterie.experiment import EventSources
+from coterie.experiment.checks import same_ratio
+from coterie.experiment.statistics.moments import Moments
+from coterie.simulation.traffic import Habits
 from coterie.training.artifact import read_model_manifest
 
 old, reports = Path(sys.argv[1]), Path(sys.argv[2])

@@ -55,12 +55,6 @@ DOORS = {
         "service.write('service', service.first_day, service.last_day)\n"
         "assert service.probabilities([1], service.last_day).shape == (1, service.n_titles)"
     ),
-    "events of an experiment": (
-        "from datetime import date\n"
-        "from coterie.experiment import EventSources, sum_up\n"
-        "import coterie.experiment.checks, coterie.simulation.traffic\n"
-        "assert EventSources().source('exposures', date(2026, 1, 5))[0].endswith('2026-01-05')"
-    ),
     "study": (
         "from coterie.tuning.study import read_study\n"
         "assert read_study('study').best.number >= 0 and 'complete' in str(read_study('study'))"

@@ -128,16 +128,16 @@ def test_people_tire_of_what_they_were_shown() -> None:
         Traffic(SERVICE, 1, START, {}, Habits(visits=4.0, patience=1.0, fatigue=one))
         for one in (0.0, 0.5)
     )
-    times: dict[tuple[int, str, int], int] = {}
+    times: dict[tuple[int, int], int] = {}
     tally = np.zeros((2, 4))
     for number in range(4):
         both = [one.day(day(number), lists) for one in (fresh, tired)]
         keys = [(row["user_id"], row["item_id"]) for row in both[0].exposures.to_pylist()]
-        before = np.array([times.get(key, 0) for key in keys])  # type: ignore[call-overload]
+        before = np.array([times.get(key, 0) for key in keys])
         for one, played in enumerate(both):
             tally[one] += np.bincount(np.minimum(before, 3)[clicked(played)], minlength=4)
         for key in keys:
-            times[key] = times.get(key, 0) + 1  # type: ignore[call-overload,index]
+            times[key] = times.get(key, 0) + 1
     ratio = (tally[1] / tally[0])[:3]
     np.testing.assert_allclose(ratio, 1 / (1 + 0.5 * np.arange(3)), rtol=0.1)
 

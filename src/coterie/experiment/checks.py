@@ -229,15 +229,7 @@ def dropped_rows(sums: Sums, _: float = LEVEL) -> Check:
 
 def crossings(sums: Sums, _: float = LEVEL) -> Check:
     """Whether users saw lists of their own arm alone, as exposures tell."""
-    arms = range(len(sums.arms.names))
-    total = " + ".join(f"s{j}" for j in arms)
-    own = " ".join(f"WHEN {j} THEN s{j}" for j in arms)
-    rows = sums.rows(
-        f"SELECT arm, count(*) FILTER (crossed), coalesce(sum(logged), 0) FROM (SELECT arm,"
-        f" bool_or({total} > CASE arm {own} END) AS crossed, sum({total}) AS logged"
-        " FROM user_days JOIN members USING (user_id)"
-        f" WHERE day >= {number_of(sums.window.first)} GROUP BY user_id, arm) GROUP BY arm"
-    )
+    rows = _logged(sums)
     if not sum(row[2] for row in rows):
         words = (
             f"No exposure names an arm of {sums.arms.experiment}, so crossings cannot be seen. Log"
@@ -254,6 +246,18 @@ def crossings(sums: Sums, _: float = LEVEL) -> Check:
             " changed, and whether devices keep old ones."
         )
     return Check("crossings", share <= MOST_CROSSED, words, figure=share)
+
+
+def _logged(sums: Sums) -> list[tuple[Any, ...]]:
+    """Of each arm: its number, users who saw another one's list, views that name any arm."""
+    arms = range(len(sums.arms.names))
+    total, own = " + ".join(f"s{j}" for j in arms), " ".join(f"WHEN {j} THEN s{j}" for j in arms)
+    return sums.rows(
+        "SELECT arm, count(*) FILTER (crossed), coalesce(sum(logged), 0) FROM (SELECT arm,"
+        f" bool_or({total} > CASE arm {own} END) AS crossed, sum({total}) AS logged"
+        " FROM user_days JOIN members USING (user_id)"
+        f" WHERE day >= {number_of(sums.window.first)} GROUP BY user_id, arm) GROUP BY arm"
+    )
 
 
 def users_above_cap(sums: Sums, level: float = LEVEL) -> Check:
@@ -395,7 +399,8 @@ def _tested(
 
 def _weights(sums: Sums) -> np.ndarray:
     weights = np.array(list(sums.arms.weights.values()), dtype=np.float64)
-    return weights / weights.sum()
+    shares: np.ndarray = weights / weights.sum()
+    return shares
 
 
 def _by_arm(sums: Sums, query: str) -> np.ndarray:

@@ -144,8 +144,7 @@ class UserDays:
         return tuple(self.database.execute(query).fetchall()[0])
 
     def _take_arms(self, users: pa.Table) -> None:
-        missing = {"user_id", "arm"} - set(users.column_names)
-        if missing:
+        if {"user_id", "arm"} - set(users.column_names):
             raise ConfigError(
                 f"the table of arms must have user_id and arm, found"
                 f" {', '.join(users.column_names)}; name them so."
@@ -154,13 +153,7 @@ class UserDays:
         kind = str(self._one("DESCRIBE SELECT user_id FROM given_arms")[1])
         self.user_type = "VARCHAR" if is_text_kind(kind) else "BIGINT"
         self.has_since = "since" in users.column_names
-        since = "CAST(since AS DATE) - DATE '1970-01-01'" if self.has_since else "NULL"
-        segment = "segment" if "segment" in users.column_names else "NULL"
-        self.database.execute(
-            f"CREATE TABLE arms AS SELECT CAST(user_id AS {self.user_type}) AS user_id,"
-            f" {self._number('arm')} AS arm, CAST({since} AS INTEGER) AS since,"
-            f" CAST({segment} AS VARCHAR) AS segment FROM given_arms"
-        )
+        self.database.execute(f"CREATE TABLE arms AS {self._given_arms(users.column_names)}")
         self.database.unregister("given_arms")
         n, n_users = self._one("SELECT count(*), count(DISTINCT user_id) FROM arms")
         if n != n_users:
@@ -168,6 +161,15 @@ class UserDays:
                 f"each user must be in the table of arms once, found {n:,} rows of {n_users:,}"
                 " users; drop the others."
             )
+
+    def _given_arms(self, names: Sequence[str]) -> str:
+        since = "CAST(since AS DATE) - DATE '1970-01-01'" if self.has_since else "NULL"
+        segment = "segment" if "segment" in names else "NULL"
+        return (
+            f"SELECT CAST(user_id AS {self.user_type}) AS user_id, {self._number('arm')} AS arm,"
+            f" CAST({since} AS INTEGER) AS since, CAST({segment} AS VARCHAR) AS segment"
+            " FROM given_arms"
+        )
 
     def _number(self, arm: str) -> str:
         """SQL of an arm's number, of its name."""

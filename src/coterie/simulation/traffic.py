@@ -234,7 +234,8 @@ class Traffic:
         """How far down people would look, were lists endless."""
         if self.habits.patience == 1:
             return np.full(n, np.iinfo(np.int64).max)
-        return rng.geometric(1 - self.habits.patience, size=n)
+        depth: np.ndarray = rng.geometric(1 - self.habits.patience, size=n)
+        return depth
 
     def _chance(self, views: "_Views", day: date) -> np.ndarray:
         """``[n]`` float64 probabilities of a click."""
@@ -244,7 +245,8 @@ class Traffic:
         chance /= 1 + habits.fatigue * self._times_shown(views)
         for arm, effect in self.effects.items():
             chance[views.arm == arm] *= effect.factor(age)
-        return np.minimum(chance, MOST_LIKELY)
+        chances: np.ndarray = np.minimum(chance, MOST_LIKELY)
+        return chances
 
     def _taste(self, views: "_Views", day: date) -> np.ndarray:
         """``[n]`` float64 from 0 to 1: how much each view's title is to its user's taste."""
@@ -355,11 +357,14 @@ def _bounds(lists: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
 
 def _ranks(lengths: np.ndarray) -> np.ndarray:
     """0, 1, … within each of some runs."""
-    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    begin = np.cumsum(lengths) - lengths
+    ranks: np.ndarray = np.arange(lengths.sum()) - np.repeat(begin, lengths)
+    return ranks
 
 
 def _texts(lists: pa.Table, name: str) -> np.ndarray:
     """A column of texts, None where it is not there."""
     if name not in lists.column_names:
         return np.full(len(lists), None, object)
-    return lists[name].cast(pa.string()).to_numpy(zero_copy_only=False)
+    texts: np.ndarray = lists[name].cast(pa.string()).to_numpy(zero_copy_only=False)
+    return texts
