@@ -59,7 +59,9 @@ def plan(
 @experiment_verbs.command()
 def start(folder: ServiceFolder, name: _Name, day: Day = None) -> None:
     """Start it: from its first day on, daily gives everybody the list of their arm."""
-    running = service_of(folder).experiments.start(name, day_of(day))
+    from coterie.jobs.arms import start_experiment  # noqa: PLC0415
+
+    running = start_experiment(service_of(folder), name, day_of(day))
     arms = ", ".join(f"{arm} {share:.0%}" for arm, share in running.definition.weights.items())
     say_written("starts", running.started, f"{name}: {arms}")
 

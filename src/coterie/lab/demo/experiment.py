@@ -14,6 +14,7 @@ import pyarrow as pa
 from coterie.errors import ConflictError
 from coterie.experiment import Analysis, Assignment, assigner_of, write_report
 from coterie.files import publish_file
+from coterie.jobs.arms import start_experiment
 from coterie.jobs.config import FILE, Service
 from coterie.jobs.daily import daily
 from coterie.jobs.experiments import agreed_plan, analysis_of, plan_of
@@ -188,8 +189,7 @@ def experiment(
     weekly(life.service, begin, device="cpu", progress=progress)
     life.days(begin, seen_days)
     _plan(life, start)
-    life.service.experiments.start(NAME, start)
-    weekly(life.service, start, device="cpu", progress=progress)
+    start_experiment(life.service, NAME, start)
     return _until_decided(life, start, looks)
 
 
