@@ -78,7 +78,7 @@ class EventSources(StrictConfig):
     )
     outcomes_query: str | None = Field(None, description="the same of outcomes")
     columns: dict[str, str] = Field(
-        default_factory=dict, description="our name of a column = its name in the sources"
+        {}, description="our name of a column = its name in the sources"
     )
     timestamp_unit: TimeUnit = Field("auto", description="s, ms, us or ns; auto looks")
     late_days: int = Field(2, ge=0, description="days after its own on which an event still counts")
