@@ -170,7 +170,7 @@ def test_names_are_text(level: Sums) -> None:
 def test_figures_are_for_people() -> None:
     assert [percent(one) for one in (0.1234, -0.5, 12.0, float("nan"))] == [
         "+12.3 %",
-        "-50.0 %",
+        "−50.0 %",
         "+1,200 %",
         "anything",
     ]

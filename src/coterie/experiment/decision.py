@@ -111,7 +111,8 @@ def percent(lift: float) -> str:
     """A relative lift for people."""
     if not math.isfinite(lift):
         return "anything"
-    return f"{100 * lift:+.1f} %" if abs(lift) < 10 else f"{100 * lift:+,.0f} %"
+    told = f"{100 * lift:+.1f} %" if abs(lift) < 10 else f"{100 * lift:+,.0f} %"
+    return told.replace("-", "−")
 
 
 def probability(value: float) -> str:

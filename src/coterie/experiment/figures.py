@@ -27,7 +27,7 @@ _OF_PAGE = {
 
 
 def forest(rows: Sequence[tuple[str, Effect]], title: str) -> str:
-    """A line a row: the lift and its interval; grey where 0 is inside."""
+    """A line a row: the lift and its interval; without colour where 0 is inside."""
     height = 0.9 + 0.36 * len(rows)
     return _drawn(lambda axes: _draw_forest(axes, rows), height, title)
 

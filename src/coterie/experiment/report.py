@@ -19,6 +19,8 @@ from coterie.plain_table import plain_table
 SCHEMA = "coterie.experiment-report/1"
 PAGE, FIGURES = "report.html", "report.json"
 
+_SPENDING = {"obrien-fleming": "O'Brien and Fleming's law", "pocock": "Pocock's law"}
+
 _LOOKING = {
     "fixed": "the band is for one look at the end, and no earlier day counts",
     "planned": "the band is for the looks that were planned, dotted; between them nothing counts",
@@ -171,7 +173,8 @@ def _method(analysis: Analysis) -> Iterator[str]:
         days = ", ".join(map(str, looks.days))
         yield (
             f"Looks were planned on days {days}. Bounds spend {looks.alpha:g} over them by"
-            f" {looks.spending} (Lan and DeMets 1983), by information, not by the calendar."
+            f" {_SPENDING[looks.spending]} (Lan and DeMets 1983), by information, not by the"
+            " calendar."
         )
     if looks.kind == "daily":
         yield (
