@@ -99,7 +99,7 @@ def change(effect: Effect) -> str:
         >>> import numpy as np
         >>> low, high = (Moments.of(np.array([[a, 10.0], [b, 10.0]])) for a, b in [(1, 3), (3, 5)])
         >>> change(compare(high, low, confidence=0.5))
-        '+100.0 % (between +17.8 % and +239.6 %)'
+        '+100.0 % (between +22.5 % and +226.6 %)'
     """
     if math.isnan(effect.lift):
         return f"{effect.difference:+.4g} (between {effect.low:+.4g} and {effect.high:+.4g})"
