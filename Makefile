@@ -7,7 +7,7 @@ BIN := .venv/bin
 SETUP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-production test chaos check lint docs bench clean
+.PHONY: help demo demo-production demo-experiment test chaos check lint docs bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ demo: .venv/.installed-plot ## The main job on a simulated streaming service, in
 
 demo-production: .venv/.installed-plot ## Eight weeks of production on a simulated service, into demo-production/
 	$(BIN)/coterie demo-production --out demo-production
+
+demo-experiment: .venv/.installed-experiment ## An experiment with simulated users, from plan to report, into demo-experiment/
+	$(BIN)/coterie demo-experiment --out demo-experiment
 
 test: .venv/.installed-test ## The tests, and every example in docstrings, README and docs
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal

@@ -64,6 +64,16 @@ def test_publishing_measures_a_store_while_it_is_read(tmp_path: Path, store: str
     assert figures["median_read_ms"] < figures["slowest_read_ms"]
 
 
+def test_experiment_size_sums_what_it_wrote(tmp_path: Path) -> None:
+    size = ("--users", "500", "--exposures", "9000", "--before-days", "1")
+    figures = run("experiment_size.py", tmp_path, "--folder", str(tmp_path / "days"), *size)
+    assert sum(figures["users"].values()) == 500
+    assert figures["counts"]["exposures"]["kept"] == pytest.approx(29 * (9000 // 28), rel=0.01)
+    assert figures["counts"]["exposures"]["repeated"] > 0
+    assert figures["peak_mib"] > 0
+    assert set(figures["seconds"]) == {"reading", "looks", "checks", "all"}
+
+
 def test_daily_measures_the_whole_beside_scoring_alone(tmp_path: Path) -> None:
     figures = run("daily.py", tmp_path, "--users", "300", "--items", "60", "--k", "5")
     assert figures["users"] == figures["alone"]["users"] == 300
@@ -125,3 +135,13 @@ def test_serving_load_has_figures_without_a_failure(tmp_path: Path, what: list[s
     figures = run("serving_load.py", tmp_path, "--items", "200", "--seconds", "0.3", *what)
     assert [one["clients"] for one in figures["load"]] == [1, 16, 64]
     assert not any(one["failures"] for one in figures["load"])
+
+
+def test_experiment_calibration_measures_every_promise(tmp_path: Path) -> None:
+    figures = run("experiment_calibration.py", tmp_path, "--experiments", "6", "--users", "500")
+    assert set(figures["by_metric"]) == set(figures["ks_p"])
+    assert len(figures["ks_p"]) == 2 * len(figures["cuped_variance_ratio"]) == 6
+    for name in ("fixed", "planned_looks", "daily_sequence", "naive_daily", "iid"):
+        assert 0 <= figures[f"false_positives_{name}"] <= 1
+    assert figures["power_planned"] == pytest.approx(0.8)
+    assert figures["srm_p"] == pytest.approx(7.7e-6, rel=0.01)

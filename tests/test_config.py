@@ -26,6 +26,7 @@ from coterie.models.ials import IalsConfig
 from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
 from coterie.models.linear_path_recvae import LinearPathRecVAEConfig
 from coterie.models.linear_path_vae import LinearPathVAEConfig
+from coterie.models.most_watched import MostWatchedConfig
 from coterie.models.multdae import MultDAEConfig
 from coterie.models.multvae import MultVAEConfig
 from coterie.models.popularity import PopularityConfig
@@ -103,6 +104,7 @@ KINDS: dict[str, Any] = {
     "linear-path-recvae": LinearPathRecVAEConfig,
     "ease": EaseConfig,
     "popularity": PopularityConfig,
+    "most-watched": MostWatchedConfig,
     "item-knn": ItemKnnConfig,
     "rp3beta": Rp3BetaConfig,
     "slim": SlimConfig,
@@ -110,7 +112,9 @@ KINDS: dict[str, Any] = {
     "gf-cf": GfCfConfig,
     "bspm": BspmConfig,
 }
-CLOSED_FORMS = ["ease", "popularity", "item-knn", "rp3beta", "slim", "ials", "gf-cf", "bspm"]
+CLOSED_FORMS = [
+    "ease", "popularity", "most-watched", "item-knn", "rp3beta", "slim", "ials", "gf-cf", "bspm",
+]  # fmt: skip
 
 
 def test_default_configuration_is_the_papers_mult_vae() -> None:

@@ -36,6 +36,7 @@ DATA = simulate_dataset(n_users=260, n_items=50, held_out_users=40, seed=2)
 TRAINING = {"epochs": 2, "batch_size": 60, "metric": "ndcg@10"}
 VALUES: dict[str, dict[str, Any]] = {
     "popularity": {"model": {"name": "popularity"}},
+    "most-watched": {"model": {"name": "most-watched", "segments": 3}},
     "ease": {"model": {"name": "ease", "l2": 20}},
     "mult-dae": {"model": {"name": "mult-dae", "latent_dim": 6}, "training": TRAINING},
     "mult-vae": {

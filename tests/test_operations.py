@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 import coterie.errors
 from coterie.errors import CoterieError
+from coterie.experiment import EventSources
 from coterie.jobs.config import GatesConfig, RowConfig, ServiceConfig, WatchConfig
 from coterie.jobs.watching import warnings
 from coterie.serving import Limits
@@ -24,7 +25,7 @@ SECTIONS = {
     name: field.annotation
     for name, field in ServiceConfig.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-} | {"rows": RowConfig, "serve.limits": Limits}
+} | {"rows": RowConfig, "serve.limits": Limits, "experiments.events": EventSources}
 ELSEWHERE = {"model", "training"}
 """Sections of a run's configuration, which `coterie config` tells of."""
 

@@ -37,7 +37,14 @@ KNOWS = {
         "errors", "extras", "files", "fingerprints", "plain_table", "sparse", "running", "data",
     },
     "store": {"errors", "extras", "files", "locks"},
-    "serving": {"errors", "extras", "data", "models", "ranking", "store", "training", "registry"},
+    "serving": {
+        "errors", "extras", "data", "models", "ranking", "store", "training", "registry",
+        "experiment",
+    },
+    "experiment": {
+        "errors", "extras", "files", "locks", "plain_table", "running", "data", "models",
+        "evaluation", "experiment/statistics",
+    },
     "stream": {"errors", "extras", "files", "running", "data", "ranking"},
     "evaluation": {"errors", "files", "plain_table", "sparse", "running", "data", "ranking"},
     "export": {"errors", "extras", "files", "networks", "training"},
@@ -54,10 +61,11 @@ KNOWS = {
         "evaluation", "training",
     },
     "registry": {"errors", "files", "locks", "training"},
+    "experiment/statistics": {"errors", "experiment"},
     "jobs": {
         "errors", "extras", "files", "fingerprints", "locks", "plain_table", "running", "data",
-        "simulation", "models", "config", "ranking", "stream", "evaluation", "training", "registry",
-        "store", "serving",
+        "experiment", "simulation", "models", "config", "ranking", "stream", "evaluation",
+        "training", "registry", "store", "serving",
     },
 }  # fmt: skip
 """The arrows of docs/architecture.md; lab and cli may know everything."""
@@ -239,6 +247,7 @@ PUBLIC = [
     "LinearPathVAEConfig",
     "LivingService",
     "MissingPackageError",
+    "MostWatchedConfig",
     "MultDAEConfig",
     "MultVAEConfig",
     "NotFoundError",
@@ -304,6 +313,7 @@ WITHOUT_EXAMPLE = {
     "LeaveLastOut",
     "LinearPathRecVAEConfig",
     "LinearPathVAEConfig",
+    "MostWatchedConfig",
     "MultDAEConfig",
     "MultVAEConfig",
     "Part",

@@ -59,6 +59,8 @@ def test_look_up_gives_the_published_list(client: httpx.Client) -> None:
         "row": "main",
         "edition": "2027-01-15",
         "model": "v1",
+        "experiment": None,
+        "arm": None,
         "source": "model",
         "listed": 5,
         "items": [

@@ -20,7 +20,11 @@ DOORS = {
     "manifest": "read_model_manifest(old / 'run')",
     "metric": "Metric.parse('recall@20').label",
     "report": "str(read('one'))",
+    "assignment": "Assigner([Allocation('one', 'lists', '', 0, 1, {'a': 1})]).arms([7])",
+    "events": "same_ratio([Moments.of(np.ones((5, 2)))] * 2), EventSources(), Habits()",
     "comparison": "str(compare(read('one'), read('other'), n_resamples=50, seed=0))",
+    "looks": "statistics.bounds([0.5, 1.0])",
+    "panel": "PanelLaw(n_users=9).draw(0)",
 }
 
 PROGRAM = """
@@ -37,12 +41,20 @@ class NoTorch:
 
 sys.meta_path.insert(0, NoTorch())
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from coterie.config import MODEL_NAMES, RunConfig, as_toml
 from coterie.evaluation.compare import compare
 from coterie.evaluation.metrics import Metric
 from coterie.evaluation.report import EvaluationReport
+from coterie.experiment.assignment import Allocation, Assigner
+from coterie.experiment import statistics
+from coterie.simulation.panel import PanelLaw
+from coterie.experiment import EventSources
+from coterie.experiment.checks import same_ratio
+from coterie.experiment.statistics.moments import Moments
+from coterie.simulation.traffic import Habits
 from coterie.training.artifact import read_model_manifest
 
 old, reports = Path(sys.argv[1]), Path(sys.argv[2])

@@ -30,6 +30,7 @@ from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
 from coterie.models.kinds import ClosedFormConfig
 from coterie.models.linear_path_recvae import LinearPathRecVAEConfig
 from coterie.models.linear_path_vae import LinearPathVAEConfig
+from coterie.models.most_watched import MostWatchedConfig
 from coterie.models.multdae import MultDAEConfig
 from coterie.models.multvae import MultVAEConfig
 from coterie.models.popularity import PopularityConfig
@@ -850,6 +851,7 @@ BASE: dict[type[StrictConfig], dict[str, Any]] = {
     LinearPathRecVAEConfig: {**QUICK_REC, "name": "linear-path-recvae"},
     EaseConfig: {"name": "ease", "l2": 10},
     PopularityConfig: {"name": "popularity"},
+    MostWatchedConfig: {"name": "most-watched"},
     ItemKnnConfig: {"name": "item-knn", "neighbours": 10},
     Rp3BetaConfig: {"name": "rp3beta", "neighbours": 10},
     SlimConfig: {"name": "slim", "l1": 1.0, "l2": 10.0},
@@ -894,6 +896,7 @@ OTHER: dict[type[StrictConfig], dict[str, Any]] = {
     MultDAEConfig: {"name": None, "hidden_dims": [17], "latent_dim": 7, "keep_prob": 0.6},
     EaseConfig: {"name": None, "l2": 11, "popularity_exponent": 0.2},
     PopularityConfig: {"name": None},
+    MostWatchedConfig: {"name": None, "half_life_days": 3.0, "segments": 2},
     ItemKnnConfig: {"name": None, "neighbours": 11, "shrinkage": 5.0, "weighting": "none"},
     Rp3BetaConfig: {"name": None, "neighbours": 11, "alpha": 0.7, "beta": 0.3},
     SlimConfig: {"name": None, "l1": 1.1, "l2": 11.0, "nonnegative": False},

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
     from coterie.models.linear_path_recvae import LinearPathRecVAEConfig
     from coterie.models.linear_path_vae import LinearPathVAEConfig
+    from coterie.models.most_watched import MostWatchedConfig
     from coterie.models.multdae import MultDAEConfig
     from coterie.models.multvae import MultVAEConfig
     from coterie.models.popularity import PopularityConfig
@@ -130,6 +131,7 @@ _HOME = {
     "SlimConfig": "models.item_item",
     "LinearPathRecVAEConfig": "models.linear_path_recvae",
     "LinearPathVAEConfig": "models.linear_path_vae",
+    "MostWatchedConfig": "models.most_watched",
     "MultDAEConfig": "models.multdae",
     "MultVAEConfig": "models.multvae",
     "PopularityConfig": "models.popularity",
@@ -199,6 +201,7 @@ __all__ = [
     "LinearPathVAEConfig",
     "LivingService",
     "MissingPackageError",
+    "MostWatchedConfig",
     "MultDAEConfig",
     "MultVAEConfig",
     "NotFoundError",

@@ -36,6 +36,7 @@ from coterie.models.item_item import ItemKnnConfig, Rp3BetaConfig, SlimConfig
 from coterie.models.kinds import SteppedConfig
 from coterie.models.linear_path_recvae import LinearPathRecVAEConfig
 from coterie.models.linear_path_vae import LinearPathVAEConfig
+from coterie.models.most_watched import MostWatchedConfig
 from coterie.models.multdae import MultDAEConfig
 from coterie.models.multvae import MultVAEConfig
 from coterie.models.popularity import PopularityConfig
@@ -51,6 +52,7 @@ AnyModelConfig: TypeAlias = (
     | LinearPathRecVAEConfig
     | EaseConfig
     | PopularityConfig
+    | MostWatchedConfig
     | ItemKnnConfig
     | Rp3BetaConfig
     | SlimConfig

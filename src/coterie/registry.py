@@ -8,7 +8,7 @@ is live and how it came to be can never differ. Reading needs no torch.
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +42,11 @@ class Version:
     def model(self) -> Path:
         """The model's folder."""
         return self.folder / "model"
+
+    @property
+    def is_arm(self) -> bool:
+        """Whether it was trained for an arm of an experiment: no candidate for being live."""
+        return "arm" in self.card
 
     @property
     def passed(self) -> bool:
@@ -221,21 +226,33 @@ class Registry:
                 )
             return self._move(self.version(names[-2]), "rollback", by, because)
 
-    def prune(self, keep: int) -> list[str]:
-        """Removes the oldest versions but ``keep``, never the live one or the one before it.
+    def prune(self, keep: int, needed: Collection[str] = ()) -> list[str]:
+        """Removes the oldest versions but ``keep``, never the live one or the one before it. An
+        arm's is not counted: it goes with the candidates of its time.
+
+        Args:
+            keep: How many stay.
+            needed: Names of further ones that stay.
 
         Returns:
             The names that went.
         """
         with file_lock(self._lock()):
-            needed = set(self.lived[-2:])
-            old = self.versions[: -keep or None]
-            gone = [version for version in old if version.name not in needed]
+            stay = {*self.lived[-2:], *needed}
+            gone = [version for version in self._old(keep) if version.name not in stay]
             for version in gone:
                 # Renamed first: a reader finds it whole, or not at all.
                 version.folder.rename(version.folder.with_name(f".{version.name}.part"))
             self._sweep()
         return [version.name for version in gone]
+
+    def _old(self, keep: int) -> list[Version]:
+        """All before the last ``keep`` candidates."""
+        versions = self.versions
+        if not keep:
+            return versions
+        candidates = [version for version in versions if not version.is_arm]
+        return versions[: versions.index(candidates[-keep])] if len(candidates) > keep else []
 
     @property
     def lived(self) -> list[str]:

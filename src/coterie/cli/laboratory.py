@@ -345,3 +345,26 @@ def demo_production(
     say_written("service", folder, "with production.png and weeks.json; to serve it:")
     say(f"  coterie status {folder} --date {told[-1].week + timedelta(weeks=1)}")
     say(f"  coterie serve {folder} --port 8080")
+
+
+@verbs.command()
+def demo_experiment(
+    folder: Annotated[
+        Path,
+        typer.Option("--out", callback=result_folder, help="The service's folder; new or empty."),
+    ] = Path("demo-experiment"),
+    users: Annotated[int, typer.Option(min=300, help="Users at the beginning.")] = 3000,
+    items: Annotated[int, typer.Option(min=100, help="Titles at the beginning.")] = 300,
+    days: Annotated[int, typer.Option(min=4, max=90, help="Of the experiment, at most.")] = 28,
+) -> None:
+    """An experiment on a simulated service, from plan to report: PIA or what most people watch."""
+    from coterie.experiment.report import PAGE, told  # noqa: PLC0415
+    from coterie.lab.demo.experiment import NAME, experiment  # noqa: PLC0415
+
+    with drawn() as progress:
+        found = experiment(
+            folder, n_users=users, n_items=items, days=days, seen_days=max(28, days),
+            progress=progress,
+        )  # fmt: skip
+    say(told(found))
+    say_written("written", folder / "reports" / NAME / PAGE)

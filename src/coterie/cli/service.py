@@ -16,16 +16,17 @@ if TYPE_CHECKING:
 
 verbs = typer.Typer()
 
-_ServiceFolder = Annotated[
+ServiceFolder = Annotated[
     Path, typer.Argument(metavar="SERVICE", help="Folder with coterie.toml, from init.")
 ]
-_Date = Annotated[
+Day = Annotated[
     str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="As if it were this day (UTC).")
 ]
-_Because = Annotated[str | None, typer.Option(help="Why; it is kept with the move.")]
+Because = Annotated[str | None, typer.Option(help="Why; it is kept with the move.")]
 
 
-def _day(text: str | None) -> date:
+def day_of(text: str | None) -> date:
+    """A date of an option, or today in UTC."""
     if text is None:
         return datetime.now(UTC).date()
     try:
@@ -34,7 +35,8 @@ def _day(text: str | None) -> date:
         raise ConfigError(f"a date must be as in 2026-11-28, found {text!r}.") from error
 
 
-def _service(folder: Path) -> "Service":
+def service_of(folder: Path) -> "Service":
+    """The service of a folder."""
     from coterie.jobs.config import Service  # noqa: PLC0415
 
     return Service.load(folder)
@@ -52,7 +54,7 @@ def init(
     titles: Annotated[
         str | None, typer.Option(metavar="FILE", help="Own titles, Parquet or CSV.")
     ] = None,
-    day: _Date = None,
+    day: Day = None,
 ) -> None:
     """Begin a service: its commented coterie.toml, on own events or on simulated ones."""
     from coterie.jobs.setup import Sources, begin  # noqa: PLC0415
@@ -61,16 +63,16 @@ def init(
         raise ConfigError("--titles go with --events, found none; name the events, too.")
     sources = None if events is None else Sources(events, titles)
     with drawn() as progress:
-        begin(folder, _day(day), sources, progress=progress)
+        begin(folder, day_of(day), sources, progress=progress)
     say_written("service", folder, "coterie.toml says what it does; next: coterie validate, weekly")
 
 
 @verbs.command()
-def validate(folder: _ServiceFolder, day: _Date = None, json_file: JsonFile = None) -> None:
+def validate(folder: ServiceFolder, day: Day = None, json_file: JsonFile = None) -> None:
     """Say what is wrong with a service before anything runs: every field, source and place."""
     from coterie.jobs.probe import probe  # noqa: PLC0415
 
-    found = probe(_service(folder), _day(day))
+    found = probe(service_of(folder), day_of(day))
     for one in found:
         out.print("ok   " if one.ok else "WRONG", style="green" if one.ok else "red", end=" ")
         say(f"{one.name}: {one.found}")
@@ -82,8 +84,8 @@ def validate(folder: _ServiceFolder, day: _Date = None, json_file: JsonFile = No
 
 @verbs.command()
 def weekly(
-    folder: _ServiceFolder,
-    day: _Date = None,
+    folder: ServiceFolder,
+    day: Day = None,
     cold: Annotated[bool, typer.Option("--cold", help="Train anew, not from the live model.")] = (
         False
     ),
@@ -98,7 +100,7 @@ def weekly(
     execution = Execution.of(device).resolved()
     with drawn() as progress:
         result = run_weekly(
-            _service(folder), _day(day), cold=cold, device=execution, progress=progress
+            service_of(folder), day_of(day), cold=cold, device=execution, progress=progress
         )
     say(table(result.gates))
     write_result(json_file, result.to_json())
@@ -113,8 +115,8 @@ def weekly(
 
 @verbs.command()
 def daily(
-    folder: _ServiceFolder,
-    day: _Date = None,
+    folder: ServiceFolder,
+    day: Day = None,
     engine: Annotated[Engine, typer.Option(help="Who scores: this process, or Ray.")] = (
         Engine.LOCAL
     ),
@@ -124,7 +126,7 @@ def daily(
     from coterie.jobs.daily import daily as run_daily  # noqa: PLC0415
 
     with drawn() as progress:
-        result = run_daily(_service(folder), _day(day), engine=engine.value, progress=progress)
+        result = run_daily(service_of(folder), day_of(day), engine=engine.value, progress=progress)
     write_result(json_file, result.to_json())
     for warning in result.warnings:
         out.print("warning", style="yellow", end=" ")
@@ -134,11 +136,11 @@ def daily(
 
 
 @verbs.command()
-def status(folder: _ServiceFolder, day: _Date = None, json_file: JsonFile = None) -> None:
+def status(folder: ServiceFolder, day: Day = None, json_file: JsonFile = None) -> None:
     """How a service does: live model, last jobs, what is published; 11 if something warns."""
     from coterie.jobs.status import status as look  # noqa: PLC0415
 
-    found = look(_service(folder), _day(day))
+    found = look(service_of(folder), day_of(day))
     say(str(found))
     write_result(json_file, found.to_json())
     if not found.ok:
@@ -148,12 +150,12 @@ def status(folder: _ServiceFolder, day: _Date = None, json_file: JsonFile = None
 
 
 @verbs.command()
-def models(folder: _ServiceFolder, json_file: JsonFile = None) -> None:
+def models(folder: ServiceFolder, json_file: JsonFile = None) -> None:
     """List the versions of a service's model, and which is live."""
     from coterie.plain_table import plain_table  # noqa: PLC0415
     from coterie.registry import Registry  # noqa: PLC0415
 
-    registry = Registry(_service(folder).registry)
+    registry = Registry(service_of(folder).registry)
     live, versions = registry.live, registry.versions
     rows = [
         [
@@ -173,30 +175,30 @@ def models(folder: _ServiceFolder, json_file: JsonFile = None) -> None:
 
 @verbs.command()
 def promote(
-    folder: _ServiceFolder,
+    folder: ServiceFolder,
     version: Annotated[str, typer.Argument(help="Its name, as coterie models lists it.")],
     force: Annotated[bool, typer.Option("--force", help="Also one that failed a gate.")] = False,
-    because: _Because = None,
+    because: Because = None,
 ) -> None:
     """Make a version live."""
     from coterie.registry import Registry  # noqa: PLC0415
 
-    registry = Registry(_service(folder).registry)
+    registry = Registry(service_of(folder).registry)
     move = registry.promote(version, by=getpass.getuser(), force=force, because=because)
     say_written("live", move.to, f"before: {move.was or 'none'}")
 
 
 @verbs.command()
 def rollback(
-    folder: _ServiceFolder,
+    folder: ServiceFolder,
     day: Annotated[
         str | None,
         typer.Option("--day", metavar="YYYY-MM-DD", help="Lists of an earlier day, not the model."),
     ] = None,
-    because: _Because = None,
+    because: Because = None,
 ) -> None:
     """Go back to the model that was live before, or to an earlier day's lists."""
-    service = _service(folder)
+    service = service_of(folder)
     if day is None:
         from coterie.registry import Registry  # noqa: PLC0415
 
@@ -206,12 +208,12 @@ def rollback(
     from coterie.store import open_store  # noqa: PLC0415
 
     with open_store(service.place(service.config.store.url)) as store:
-        say_written("published", store.point(_day(day).isoformat()).name)
+        say_written("published", store.point(day_of(day).isoformat()).name)
 
 
 @verbs.command()
 def schedule(
-    folder: _ServiceFolder,
+    folder: ServiceFolder,
     cron: Annotated[bool, typer.Option("--cron", help="Lines for crontab -e.")] = False,
     systemd: Annotated[bool, typer.Option("--systemd", help="Services and timers.")] = False,
     dagster: Annotated[bool, typer.Option("--dagster", help="A file of definitions.")] = False,
@@ -225,4 +227,4 @@ def schedule(
             f"one of --cron, --systemd and --dagster must be given, found {sum(asked.values())}."
         )
     (tell,) = (one for one, given in asked.items() if given)
-    say(tell(_service(folder)).rstrip())
+    say(tell(service_of(folder)).rstrip())

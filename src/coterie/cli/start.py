@@ -11,6 +11,7 @@ from coterie.cli import (
     backtesting,
     boundary,
     data,
+    experimenting,
     laboratory,
     looking,
     measuring,
@@ -46,7 +47,8 @@ app = typer.Typer(
 
 
 for group in (
-    laboratory, data, training, measuring, backtesting, looking, recommending, service, serving,
+    laboratory, data, training, measuring, backtesting, looking, recommending, service,
+    experimenting, serving,
 ):  # fmt: skip
     app.add_typer(group.verbs)
 

@@ -48,15 +48,10 @@ def read_query(log: InteractionLog, url: str, options: TableOptions) -> None:
             f"a database needs a query, found none for {url.rsplit('@', maxsplit=1)[-1]}; say one."
         )
     log.note_source("query", options.query)
-    given = f"({options.query.rstrip().rstrip(';')}) AS given"
-    with _answer(url, f"SELECT * FROM {given} LIMIT 0") as cursor:
-        # SQLite takes the name of a column that is not there for a text.
-        names = [one[0] for one in cursor.description]
-        Scan("", names, (), "query", False).need(options.wanted)
-    fields = ", ".join(f"CAST({identifier(name)} AS TEXT)" for name in options.wanted)
-    schema = pa.schema([(name, pa.string()) for name in options.wanted])
-    with _answer(url, f"SELECT {fields} FROM {given}") as cursor:
-        stream = pa.RecordBatchReader.from_batches(schema, _batches(cursor, schema))
+    # SQLite takes the name of a column that is not there for a text.
+    names = answer_columns(url, options.query)
+    Scan("", names, (), "query", False).need(options.wanted)
+    with answer_as_text(url, options.query, options.wanted) as stream:
         scan = replace(
             scan_arrow(log.connection, stream, options.wanted, "answer"),
             is_text=True,
@@ -64,6 +59,40 @@ def read_query(log: InteractionLog, url: str, options: TableOptions) -> None:
             others=[name for name in names if name not in options.wanted],
         )
         load_scans(log, [scan], options)
+
+
+def answer_columns(url: str, query: str) -> list[str]:
+    """The names of the columns of a query's answer.
+
+    Raises:
+        SourceError: if the database refuses the query.
+        UnavailableError: if the database cannot be reached.
+    """
+    with _answer(url, f"SELECT * FROM {_given(query)} LIMIT 0") as cursor:
+        return [one[0] for one in cursor.description]
+
+
+@contextmanager
+def answer_as_text(url: str, query: str, columns: Sequence[str]) -> Iterator[pa.RecordBatchReader]:
+    """The rows of a query's answer, every value as text.
+
+    Args:
+        url: As in `read_query`.
+        query: One SELECT.
+        columns: Those of its answer that are wanted; all must be there.
+
+    Raises:
+        SourceError: if the database refuses the query.
+        UnavailableError: if the database cannot be reached.
+    """
+    fields = ", ".join(f"CAST({identifier(name)} AS TEXT)" for name in columns)
+    schema = pa.schema([(name, pa.string()) for name in columns])
+    with _answer(url, f"SELECT {fields} FROM {_given(query)}") as cursor:
+        yield pa.RecordBatchReader.from_batches(schema, _batches(cursor, schema))
+
+
+def _given(query: str) -> str:
+    return f"({query.rstrip().rstrip(';')}) AS given"
 
 
 def _batches(cursor: Any, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -16,6 +16,7 @@ from coterie.config import AnyModelConfig, RunConfig, TrainingConfig, read_value
 from coterie.data.source import is_url
 from coterie.data.table_options import IdType, TimeUnit
 from coterie.errors import ConfigError, NotFoundError
+from coterie.experiment import EventSources, Experiments, Holdout
 from coterie.models.fields import PositiveInt, StrictConfig, explain
 from coterie.models.linear_path_vae import LinearPathVAEConfig
 from coterie.serving import Limits
@@ -174,6 +175,21 @@ class WatchConfig(StrictConfig):
     )
 
 
+class ExperimentsConfig(StrictConfig):
+    """Who is kept out of experiments; what they are is in ``experiments/NAME.toml``."""
+
+    holdout: Share = Field(
+        0.0, description="share of users who are in no experiment that is started from now on"
+    )
+    salt: str = Field("holdout", description="of their hash; another one draws others")
+    before_days: int = Field(
+        14, ge=0, description="days before an experiment that tell what users were like"
+    )
+    events: EventSources = Field(
+        EventSources(), description="where views, clicks and watches of cards are"
+    )
+
+
 class RegistryConfig(StrictConfig):
     """The versions of the model, beside the registry itself."""
 
@@ -217,6 +233,7 @@ class ServiceConfig(StrictConfig):
     store: StoreConfig = StoreConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     retention: RetentionConfig = RetentionConfig()
+    experiments: ExperimentsConfig = ExperimentsConfig()
     registry: RegistryConfig = RegistryConfig()
     serve: ServeConfig = ServeConfig()
 
@@ -305,6 +322,12 @@ class Service:
     def work(self) -> Path:
         """What jobs keep for themselves."""
         return self.folder / "work"
+
+    @property
+    def experiments(self) -> Experiments:
+        """Its experiments, defined and started."""
+        config = self.config.experiments
+        return Experiments(self.folder / "experiments", Holdout(config.holdout, config.salt))
 
     @property
     def registry(self) -> Path:

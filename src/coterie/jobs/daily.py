@@ -10,7 +10,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from coterie.data.ids import IdMap
 from coterie.errors import DataError, NotFoundError
 from coterie.files import publish_file, write_json
+from coterie.jobs.arms import Arms, Part, all_items
 from coterie.jobs.config import RowConfig, Service, days_of
 from coterie.jobs.events import Day, collect, write_histories
 from coterie.jobs.titles import Titles, allowed, catalogue, listed, read_titles
@@ -119,6 +120,23 @@ def daily(
             return _Day(service, day, version, store, engine, progress).result()
 
 
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """A part of the users with their lists.
+
+    Args:
+        part: Whose.
+        items: Their model's.
+        popularity: ``[n_items]`` its training users of each.
+        written: Lists by card row.
+    """
+
+    part: Part
+    items: IdMap
+    popularity: np.ndarray
+    written: Mapping[str, FolderRecommendations]
+
+
 @dataclass(eq=False)
 class _Day:
     service: Service
@@ -153,15 +171,26 @@ class _Day:
         return read_titles(self.service)
 
     @cached_property
+    def arms(self) -> Arms:
+        """Of the day's experiments."""
+        return Arms(self.service, self.day, self.version)
+
+    @cached_property
+    def model(self) -> TrainedModel:
+        """The live one."""
+        return TrainedModel.load(self.version.model)
+
+    @cached_property
     def _request(self) -> dict[str, Any]:
         """What an edition is made of: the same request is the same edition."""
-        rows = self.service.config.rows
+        rows, experiments = self.service.config.rows, self.arms.request
         return {
             "schema": SCHEMA,
             "model": self.version.card["fingerprint"],
             "rows": {name: self._rules(row) for name, row in rows.items()},
             "events": {str(one.day): one.digest for one in self.days},
             "titles": self.titles.digest,
+            **({"experiments": experiments} if experiments else {}),
         }
 
     def _rules(self, row: RowConfig) -> dict[str, Any]:
@@ -184,54 +213,67 @@ class _Day:
 
     def _publish(self) -> dict[str, Any]:
         """Scores and publishes; the edition's facts."""
-        began = time.perf_counter()
-        model, histories = TrainedModel.load(self.version.model), self._histories()
-        written = {
-            name: self._scored(model, histories, name, self._options(row, model))
-            for name, row in self.service.config.rows.items()
-        }
-        figures = self._figures(model, written)
+        began, parts = time.perf_counter(), self.arms.divided(self._histories(), self.folder)
+        scored = [self._scored(part) for part in parts]
+        items = all_items([self.model.items, *(one.items for one in scored)])
+        figures = self._figures(scored, items)
         figures |= {"seconds": round(time.perf_counter() - began, 3), "peak_mib": _peak_mib()}
         facts = {
             "request": self._request,
             "version": self.version.name,
             "figures": figures,
             "warnings": list(warnings(self.service.config.watch, figures)),
+            **self._experiments(scored, items),
         }
         newer = [one.name for one in self.store.editions() if one.name > self.day.isoformat()]
         self.progress(Update(f"{self.day}: publishing"))
-        lists = self._lists(model, written)
-        table = catalogue(model.items, self.titles)
+        table, lists = catalogue(items, self.titles), self._lists(scored, items)
         self.store.publish(self.day.isoformat(), table, lists, facts, live=not newer)
         return facts
+
+    def _experiments(self, scored: Sequence[_Scored], items: IdMap) -> dict[str, Any]:
+        """Who is in which arm, and how each arm's lists look, those of the first card row."""
+        if not self.arms.running:
+            return {}
+        name = next(iter(self.service.config.rows))
+        lists = (
+            table
+            for one in scored
+            for path in _shards(one.written[name])
+            for table in _lists_of(path, name, items)
+        )
+        sizes = {one.part.version.name: len(one.items) for one in scored}
+        return {"experiments": self.arms.facts(lists, items, sizes)}
 
     def _options(self, row: RowConfig, model: TrainedModel) -> RankingOptions:
         allow = allowed(self.service, row, self.titles, model.items, self.day)
         return RankingOptions(k=row.k, exclude_seen=row.watched == "leave-out", allow=allow)
 
-    def _figures(
-        self, model: TrainedModel, written: Mapping[str, FolderRecommendations]
-    ) -> dict[str, Any]:
-        """What is watched; of lists, those of the first card row."""
-        watched = Watched(model.items, model.popularity, self.days, self.day)
-        name, first = next(iter(written.items()))
-        shards = _shards(first)
+    def _figures(self, scored: Sequence[_Scored], items: IdMap) -> dict[str, Any]:
+        """What is watched; of lists, those of the first card row. How they look is the live
+        model's matter, if it has any of them.
+        """
+        name = next(iter(self.service.config.rows))
+        written = [one.written[name] for one in scored]
+        n_users = sum(one.n_users for one in written)
+        watched = Watched(scored[0].items, scored[0].popularity, self.days, self.day)
+        shards = _shards(written[0])
         trained_until = date.fromisoformat(self.version.card["week"]) + timedelta(weeks=1)
         return {
-            "users": first.n_users,
-            "fallback_share": first.n_popularity_users / max(first.n_users, 1),
-            "overlap": self._overlap(next(_lists_of(shards[0], name, model.items), None), model),
+            "users": n_users,
+            "fallback_share": sum(one.n_popularity_users for one in written) / max(n_users, 1),
+            "overlap": self._overlap(next(_lists_of(shards[0], name, items), None), items),
             "model_age_days": (self.day - trained_until).days,
             **watched.of_lists(shards),
             **watched.of_events(),
         }
 
-    def _overlap(self, lists: pa.Table | None, model: TrainedModel) -> float | None:
+    def _overlap(self, lists: pa.Table | None, items: IdMap) -> float | None:
         """With the newest edition before; None where there is nothing to compare."""
         before = [one.name for one in self.store.editions() if one.name < self.day.isoformat()]
         if lists is None or not before:
             return None
-        return overlap(self.store, lists, model.items, before[0])
+        return overlap(self.store, lists, items, before[0])
 
     def _histories(self) -> Path:
         path = self.folder / "histories.parquet"
@@ -244,33 +286,38 @@ class _Day:
             write_json(request, told)
         return path
 
-    def _scored(
-        self, model: TrainedModel, histories: Path, name: str, options: RankingOptions
-    ) -> FolderRecommendations:
-        return recommend_to_folder(
-            model,
-            str(histories),
-            self.folder / name,
-            options,
-            engine=self._engine(),
-            progress=self.progress,
-        )
+    def _scored(self, part: Part) -> _Scored:
+        """A part's lists by its own model, which is not kept unless it is the live one."""
+        is_live = part.version == self.version
+        model = self.model if is_live else TrainedModel.load(part.version.model)
+        written = {
+            name: recommend_to_folder(
+                model,
+                str(part.histories),
+                part.folder / name,
+                self._options(row, model),
+                engine=self._engine(part.version),
+                progress=self.progress,
+            )
+            for name, row in self.service.config.rows.items()
+        }
+        return _Scored(part, model.items, model.popularity, written)
 
-    def _engine(self) -> Engine:
+    def _engine(self, version: Version) -> Engine:
         if self.engine == "local":
             return LocalEngine(_THREADS)
-        return RayEngine(partial(TrainedModel.load, self.version.model), threads=_THREADS)
+        return RayEngine(partial(TrainedModel.load, version.model), threads=_THREADS)
 
-    def _lists(
-        self, model: TrainedModel, written: Mapping[str, FolderRecommendations]
-    ) -> Iterator[pa.Table]:
-        """Everybody's lists, and each card row's fall-back, which is nobody's."""
-        for name, one in written.items():
-            for path in _shards(one):
-                yield from _lists_of(path, name, model.items)
-            row = self.service.config.rows[name]
-            options = self._options(row, model)
-            lists = as_lists(model.recommend({"": []}, options).table, name, model.items)
+    def _lists(self, scored: Sequence[_Scored], items: IdMap) -> Iterator[pa.Table]:
+        """Everybody's lists, and each card row's fall-back, which is nobody's and the live
+        model's.
+        """
+        for name, row in self.service.config.rows.items():
+            for one in scored:
+                for path in _shards(one.written[name]):
+                    yield from _lists_of(path, name, items)
+            options = self._options(row, self.model)
+            lists = as_lists(self.model.recommend({"": []}, options).table, name, items)
             nobody = pa.nulls(len(lists), pa.string())
             yield lists.set_column(0, "user_id", nobody)
 
@@ -308,7 +355,7 @@ def as_lists(table: pa.Table, row: str, items: IdMap) -> pa.Table:
     Args:
         table: user_id, rank, item_id, score, source; users together, best first.
         row: Name of the card row.
-        items: The model's.
+        items: The catalogue's.
     """
     starts = np.flatnonzero(table["rank"].to_numpy() == 1)
     offsets = pa.array(np.append(starts, len(table)).astype(np.int32))

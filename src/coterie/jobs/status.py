@@ -64,7 +64,7 @@ def status(service: Service, today: date) -> Status:
         today: As if it were this day.
     """
     registry = Registry(service.registry)
-    live, versions = registry.live, registry.versions
+    live, versions = registry.live, [one for one in registry.versions if not one.is_arm]
     newest = versions[-1] if versions else None
     weekly = None if newest is None else _verdict(newest)
     until = None if live is None else _stop(live).isoformat()

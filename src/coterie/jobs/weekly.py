@@ -35,6 +35,7 @@ from coterie.evaluation.evaluate import evaluate
 from coterie.files import write_json
 from coterie.fingerprints import fingerprint_of
 from coterie.jobs import gates
+from coterie.jobs.arms import arm_configs, used_versions
 from coterie.jobs.config import Service, days_of, monday
 from coterie.jobs.events import Day, answer, collect, seconds, select, write_window
 from coterie.jobs.gates import Gate
@@ -61,7 +62,10 @@ _MOST_CASES = 20_000
 _MOST_EASE_ITEMS = 12_000
 _LAST = 8
 _NOT_TRAINED: Any = {
-    **dict.fromkeys(("store", "schedule", "retention", "registry", "serve", "watch", "rows"), True),
+    **dict.fromkeys(
+        ("store", "schedule", "retention", "registry", "serve", "watch", "rows", "experiments"),
+        True,
+    ),
     "events": {"late_days"},
 }
 """What may change without the week's being trained anew."""
@@ -176,8 +180,13 @@ class _Week:
         told = self.folder / "result.json"
         if not told.exists():
             write_json(told, self._work().to_json())
-        found = WeeklyResult.of(_read(told))
-        return self._settled(found)
+        result = self._settled(WeeklyResult.of(_read(told)))
+        for values in arm_configs(self.service, self.stop):
+            self._train_arm(values)
+        kept = self.service.config.retention.versions
+        self.registry.prune(kept, used_versions(self.service))
+        self._tidy()
+        return result
 
     @cached_property
     def folder(self) -> Path:
@@ -403,7 +412,11 @@ class _Week:
         """
         registry = self.registry
         left = {move.to for move in registry.moves} - set(registry.lived)
-        found = [one for one in registry.versions if one.passed and one.name not in left]
+        found = [
+            one
+            for one in registry.versions
+            if one.passed and not one.is_arm and one.name not in left
+        ]
         return list(filter(self._is_before, found))
 
     def _looks(self, candidate: TrainedModel, cases: Any) -> dict[str, float]:
@@ -488,7 +501,7 @@ class _Week:
         digest = fingerprint_of([("model", model.fingerprint.encode()), ("terms", terms)])
         return f"{self.folder.name}-{digest[:8]}", model
 
-    def _golden(self, model: TrainedModel) -> Gate:
+    def _golden(self, model: TrainedModel, run: str = "refit") -> Gate:
         """Some users' lists from the files alone, in a process that has seen nothing else."""
         data = self.everything.interactions
         n = min(self.service.config.gates.golden_users, data.n_users)
@@ -497,27 +510,57 @@ class _Week:
             str(user): data.items.ids_of(data.indices[data.indptr[user] : data.indptr[user + 1]])
             for user in drawn
         }
-        share = repeated(self.folder / "refit" / "model", model, histories)
+        share = repeated(self.folder / run / "model", model, histories)
         return gates.at_least("golden users", share, 1.0, "lists that a fresh process repeats")
 
-    def _register(self, result: WeeklyResult, model: TrainedModel) -> None:
-        card = {
-            "fingerprint": model.fingerprint,
-            "data": self.everything.fingerprint,
-            "config": model.config.as_json(),
-            "week": result.week.isoformat(),
-            "window": [str(self.days[0].day), str(self.days[-1].day)],
-            "failed": [gate.name for gate in result.failed],
-            "gates": [gate.to_json() for gate in result.gates],
-            "by": f"{_user()}@{platform.node()}",
-            "coterie": coterie.__version__,
-            **result.facts,
+    def _train_arm(self, values: Mapping[str, Any]) -> None:
+        """Trains what experiments compare the live model with, as a candidate is: registered, and
+        promoted by nobody but people.
+        """
+        config, terms = RunConfig.of(values), (self.folder / "week.json").read_bytes()
+        told = json.dumps(values, sort_keys=True).encode()
+        digest = fingerprint_of([("terms", terms), ("arm", told)])[:8]
+        name = f"{self.folder.name}-{config.model.name}-{digest}"
+        if name in [version.name for version in self.registry.versions]:
+            return
+        self.progress(Update(f"{self.folder.name}: {config.model.name}, for an experiment"))
+        candidate = self._run(digest, self.dataset, config, warm=False)
+        cases = sampled(self.dataset.cases(Part.TEST), _MOST_CASES)
+        looks = {"users": len(cases.user_index), **self._looks(candidate, cases)}
+        refit = f"{digest}-refit"
+        config = Chosen.of(candidate.config, candidate.provenance).config
+        model = self._run(refit, self.everything, config, warm=False)
+        golden = self._golden(model, refit)
+        card = self._card(model, [golden]) | {
+            "arm": dict(values),
+            "metric": self.service.config.gates.metric,
+            "training": {"start": "cold"},
+            "test": looks,
         }
+        folder = self.folder / refit / "model"
+        self.registry.register(name, folder, card, passed=golden.passed)
+
+    def _register(self, result: WeeklyResult, model: TrainedModel) -> None:
+        card = self._card(model, result.gates) | dict(result.facts)
         passed = not result.failed
         folder = self.folder / "refit" / "model"
         version = self.registry.register(result.version, folder, card, passed=passed)
         if self.service.config.registry.mlflow:
             logged(version, self.service.config.name)
+
+    def _card(self, model: TrainedModel, verdicts: Sequence[Gate]) -> dict[str, Any]:
+        """What a version of this week says of itself."""
+        return {
+            "fingerprint": model.fingerprint,
+            "data": self.everything.fingerprint,
+            "config": model.config.as_json(),
+            "week": self.first.isoformat(),
+            "window": [str(self.days[0].day), str(self.days[-1].day)],
+            "failed": [gate.name for gate in verdicts if not gate.passed],
+            "gates": [gate.to_json() for gate in verdicts],
+            "by": f"{_user()}@{platform.node()}",
+            "coterie": coterie.__version__,
+        }
 
     def _settled(self, result: WeeklyResult) -> WeeklyResult:
         """With the pointer moved if it passed, nobody has moved it since, and what is live is of no
@@ -529,8 +572,6 @@ class _Week:
         is_later = live is not None and date.fromisoformat(live.card["week"]) > self.first
         if not result.failed and is_new and as_it_was and not is_later:
             self.registry.promote(result.version, by="weekly")
-        self.registry.prune(self.service.config.retention.versions)
-        self._tidy()
         live = self.registry.live
         name = None if live is None else live.name
         return WeeklyResult(result.week, result.version, result.gates, name, result.facts)

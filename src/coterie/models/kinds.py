@@ -42,6 +42,12 @@ class ClosedFormConfig(ModelConfig):
     def fit(self, train: "csr_array") -> "Network":
         """The network of a ``[n_users, n_items]`` binary matrix."""
 
+    def fit_timed(self, train: "csr_array", timestamps: "np.ndarray | None") -> "Network":
+        """The same of a matrix whose ``[n_interactions]`` seconds since 1970 are known, or None:
+        most models do not ask.
+        """
+        return self.fit(train)
+
 
 class SteppedConfig(ModelConfig):
     """A model that is trained in steps."""

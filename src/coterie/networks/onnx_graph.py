@@ -88,12 +88,16 @@ class OnnxGraph:
         return self.node("Concat", self.columns(ordered, 0, 1), kept, axis=1)
 
     @cached_property
-    def counts(self) -> str:
-        """``[batch, 1]`` float: how many items each history has, 1 for an empty one."""
+    def lengths(self) -> str:
+        """``[batch, 1]`` float: how many items each history has."""
         known = self.node("GreaterOrEqual", self.history, self.constant(0))
         given = self.node("Cast", known, to=self.types.FLOAT)
-        counts = self.node("ReduceSum", given, self.constant([1]), keepdims=1)
-        return self.node("Max", counts, self.constant(1, np.float32))
+        return self.node("ReduceSum", given, self.constant([1]), keepdims=1)
+
+    @cached_property
+    def counts(self) -> str:
+        """``[batch, 1]`` float: the same, 1 for an empty one."""
+        return self.node("Max", self.lengths, self.constant(1, np.float32))
 
     def linear(self, h: str, layer: nn.Module, **output: str) -> str:
         """A dense layer: ``layer`` has a weight ``[n_out, n_in]`` and a bias."""

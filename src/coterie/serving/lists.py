@@ -1,12 +1,14 @@
 """Published lists for the event loop: a store's look-ups, cut to what was asked for."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, TypeAlias, TypeVar
 
 from coterie.errors import NotFoundError, UnavailableError
+from coterie.experiment import assigner_of
+from coterie.experiment.definition import LISTS
 from coterie.serving.breaker import Breaker
 from coterie.serving.schemas import LookUp
 from coterie.serving.together import Together
@@ -31,6 +33,7 @@ class Lists:
         self._breaker = Breaker(on_error)
         self._pool = ThreadPoolExecutor(threads, "coterie-store") if threads else None
         self._together = Together(self._find, threads)
+        self._arms = _Arms({})
 
     async def ask(self, question: Callable[[Store], T]) -> T:
         """The answer of the store.
@@ -59,10 +62,12 @@ class Lists:
             raise UnavailableError("an edition must be live, found none; publish one.") from error
         if found is None:
             raise NotFoundError(source)
+        if self._arms.facts is not found.facts:
+            self._arms = _Arms(found.facts)
         return {
             "row": wish.row,
             "edition": found.edition,
-            "model": model_of(found.facts),
+            **self._arms.of(wish.user_id, source),
             "source": source,
             "listed": len(found.item_ids),
             "items": _items(found, wish),
@@ -82,6 +87,24 @@ class Lists:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         self._store.close()
+
+
+class _Arms:
+    """What an edition's facts say of its users' models; made anew for another edition."""
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self.facts, self._assigner = facts, assigner_of(facts)
+
+    def of(self, user_id: str, source: str) -> dict[str, str | None]:
+        """The model of a user's list, and the arm that the user is in, whatever list it is."""
+        live = model_of(self.facts)
+        (found,) = self._assigner.arms([user_id]).get(LISTS, [None])
+        if found is None:
+            return {"model": live, "experiment": None, "arm": None}
+        told = {one["experiment"]: one["arms"] for one in self.facts["experiments"]}
+        version = told[found.experiment][found.arm]["version"]
+        model = live if source == "fallback" else version
+        return {"model": model, "experiment": found.experiment, "arm": found.arm}
 
 
 def _items(found: Found, wish: LookUp) -> list[dict[str, Any]]:

@@ -132,6 +132,10 @@ class StoredList(BaseModel):
     row: str = Field(description="card row")
     edition: str = Field(description="published edition that it is from")
     model: str | None = Field(description="version of the model that made it, if told")
+    experiment: str | None = Field(
+        description="that the user is in, to be logged with what is shown; null: in none"
+    )
+    arm: str | None = Field(description="of the experiment, also where the list is a fall-back")
     source: str = Field(
         description="model; popularity: the user's history is not known to the model; fallback:"
         " there is no list of this user, and this one is everybody's"

@@ -312,7 +312,7 @@ def _seen(dataset: Dataset) -> dict[str, Any]:
 
 
 def _fitted(model: ClosedFormConfig, dataset: Dataset, execution: Execution) -> Network:
-    network = model.fit(dataset.train).to(execution.device)
+    network = model.fit_timed(dataset.train, dataset.train_timestamps).to(execution.device)
     share_state(network, execution.world)
     return network
 
