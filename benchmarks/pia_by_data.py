@@ -101,7 +101,9 @@ def reports_of(args: argparse.Namespace, cell: Cell, pairs: dict[str, np.ndarray
     return {part: EvaluationReport.from_table(pq.read_table(file)) for part, file in files.items()}
 
 
-def row(args: argparse.Namespace, runs: Mapping[float, Sequence[Reports]], first: Cell) -> list[str]:
+def row(
+    args: argparse.Namespace, runs: Mapping[float, Sequence[Reports]], first: Cell
+) -> list[str]:
     """The best λ_A of validation, beside none, on test users."""
     facts = pq.read_schema(args.out / f"{first.name}-test.parquet").metadata
     interactions, items = int(facts[b"interactions"]), int(facts[b"items"])
