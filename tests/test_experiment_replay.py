@@ -3,6 +3,7 @@ and what is refused because it cannot be known.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def table(**columns: Any) -> pa.Table:
     return pa.table(columns)
 
 
-def log_of(rows: list[tuple[int, int, int, float | None, int]]) -> tuple[pa.Table, pa.Table]:
+def log_of(rows: Sequence[tuple[int, int, int, float | None, int]]) -> tuple[pa.Table, pa.Table]:
     """Views of user, position, title and propensity, each with its number of clicks."""
     users, places, titles, chances, clicks = zip(*rows, strict=True)
     times, cards = list(range(len(rows))), ["home"] * len(rows)
