@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from coterie.errors import DataError
 from coterie.experiment.attribution import read_events, with_clicks
-from coterie.experiment.replay import Estimate, overlap, replay
+from coterie.experiment.replay import Estimate, overlap, replay_lists
 from small_experiment import SCHEMAS, at, did, seen, window, write
 
 N_TITLES, PLACES = 5, 3
@@ -59,7 +59,7 @@ SEVEN_EIGHT = table(user_id=[1, 2, 3], items=[[7, 8]] * 3)
 
 def test_estimates_are_the_closed_forms() -> None:
     """Weights that match: 2, then 2 and 4, then 4; clicks 1, then 0 and 2, then 1."""
-    found = replay(*SMALL, SEVEN_EIGHT)
+    found = replay_lists(*SMALL, SEVEN_EIGHT)
     assert found.ips.value == pytest.approx((2 * 1 + 4 * 2 + 4 * 1) / 8)
     assert found.snips.value == pytest.approx((2 * 1 + 4 * 2 + 4 * 1) / 12)
     assert found.logged.value == pytest.approx(5 / 8)
@@ -70,7 +70,7 @@ def test_estimates_are_the_closed_forms() -> None:
 
 def test_variance_is_that_of_users_by_the_delta_method() -> None:
     y, x, w = np.array([2.0, 8, 4]), np.array([3.0, 3, 2]), np.array([2.0, 6, 4])
-    found = replay(*SMALL, SEVEN_EIGHT)
+    found = replay_lists(*SMALL, SEVEN_EIGHT)
     for one, below in ((found.ips, x), (found.snips, w)):
         residual = y - y.sum() / below.sum() * below
         variance = residual @ residual / 2 / (3 * below.mean() ** 2)
@@ -83,7 +83,7 @@ def test_the_logging_lists_themselves_are_worth_what_they_earned() -> None:
     rows = [(u, 1, 7 + (u + n) % 2, 0.5, (u * n) % 3 % 2) for u in range(40) for n in range(4)]
     exposures, outcomes = log_of(rows)
     both = [
-        replay(exposures, outcomes, table(user_id=range(40), items=[[title]] * 40)).ips.value
+        replay_lists(exposures, outcomes, table(user_id=range(40), items=[[title]] * 40)).ips.value
         for title in (7, 8)
     ]
     assert np.mean(both) == pytest.approx(sum(row[-1] for row in rows) / len(rows))
@@ -93,9 +93,9 @@ def test_views_without_a_list_a_place_or_a_draw_are_left_out() -> None:
     exposures, outcomes = SMALL
     more = log_of([(9, 1, 7, 0.5, 1), (1, 3, 7, 0.5, 1), (1, 1, 7, None, 1)])
     together = pa.concat_tables([exposures, more[0].set_column(1, "time", pa.array([50, 51, 52]))])
-    found = replay(together, outcomes, SEVEN_EIGHT)
+    found = replay_lists(together, outcomes, SEVEN_EIGHT)
     assert found.n_left_out == 3
-    assert found.ips == replay(*SMALL, SEVEN_EIGHT).ips
+    assert found.ips == replay_lists(*SMALL, SEVEN_EIGHT).ips
 
 
 def test_lists_may_differ_by_card() -> None:
@@ -103,8 +103,8 @@ def test_lists_may_differ_by_card() -> None:
     cards = pa.array(["home"] * 4 + ["movie"] * 4)
     exposures = exposures.set_column(2, "card", cards)
     lists = table(user_id=[1, 2, 2, 3], card=["home", "home", "movie", "movie"], items=[[7, 8]] * 4)
-    assert replay(exposures, outcomes, lists).n_views == 8
-    assert replay(exposures, outcomes, lists.slice(0, 3)).n_left_out == 2
+    assert replay_lists(exposures, outcomes, lists).n_views == 8
+    assert replay_lists(exposures, outcomes, lists.slice(0, 3)).n_left_out == 2
 
 
 def world(rng: np.random.Generator, n_users: int = 250) -> tuple[pa.Table, pa.Table]:
@@ -142,7 +142,7 @@ TRUTH = 0.25 * appeal(BEST[:PLACES], np.arange(PLACES)).mean()
 def runs() -> list[Any]:
     rng = np.random.default_rng(0)
     lists = table(user_id=range(250), items=[BEST.tolist()] * 250)
-    return [replay(*world(rng), lists) for _ in range(150)]
+    return [replay_lists(*world(rng), lists) for _ in range(150)]
 
 
 def test_ips_is_unbiased_and_both_intervals_cover(runs: list[Any]) -> None:
@@ -172,14 +172,14 @@ def test_taking_views_as_independent_would_be_too_sure() -> None:
     rows = []
     for user, keen in enumerate(rng.random(60) < 0.5):
         rows += [(user, 1, int(t), 0.5, int(keen and t)) for t in rng.integers(0, 2, 100)]
-    found = replay(*log_of(rows), table(user_id=range(60), items=[[1]] * 60)).ips
+    found = replay_lists(*log_of(rows), table(user_id=range(60), items=[[1]] * 60)).ips
     weighed = np.array([2.0 * row[-1] for row in rows])
     assert found.standard_error > 5 * weighed.std() / math.sqrt(len(rows))
 
 
 def refused(exposures: pa.Table, outcomes: pa.Table, lists: pa.Table = SEVEN_EIGHT) -> str:
     with pytest.raises(DataError) as error:
-        replay(exposures, outcomes, lists)
+        replay_lists(exposures, outcomes, lists)
     return str(error.value)
 
 
@@ -212,7 +212,9 @@ def test_titles_that_could_not_be_shown_are_found_by_the_mean_weight() -> None:
     ]
     lists = table(user_id=range(200), items=[[7, 99]] * 200)
     assert "weights must have a mean of 1" in refused(*log_of(rows), lists)
-    assert replay(*log_of(rows), table(user_id=range(200), items=[[7, 8]] * 200)).n_views == 400
+    assert (
+        replay_lists(*log_of(rows), table(user_id=range(200), items=[[7, 8]] * 200)).n_views == 400
+    )
 
 
 def test_wrong_propensities_are_found() -> None:
@@ -284,7 +286,7 @@ def test_events_are_read_from_files_as_the_rules_say(
     events = read_events(sources, window(4))
     assert events["exposures"].num_rows == 80
     lists = table(user_id=range(20), items=[[0]] * 20)
-    found = replay(events["exposures"], events["outcomes"], lists)
+    found = replay_lists(events["exposures"], events["outcomes"], lists)
     assert found.n_views == 80
     assert found.ips.value == pytest.approx(
         2 * len([u for u in range(0, 20, 3) if u % 2 == 0]) / 80

@@ -21,7 +21,7 @@ DOORS = {
     "metric": "Metric.parse('recall@20').label",
     "report": "str(read('one'))",
     "assignment": "Assigner([Allocation('one', 'lists', '', 0, 1, {'a': 1})]).arms([7])",
-    "experiment": "same_ratio([Moments.of(np.ones((5, 2)))] * 2), EventSources(), Habits()",
+    "events": "same_ratio([Moments.of(np.ones((5, 2)))] * 2), EventSources(), Habits()",
     "comparison": "str(compare(read('one'), read('other'), n_resamples=50, seed=0))",
     "experiment": "statistics.bounds([0.5, 1.0])",
     "panel": "PanelLaw(n_users=9).draw(0)",

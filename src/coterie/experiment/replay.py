@@ -104,7 +104,7 @@ class Replay:
         )
 
 
-def replay(
+def replay_lists(
     exposures: pa.Table, outcomes: pa.Table, lists: pa.Table, *, confidence: float = 0.95
 ) -> Replay:
     """The value of a candidate's lists, from what another policy showed at random.
@@ -144,7 +144,7 @@ def replay(
         ... )
         >>> clicks = {"user_id": [1, 2], "item_id": [7, 8], "time": [5, 5], "card": ["home"] * 2}
         >>> sevens = pa.table({"user_id": [1, 2], "items": [[7], [7]]})
-        >>> found = replay(log, pa.table({**clicks, "kind": ["click"] * 2}), sevens)
+        >>> found = replay_lists(log, pa.table({**clicks, "kind": ["click"] * 2}), sevens)
         >>> found.logged.value, found.ips.value, found.snips.value, found.effective_views
         (0.5, 0.5, 0.5, 2.0)
     """
@@ -179,7 +179,7 @@ def overlap(exposures: pa.Table, lists: pa.Table) -> float:
 
     Args:
         exposures: user_id, item_id and what of ``card`` and ``day`` the lists have.
-        lists: As in `replay`.
+        lists: As in `replay_lists`.
 
     Returns:
         From 0 to 1; NaN without any title.
