@@ -90,6 +90,11 @@ def test_of_alike_lists_no_title_is_anybodys(order: list[int], coins: list[bool]
     assert teams == [NEITHER] * len(order)
 
 
+def test_a_title_that_is_there_twice_counts_once() -> None:
+    twice = team_draft([1, 1, 2, 3], [2, 2, 1, 3], [True, False], 4)
+    assert twice == team_draft([1, 2, 3], [2, 1, 3], [True, False], 4)
+
+
 def test_coins_are_fair_independent_and_those_of_the_hash() -> None:
     drawn = coins("one", DAY, range(20_000), 4)
     assert drawn[7, 2] == (bucket(f"draft:one:{DAY}:2", 7) < 0.5)

@@ -49,7 +49,7 @@ def team_draft(
     longer one would hold the last places more often.
 
     Args:
-        first: The first arm's list, best first, each title once.
+        first: The first arm's list, best first; a title that is there again does not count.
         second: The second arm's.
         coins: Of each round, whether the first arm picks first; ``(k + 1) // 2`` of them.
         k: Length that is wanted.
@@ -66,13 +66,13 @@ def team_draft(
         >>> team_draft("abcd", "acde", [False, True], 4)
         (['a', 'b', 'c', 'd'], [-1, 0, 0, 1])
     """
-    lists = (first, second)
+    lists = [list(dict.fromkeys(one)) for one in (first, second)]
     shown: dict[Any, int] = {}
-    for place in range(min(k, len(first), len(second))):
+    for place in range(min(k, *map(len, lists))):
         leads = FIRST if coins[place // 2] else SECOND
         team = leads if place % 2 == 0 else 1 - leads
         shown[next(one for one in lists[team] if one not in shown)] = team
-    return list(shown), _credited(list(shown.values()), first, second)
+    return list(shown), _credited(list(shown.values()), *lists)
 
 
 def _credited(teams: list[int], first: Sequence[Any], second: Sequence[Any]) -> list[int]:
