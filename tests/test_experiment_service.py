@@ -46,6 +46,15 @@ def test_nobody_saw_the_other_arms_list_and_no_check_fails(lived: tuple[Path, An
     assert "crossings" in [one.name for one in analysis.checks]
 
 
+def test_guardrails_know_the_views_and_the_editions(lived: tuple[Path, Analysis]) -> None:
+    folder, analysis = lived
+    found = {one.name: one for one in analysis.guardrails}
+    assert list(found) == ["titles shown", "fall-back lists"]
+    assert min(found["titles shown"].control, found["titles shown"].treatment) > 1
+    assert found["fall-back lists"].arm == NAME
+    assert "Guardrails" in (folder / "reports" / NAME / PAGE).read_text(encoding="utf-8")
+
+
 def test_the_plan_was_kept_and_the_record_is_whole(lived: tuple[Path, Analysis]) -> None:
     folder, analysis = lived
     running = Service.load(folder).experiments.record(NAME)

@@ -18,9 +18,19 @@ if TYPE_CHECKING:
         bucket_sql,
         buckets,
     )
+    from coterie.experiment.attribution import read_events, with_clicks
     from coterie.experiment.decision import Decision, decide
     from coterie.experiment.definition import Arm, Cap, Experiment, read_experiment
     from coterie.experiment.events import EventCounts, EventSources, Window
+    from coterie.experiment.guardrails import Guardrail, guard
+    from coterie.experiment.interleaving import (
+        Preference,
+        clicks_by_arm,
+        interleave,
+        preference,
+        team_draft,
+    )
+    from coterie.experiment.replay import Replay, overlap, replay_lists
     from coterie.experiment.report import write_report
     from coterie.experiment.running import Experiments, Running
     from coterie.experiment.sums import Metric, Sums, card_metrics, sum_up
@@ -37,6 +47,8 @@ _HOME = {
     "bucket": "assignment",
     "bucket_sql": "assignment",
     "buckets": "assignment",
+    "read_events": "attribution",
+    "with_clicks": "attribution",
     "Decision": "decision",
     "decide": "decision",
     "Arm": "definition",
@@ -46,6 +58,16 @@ _HOME = {
     "EventCounts": "events",
     "EventSources": "events",
     "Window": "events",
+    "Guardrail": "guardrails",
+    "guard": "guardrails",
+    "Preference": "interleaving",
+    "clicks_by_arm": "interleaving",
+    "interleave": "interleaving",
+    "preference": "interleaving",
+    "team_draft": "interleaving",
+    "Replay": "replay",
+    "overlap": "replay",
+    "replay_lists": "replay",
     "write_report": "report",
     "Experiments": "running",
     "Running": "running",
@@ -69,8 +91,11 @@ __all__ = [
     "EventSources",
     "Experiment",
     "Experiments",
+    "Guardrail",
     "Holdout",
     "Metric",
+    "Preference",
+    "Replay",
     "Running",
     "Sums",
     "Window",
@@ -80,9 +105,18 @@ __all__ = [
     "bucket_sql",
     "buckets",
     "card_metrics",
+    "clicks_by_arm",
     "decide",
+    "guard",
+    "interleave",
+    "overlap",
+    "preference",
+    "read_events",
     "read_experiment",
+    "replay_lists",
     "sum_up",
+    "team_draft",
+    "with_clicks",
     "write_report",
 ]
 

@@ -5,7 +5,7 @@ figures have intervals of the same caution, and decide nothing.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from functools import cached_property
@@ -15,6 +15,7 @@ from coterie.errors import ConfigError
 from coterie.evaluation.inference import holm
 from coterie.experiment.checks import Check, check
 from coterie.experiment.definition import Experiment, MetricName
+from coterie.experiment.guardrails import Guardrail, guard
 from coterie.experiment.statistics import (
     Belief,
     Effect,
@@ -149,6 +150,7 @@ class Analysis:
         days: Of the primary metric, one after another.
         checks: What could void it all.
         counts: What became of the events' rows, by kind.
+        guardrails: What the metrics do not tell, and the bounds that were agreed.
     """
 
     definition: Experiment
@@ -160,6 +162,7 @@ class Analysis:
     days: Sequence[OfDay]
     checks: Sequence[Check]
     counts: dict[str, dict[str, int]]
+    guardrails: Sequence[Guardrail] = ()
 
     @property
     def n_days(self) -> int:
@@ -195,6 +198,7 @@ class Analysis:
                 for one in self.days
             ],
             "checks": [one.to_json() for one in self.checks],
+            "guardrails": [one.to_json() for one in self.guardrails],
             "events": self.counts,
         }
 
@@ -214,18 +218,25 @@ def metrics_of(definition: Experiment) -> list[Metric]:
     return list(dict.fromkeys([primary_of(definition), *by_card, metric_of("watch-time")]))
 
 
-def analyse(sums: Sums, definition: Experiment, *, prior_sd: float = PRIOR_SD) -> Analysis:
+def analyse(
+    sums: Sums,
+    definition: Experiment,
+    *,
+    prior_sd: float = PRIOR_SD,
+    published: Iterable[Mapping[str, Any]] = (),
+) -> Analysis:
     """Analyses an experiment as far as its sums go.
 
     Args:
         sums: Of its events, from its first day on; with days before, CUPED is used.
         definition: What was agreed.
         prior_sd: Of ln(1 + lift) before the experiment, for the probability of being better.
+        published: Facts of the daily editions, for guardrails.
 
     Raises:
         ConfigError: if looks before the end were agreed, and no plan says what they are shares of.
     """
-    return _Analyser(sums, definition, prior_sd).analysis()
+    return _Analyser(sums, definition, prior_sd, published).analysis()
 
 
 @dataclass(eq=False)
@@ -233,6 +244,7 @@ class _Analyser:
     sums: Sums
     definition: Experiment
     prior_sd: float
+    published: Iterable[Mapping[str, Any]]
 
     def analysis(self) -> Analysis:
         sums = self.sums
@@ -248,6 +260,7 @@ class _Analyser:
             days=days,
             checks=check(sums),
             counts={kind: counts.to_json() for kind, counts in sums.counts.items()},
+            guardrails=guard(sums, self.definition, self.published),
         )
 
     @property

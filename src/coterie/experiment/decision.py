@@ -81,11 +81,13 @@ def _verdict(analysis: Analysis, one: Judged) -> Verdict:
 
 def _reasons(analysis: Analysis, one: Judged, verdict: Verdict) -> list[str]:
     broken = [check.words for check in analysis.checks if not (check.ok or check.name in WARNINGS)]
+    costs = [rail.words for rail in analysis.guardrails if rail.arm == one.arm and not rail.ok]
     what = words(one.metric)
     told = [
         *broken,
         f"{what[0].upper()}{what[1:]}: {change(one.valid)} with {one.arm}.",
         _chance(one),
+        *costs,
         _when(analysis, one, verdict),
     ]
     return [sentence for sentence in told if sentence]

@@ -87,6 +87,22 @@ class Cap(StrictConfig):
     )
 
 
+class Guardrails(StrictConfig):
+    """How much worse than the control an arm may be in what the metrics do not tell. What is beyond
+    is told, and voids nothing.
+    """
+
+    titles: float = Field(
+        0.8, ge=0, description="titles shown in as many views, at least, by the control's"
+    )
+    fallback: Share = Field(
+        0.01, description="users with the fall-back list, at most, above the control's share"
+    )
+    latency: float = Field(
+        1.2, gt=0, description="95th percentile of latency_ms, at most, by the control's"
+    )
+
+
 class Experiment(StrictConfig):
     """All of it.
 
@@ -115,6 +131,7 @@ class Experiment(StrictConfig):
     metrics: Metrics = Metrics()
     looks: Looks = Looks()
     cap: Cap = Cap()
+    guardrails: Guardrails = Guardrails()
     plan: dict[str, Any] = Field(
         default_factory=dict, description="what coterie experiment plan said of it"
     )

@@ -42,10 +42,17 @@ NEEDED: dict[Kind, tuple[str, ...]] = {
 """Columns that every source has."""
 
 OTHERS: dict[Kind, tuple[str, ...]] = {
-    "exposures": ("row", "position", "experiment", "arm", "model_version", "event_id"),
+    "exposures": (
+        "row", "position", "experiment", "arm", "model_version", "propensity", "latency_ms",
+        "event_id",
+    ),
     "outcomes": ("card", "item_id", "value", "event_id"),
-}
-"""Columns that are empty where a source has them not, as before the experiment."""
+}  # fmt: skip
+"""Columns that are empty where a source has them not, as before the experiment.
+
+``propensity`` is the probability with which the title was shown at its position, where lists were
+randomised; ``latency_ms`` is how long the list took, in milliseconds.
+"""
 
 HELD: dict[Kind, tuple[str, ...]] = {
     "exposures": (*NEEDED["exposures"], *OTHERS["exposures"]),
@@ -57,6 +64,8 @@ milliseconds, from the seconds in ``value``.
 
 MILLISECONDS = 1000
 """Of a second: a watch is held in whole ones, so that its sums are exact in any order."""
+
+_NUMBERS = {"position": "INTEGER", "propensity": "DOUBLE", "latency_ms": "DOUBLE"}
 
 LONGEST_WATCH_SECONDS = 7 * 24 * 3600
 
@@ -266,8 +275,7 @@ class EventReader:
 
     def _types(self, kind: Kind) -> dict[str, str]:
         """What is held of an event, user and time first, and the type of each."""
-        known = {"user_id": self.user_type, "time": "BIGINT", "position": "INTEGER"}
-        known["milliseconds"] = "BIGINT"
+        known = {"user_id": self.user_type, "time": "BIGINT", "milliseconds": "BIGINT", **_NUMBERS}
         return {name: known.get(name, "VARCHAR") for name in HELD[kind]}
 
     def _one(self, query: str) -> tuple[Any, ...]:
@@ -421,7 +429,7 @@ class _Table:
         """SQL of another column than user and time."""
         if name == "milliseconds":
             return self._milliseconds()
-        kind = "INTEGER" if name == "position" else "VARCHAR"
+        kind = _NUMBERS.get(name, "VARCHAR")
         if self._name(name) not in self.scan.names:
             return f"CAST(NULL AS {kind})"
         return f"TRY_CAST({self.column(name).sql} AS {kind})"

@@ -35,6 +35,9 @@ OF_A_DAY: dict[str, str] = {
 }
 """SQL of a measure on one day; the number is that of a card, 0 of all cards."""
 
+LONGEST_MILLISECONDS = 24 * 3600 * 1000
+"""That a list took: what is longer was no latency."""
+
 COHORTS = ("cold", "warm", "heavy")
 """By outcomes in the days before: none, some, and more than all but a fifth of those with some."""
 
@@ -81,7 +84,9 @@ class UserDays:
     clicks and milliseconds watched of all cards; v1 and so on of the first), s0 and so on (views
     that were logged for the first arm of the experiment), early and n (outcomes too early, and
     others). Makes ``members``, of users with an exposure and an arm: user_id, arm (its number),
-    segment, first_day, over (the first day above the cap), and b_views0 and so on (before).
+    segment, first_day, over (the first day above the cap), and b_views0 and so on (before). Makes
+    ``shown`` (arm, item_id, n) and ``latencies`` (arm, ms, n), numbers of views by the arm that was
+    logged with them, day by day.
 
     Args:
         database: To be filled.
@@ -170,7 +175,9 @@ class UserDays:
         self.database.execute(
             f"CREATE TABLE user_days(user_id {self.user_type}, day INTEGER{days}{seen},"
             " early INTEGER, n INTEGER);"
-            f" CREATE TABLE first_seen(user_id {self.user_type}, time BIGINT, first_day INTEGER)"
+            f" CREATE TABLE first_seen(user_id {self.user_type}, time BIGINT, first_day INTEGER);"
+            " CREATE TABLE shown(arm TINYINT, item_id VARCHAR, n BIGINT);"
+            " CREATE TABLE latencies(arm TINYINT, ms BIGINT, n BIGINT)"
         )
 
     def _add_day(self, reader: EventReader, day: date) -> None:
@@ -182,6 +189,7 @@ class UserDays:
         )
         if not is_before:
             self._note_first(number)
+            self._note_logged(exposures)
         early = "false" if is_before else "coalesce(o.time < f.time, true)"
         self.database.execute(
             "CREATE OR REPLACE TEMP TABLE done AS SELECT user_id, count(*) FILTER (early) AS early,"
@@ -220,6 +228,18 @@ class UserDays:
             f"INSERT INTO first_seen SELECT user_id, time, {number} FROM"
             f" (SELECT user_id, time FROM {users} WHERE coalesce({condition}, true))"
             " ANTI JOIN first_seen USING (user_id)"
+        )
+
+    def _note_logged(self, exposures: str) -> None:
+        logged = (
+            f"FROM (SELECT *, {self._number('arm')} AS place FROM {exposures}"
+            f" WHERE experiment = {literal(self.arms.experiment)}) WHERE place IS NOT NULL"
+        )
+        self.database.execute(
+            f"INSERT INTO shown SELECT place, item_id, count(*) {logged}"
+            " AND item_id IS NOT NULL GROUP BY ALL; INSERT INTO latencies SELECT place,"
+            f" CAST(round(latency_ms) AS BIGINT), count(*) {logged}"
+            f" AND latency_ms BETWEEN 0 AND {LONGEST_MILLISECONDS} GROUP BY ALL"
         )
 
     def _join(self, number: int) -> None:

@@ -152,7 +152,8 @@ class _Day:
         new = there is None or there["request"] != self._request
         if there is None or new:
             there = self._publish()
-        note = {name: there[name] for name in ("version", "figures", "warnings")}
+        kept = ("version", "figures", "warnings", "experiments")
+        note = {name: there[name] for name in kept if name in there}
         self.store.note("daily", self.day.isoformat(), note)
         self._expose(there)
         self._tidy()

@@ -1,10 +1,12 @@
 """A service's experiments, from its logs: what was agreed, planned and found."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date, timedelta
+from typing import Any
 
 from coterie.data.source import exists
-from coterie.errors import ConfigError, DataError
+from coterie.errors import ConfigError, DataError, UnavailableError
 from coterie.experiment import (
     Analysis,
     Arms,
@@ -19,9 +21,13 @@ from coterie.experiment.analysis import ERROR, primary_of
 from coterie.experiment.statistics import Moments, Plan
 from coterie.jobs.config import Service, days_of
 from coterie.running.progress import Progress, silent
+from coterie.store import open_store
 
 HISTORY_DAYS = 28
 """Of logs that a plan is made from."""
+
+_MOST_NOTES = 10_000
+"""Days of the daily job that are looked through."""
 
 _EVERYBODY = "everybody"
 
@@ -48,7 +54,18 @@ def analysis_of(
     running = service.experiments.record(name)
     window = _window(service, running, until)
     with _summed(service, window, _arms(running), running.definition, progress) as sums:
-        return analyse(sums, running.definition)
+        return analyse(sums, running.definition, published=_published(service, window))
+
+
+def _published(service: Service, window: Window) -> list[Mapping[str, Any]]:
+    """What the daily job noted of each day; nothing where the store is out of reach, as the events
+    say what is to be decided.
+    """
+    first, last = window.first.isoformat(), window.last.isoformat()
+    with suppress(UnavailableError), open_store(service.place(service.config.store.url)) as store:
+        notes = store.notes("daily", _MOST_NOTES)
+        return [one.values for one in notes if first <= one.name <= last]
+    return []
 
 
 def plan_of(service: Service, name: str, until: date, *, progress: Progress = silent) -> Plan:
