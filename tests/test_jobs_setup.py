@@ -167,6 +167,17 @@ def test_each_fault_is_found_where_it_is(
     assert "s3cr3t" not in found[part]
 
 
+def test_a_wrong_experiment_is_found(small: Path) -> None:
+    (small / "experiments").mkdir()
+    arms = '[[arms]]\nname = "a"\nversion = "live"\n[[arms]]\nname = "b"\nconfig = "b.toml"\n'
+    (small / "experiments" / "one.toml").write_text(f'days = 7\ncontrol = "a"\n{arms}')
+    assert "b.toml" in wrong(configure(small, RIGHT))["experiments"]
+    (small / "experiments" / "b.toml").write_text('[model]\nname = "most-seen"\n')
+    assert "most-seen" in wrong(configure(small, RIGHT))["experiments"]
+    (small / "experiments" / "b.toml").write_text('[model]\nname = "most-watched"\n')
+    assert wrong(configure(small, RIGHT)) == {}
+
+
 def test_a_damaged_registry_is_found(small: Path) -> None:
     (small / "registry").mkdir()
     (small / "registry" / "live.json").write_text("{")

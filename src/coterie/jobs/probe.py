@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from coterie.config import RunConfig
 from coterie.errors import CoterieError
 from coterie.evaluation.metrics import metric_of
 from coterie.jobs.config import Service
@@ -46,6 +47,7 @@ def probe(service: Service, today: date) -> list[Probe]:
         "schedule": lambda: _schedule(service),
         "store": lambda: _store(service),
         "registry": lambda: _registry(service),
+        "experiments": lambda: _experiments(service),
     }
     return list(_looked(looks))
 
@@ -115,3 +117,12 @@ def _registry(service: Service) -> str:
     registry = Registry(service.registry)
     live = registry.live
     return f"{len(registry.versions)} versions, live: {'none' if live is None else live.name}"
+
+
+def _experiments(service: Service) -> str:
+    experiments = service.experiments
+    for name in experiments.defined:
+        for config in experiments.configs(experiments.definition(name)).values():
+            RunConfig.of(config)
+    running = [one.name for one in experiments.records if one.ended is None]
+    return f"{len(experiments.defined)} defined, running: {', '.join(running) or 'none'}"
