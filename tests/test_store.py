@@ -442,24 +442,33 @@ def test_no_reader_sees_a_mixture(store: Store, store_url: str) -> None:
     publish_marked(store, 0, name="a")
     done = threading.Event()
     seen: set[int] = set()
+    n_reads = [0] * 6
 
-    def read(reader: Store) -> int:
-        n_read = 0
+    def read(number: int, reader: Store) -> None:
         while not done.is_set():
-            seen.add(check_found(reader, n_read % 40))
-            n_read += 1
-        return n_read
+            seen.add(check_found(reader, n_reads[number] % 40))
+            n_reads[number] += 1
 
     with open_store(store_url) as other, ThreadPoolExecutor(6) as threads:
-        reading = [threads.submit(read, one) for one in (store, other) * 3]
+        reading = [threads.submit(read, number, (store, other)[number % 2]) for number in range(6)]
+
+        def wait_until_all_have_read() -> None:
+            # The second of two reads began after this moment.
+            wanted = [n + 2 for n in n_reads]
+            while any(n < more for n, more in zip(n_reads, wanted, strict=True)):
+                assert not any(one.done() for one in reading)
+                time.sleep(0.001)
+
         try:
             for mark in range(1, 25):
                 publish_marked(store, mark, name="abc"[mark % 3])
                 store.point(store.editions()[-1].name)
+                wait_until_all_have_read()
                 store.prune(mark % 3)
         finally:
             done.set()
-        assert all(one.result() > 10 for one in reading)
+        for one in reading:
+            one.result()
     assert len(seen) > 10
 
 
