@@ -14,7 +14,7 @@ from coterie.experiment import Experiment, Sums, analyse, decide, sum_up, write_
 from coterie.experiment.analysis import Analysis, metric_of, metrics_of, words
 from coterie.experiment.checks import Check
 from coterie.experiment.decision import percent, probability
-from coterie.experiment.report import FIGURES, PAGE, page, told
+from coterie.experiment.report import FIGURES, PAGE, amount, page, told
 from coterie.experiment.statistics import bounds, compare
 from small_experiment import NAME, arms_of, at, did, in_time, seen, window, write
 
@@ -179,4 +179,5 @@ def test_figures_are_for_people() -> None:
         "above 99.9 %",
         "below 0.1 %",
     ]
+    assert [amount(one) for one in (0.031642, 10_512.3)] == ["0.03164", "10,512"]
     assert metric_of("watch-time").name == "watch per user"

@@ -99,8 +99,8 @@ def _row(analysis: Analysis, one: Judged) -> dict[str, Any]:
     return {
         "metric": words(one.metric),
         "primary": one in analysis.primary,
-        "control": f"{effect.control:.4g}",
-        "treatment": f"{effect.treatment:.4g}",
+        "control": amount(effect.control),
+        "treatment": amount(effect.treatment),
         "lift": percent(effect.lift),
         "interval": interval(effect),
         "direction": "up" if effect.lift_low > 0 else "down" if effect.lift_high < 0 else "",
@@ -123,6 +123,11 @@ def _segment(one: OfSegment) -> dict[str, str]:
 def interval(effect: Effect) -> str:
     """That of the lift."""
     return f"{percent(effect.lift_low)} to {percent(effect.lift_high)}"
+
+
+def amount(value: float) -> str:
+    """A metric's value for people."""
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def p_value(value: float) -> str:
