@@ -80,9 +80,13 @@ def coterie(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
-def test_plan_says_what_can_be_found(lived: tuple[Path, Analysis], coterie: Told) -> None:
+def test_plan_says_what_can_be_found(
+    lived: tuple[Path, Analysis], coterie: Told, tmp_path: Path
+) -> None:
     folder, _ = lived
-    told = coterie("experiment", "plan", folder, NAME, "--date", START)
+    picture = tmp_path / "power.png"
+    told = coterie("experiment", "plan", folder, NAME, "--date", START, "--plot", picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
     powers = [int(one) for one in re.findall(r"^\+\d+% +(\d+)%", told, flags=re.MULTILINE)]
     assert powers == sorted(powers)
     assert len(powers) == 6

@@ -8,6 +8,7 @@ import typer
 
 from coterie.cli.console import drawn, say, say_written, write_result
 from coterie.cli.options import JsonFile
+from coterie.cli.places import result_file
 from coterie.cli.service import Because, Day, ServiceFolder, day_of, service_of
 from coterie.plain_table import plain_table
 
@@ -36,9 +37,14 @@ def plan(
     power: Annotated[
         float, typer.Option(min=0.1, max=0.99, help="Chance to find a lift that is there.")
     ] = 0.8,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="PNG", callback=result_file, help="Draw the power curves, too."),
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Say what it can find, in how many days, from the weeks before. Nothing is started."""
+    from coterie.experiment.figures import draw_power  # noqa: PLC0415
     from coterie.jobs.experiments import agreed_plan, plan_of  # noqa: PLC0415
 
     service = service_of(folder)
@@ -52,6 +58,9 @@ def plan(
     say(_days(found, definition.days, power))
     say(f"\nKeep this in experiments/{name}.toml:\n\n[plan]")
     say("\n".join(f"{field} = {value:.6g}" for field, value in kept.items()))
+    if plot is not None:
+        draw_power(found, _lengths(found, definition.days), plot)
+        say_written("written", plot)
     curve = [{"lift": lift, "power": found.power(lift, definition.days)} for lift in _LIFTS]
     write_result(json_file, {**kept, "days": definition.days, "power_curve": curve})
 
@@ -129,12 +138,15 @@ def _lifts(found: "Plan", days: int, power: float) -> str:
 
 
 def _days(found: "Plan", days: int, power: float) -> str:
-    known = [day for day in (7, 14, 21, 28) if day < days and day >= min(found.history)]
     rows = [
         [f"{day}", f"{found.users(day):,.0f}", f"{found.minimum_lift(day, power=power):+.1%}"]
-        for day in [*known, days]
+        for day in _lengths(found, days)
     ]
     return plain_table(["days", "users", f"smallest lift found with {power:.0%}"], rows)
+
+
+def _lengths(found: "Plan", days: int) -> list[int]:
+    return [*(day for day in (7, 14, 21, 28) if min(found.history) <= day < days), days]
 
 
 def _state(running: "Running | None", today: date) -> list[str]:

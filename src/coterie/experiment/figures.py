@@ -1,14 +1,18 @@
-"""The figures of a report, as SVG that takes its colours from the page."""
+"""The figures of a report, as SVG that takes its colours from the page; a picture of power."""
 
 import io
 import math
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from coterie.experiment.analysis import Analysis, OfDay, OfSegment, words
-from coterie.experiment.statistics import Effect, bounds, sequence_bounds
+from coterie.experiment.statistics import Effect, Plan, bounds, sequence_bounds
 from coterie.extras import require
+from coterie.files import publish_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,6 +97,30 @@ def _limit(analysis: Analysis, day: OfDay) -> float:
         return float(sequence_bounds([day.fraction], looks.alpha)[0])
     one_look = [min(day.fraction, 1.0)]
     return float(min(bounds(one_look, looks.alpha, looks.spending)[0], 8.0))
+
+
+def draw_power(plan: Plan, days: Sequence[int], path: str | Path) -> None:
+    """Writes power curves as a picture: the chance to find each lift, a line a number of days.
+
+    Raises:
+        MissingPackageError: without the extra ``experiment``.
+        CannotWriteError: if the file cannot be written.
+    """
+    figure = require("matplotlib.figure", "experiment", _PURPOSE).Figure(
+        figsize=(7.6, 4.2), layout="constrained", dpi=140
+    )
+    axes = figure.subplots()
+    lifts = np.linspace(0, 2 * plan.minimum_lift(min(days)), 41)
+    for day in days:
+        label = f"{day} days, {plan.users(day):,.0f} users"
+        axes.plot(100 * lifts, 100 * plan.power_curve(lifts, day), label=label)
+    axes.axhline(80, color="grey", linewidth=0.8, linestyle="dotted")
+    axes.set_xlabel("true lift, %")
+    axes.set_ylabel("chance to find it, %")
+    axes.set_ylim(0, 100)
+    axes.legend(frameon=False)
+    with publish_file(path) as aside:
+        figure.savefig(aside, format=Path(path).suffix.lstrip(".") or "png")
 
 
 def _drawn(draw: Callable[["Axes"], None], height: float, title: str) -> str:
