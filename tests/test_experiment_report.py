@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from coterie.errors import ConfigError
@@ -135,6 +136,28 @@ def test_a_planned_look_has_the_bound_of_the_looks_that_have_come(level: Sums) -
 def test_looks_before_the_end_need_a_plan(level: Sums) -> None:
     with pytest.raises(ConfigError, match="run coterie experiment plan"):
         analyse(level, agreed("daily", plan={}))
+
+
+def test_an_experiment_before_that_still_works_is_looked_for(better: Sums) -> None:
+    """Whoever has its arms again has its after-effects, too."""
+    users = list(range(N_USERS))
+    again = pa.table({"user_id": users, "arm": [("old", "new")[user % 2] for user in users]})
+    analysis = analyse(better, agreed(), earlier=again)
+    assert not {one.name: one.ok for one in analysis.checks}["carry-over"]
+    assert decide(analysis)[0].verdict == "void"
+    other = pa.table({"user_id": users, "arm": [("old", "new")[user // 2 % 2] for user in users]})
+    assert {one.name: one.ok for one in analyse(better, agreed(), earlier=other).checks}[
+        "carry-over"
+    ]
+
+
+def test_the_first_day_without_a_click_is_told_too(tmp_path: Path) -> None:
+    rows = [seen(user, 0, experiment=NAME, arm=ARMS[user % 2]) for user in range(40)]
+    names: dict[int, str | None] = {user: ARMS[user % 2] for user in range(40)}
+    with sum_up(write(tmp_path, in_time(rows)), window(1), arms_of(names), cards=()) as sums:
+        analysis = analyse(sums, agreed("planned", metrics={"cards": []}))
+    assert decide(analysis)[0].verdict == "early"
+    assert "too early to look" in page(analysis)
 
 
 def test_a_failed_check_voids_the_decision_and_a_warning_does_not(better: Sums) -> None:

@@ -94,6 +94,16 @@ def test_plan_says_what_can_be_found(
     assert "log_error" in told
 
 
+def test_looks_before_the_end_are_not_started_without_a_plan(
+    lived: tuple[Path, Analysis], coterie: Told
+) -> None:
+    folder, _ = lived
+    planned = (folder / "experiments" / f"{NAME}.toml").read_text(encoding="utf-8")
+    (folder / "experiments" / "hasty.toml").write_text(planned.split("[plan]")[0])
+    told = coterie("experiment", "start", folder, "hasty", "--date", START, code=2)
+    assert "no log_error under [plan]" in " ".join(told.split())
+
+
 def test_a_plan_for_more_days_than_were_seen_says_so(
     lived: tuple[Path, Analysis], coterie: Told
 ) -> None:

@@ -11,10 +11,12 @@ from datetime import date
 from functools import cached_property
 from typing import Any
 
+import pyarrow as pa
+
 from coterie.errors import ConfigError
 from coterie.evaluation.inference import holm
 from coterie.experiment.checks import Check, check
-from coterie.experiment.definition import Experiment, MetricName
+from coterie.experiment.definition import ERROR, Experiment, MetricName
 from coterie.experiment.guardrails import Guardrail, guard
 from coterie.experiment.statistics import (
     Belief,
@@ -30,9 +32,6 @@ from coterie.experiment.sums import Metric, Sums
 
 PRIOR_SD = 0.1
 """Of ln(1 + lift), if nothing else is known: two of three experiments between -10 and +10 %."""
-
-ERROR = "log_error"
-"""In a definition's plan: the standard error of ln(1 + lift) that was planned for the last day."""
 
 _MEASURES: dict[MetricName, tuple[str, str]] = {
     "clicks-per-view": ("clicks", "views"),
@@ -127,7 +126,7 @@ class OfDay:
         day: The last that counts.
         arm: The treatment.
         effect: As one look at this day would have it, and no other.
-        fraction: Of the planned information; NaN where none was planned.
+        fraction: Of the planned information; where none was planned, of that of the last day.
     """
 
     day: date
@@ -168,6 +167,11 @@ class Analysis:
     def n_days(self) -> int:
         """Days that were looked at."""
         return (self.last - self.first).days + 1
+
+    @property
+    def alpha(self) -> float:
+        """Of each treatment: the agreed one is of all together (Bonferroni)."""
+        return self.definition.looks.alpha / (len(self.definition.arms) - 1)
 
     @property
     def over(self) -> bool:
@@ -224,6 +228,7 @@ def analyse(
     *,
     prior_sd: float = PRIOR_SD,
     published: Iterable[Mapping[str, Any]] = (),
+    earlier: pa.Table | None = None,
 ) -> Analysis:
     """Analyses an experiment as far as its sums go.
 
@@ -232,11 +237,12 @@ def analyse(
         definition: What was agreed.
         prior_sd: Of ln(1 + lift) before the experiment, for the probability of being better.
         published: Facts of the daily editions, for guardrails.
+        earlier: user_id and arm in the experiment before, in the same layer; None if none was.
 
     Raises:
         ConfigError: if looks before the end were agreed, and no plan says what they are shares of.
     """
-    return _Analyser(sums, definition, prior_sd, published).analysis()
+    return _Analyser(sums, definition, prior_sd, published, earlier).analysis()
 
 
 @dataclass(eq=False)
@@ -245,6 +251,7 @@ class _Analyser:
     definition: Experiment
     prior_sd: float
     published: Iterable[Mapping[str, Any]]
+    earlier: pa.Table | None
 
     def analysis(self) -> Analysis:
         sums = self.sums
@@ -258,7 +265,7 @@ class _Analyser:
             metrics=[self._judged(one, arm) for one in metrics for arm in self.treatments],
             segments=self._segments(),
             days=days,
-            checks=check(sums),
+            checks=check(sums, earlier=self.earlier),
             counts={kind: counts.to_json() for kind, counts in sums.counts.items()},
             guardrails=guard(sums, self.definition, self.published),
         )
@@ -270,7 +277,7 @@ class _Analyser:
 
     @property
     def alpha(self) -> float:
-        """Of each treatment: the agreed one is of all together (Bonferroni)."""
+        """Of each treatment, as `Analysis.alpha`."""
         return self.definition.looks.alpha / len(self.treatments)
 
     def _effect(

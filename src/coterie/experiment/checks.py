@@ -159,7 +159,7 @@ def unseen_clicks(sums: Sums, level: float = LEVEL) -> Check:
 
     Who clicks has seen: such days are lost exposures.
     """
-    metrics = [Metric("unseen_days", "click_days", card) for card in sums.cards]
+    metrics = [Metric("unseen_days", "click_days", card) for card in sums.cards or (None,)]
     return _alike(sums, "clicks without a view", metrics, 0, level, "Exposures are lost in an arm.")
 
 

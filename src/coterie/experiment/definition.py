@@ -34,6 +34,9 @@ LISTS = "lists"
 LIVE = "live"
 """As an arm's version: whichever model is live on the day."""
 
+ERROR = "log_error"
+"""In a definition's plan: the standard error of ln(1 + lift) that was planned for the last day."""
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _INK, _BETTER, _WORSE, _BAND = "#010101", "#020202", "#030303", "#040404"
 """Stand for colours of the page, which differ by day and by night."""
 
+_FARTHEST = 8.0
+"""Standard errors; the band of a bound beyond it would fill the picture."""
+
 _PURPOSE = "a report's figures"
 
 _OF_PAGE = {
@@ -74,29 +77,38 @@ def course_figure(analysis: Analysis, arm: str) -> str:
 
 
 def _draw_course(axes: "Axes", analysis: Analysis, days: Sequence[OfDay]) -> None:
-    numbers = [(one.day - analysis.first).days + 1 for one in days]
-    lifts = [100 * one.effect.lift for one in days]
-    limits = [100 * math.expm1(_limit(analysis, one) * one.effect.log_error) for one in days]
-    below = [100 * math.expm1(-_limit(analysis, one) * one.effect.log_error) for one in days]
     axes.axhline(0, color=_INK, linewidth=0.8)
-    axes.fill_between(numbers, below, limits, color=_BAND, linewidth=0)
-    axes.plot(numbers, lifts, color=_BETTER, linewidth=2, marker="o", markersize=3.5)
-    widest = 1.6 * max(map(abs, [*lifts, limits[-1]]))
-    axes.set_ylim(-widest, widest)
-    axes.set_xlim(0.5, max(analysis.definition.days, numbers[-1]) + 0.5)
-    for look in analysis.definition.looks.days:
-        axes.axvline(look, color=_INK, linewidth=0.5, linestyle="dotted")
     axes.set_xlabel("day of the experiment")
     axes.set_ylabel("lift so far, %")
+    axes.set_xlim(0.5, max(analysis.definition.days, analysis.n_days) + 0.5)
+    for look in analysis.definition.looks.days:
+        axes.axvline(look, color=_INK, linewidth=0.5, linestyle="dotted")
+    if not days:
+        return
+    numbers = [_number(analysis, one) for one in days]
+    lifts = [100 * one.effect.lift for one in days]
+    limits = [_limit(analysis, days, n) * one.effect.log_error for n, one in enumerate(days)]
+    above, below = ([100 * math.expm1(sign * limit) for limit in limits] for sign in (1, -1))
+    axes.fill_between(numbers, below, above, color=_BAND, linewidth=0)
+    axes.plot(numbers, lifts, color=_BETTER, linewidth=2, marker="o", markersize=3.5)
+    widest = 1.6 * max(map(abs, [*lifts, above[-1]]))
+    axes.set_ylim(-widest, widest)
 
 
-def _limit(analysis: Analysis, day: OfDay) -> float:
-    """Standard errors that a look on this day would have to pass."""
-    looks = analysis.definition.looks
+def _number(analysis: Analysis, day: OfDay) -> int:
+    return (day.day - analysis.first).days + 1
+
+
+def _limit(analysis: Analysis, days: Sequence[OfDay], n: int) -> float:
+    """Standard errors that a look on the n-th day would have to pass, after those agreed before."""
+    looks, alpha = analysis.definition.looks, analysis.alpha
     if looks.kind == "daily":
-        return float(sequence_bounds([day.fraction], looks.alpha)[0])
-    one_look = [min(day.fraction, 1.0)]
-    return float(min(bounds(one_look, looks.alpha, looks.spending)[0], 8.0))
+        return float(sequence_bounds([days[n].fraction], alpha)[0])
+    before = [one.fraction for one in days[:n] if _number(analysis, one) in looks.days]
+    here = days[n].fraction if looks.kind == "planned" else 1.0
+    last = _number(analysis, days[n]) >= analysis.definition.days
+    bound = bounds([*before, here], alpha, looks.spending, last=last)[-1]
+    return min(float(bound), _FARTHEST)
 
 
 def draw_power(plan: Plan, days: Sequence[int], path: str | Path) -> None:

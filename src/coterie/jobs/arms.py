@@ -23,7 +23,7 @@ from coterie.config import RunConfig
 from coterie.data.ids import IdMap
 from coterie.errors import ConfigError, NotFoundError
 from coterie.experiment import Arm, Assigner, Assignment, Experiments, Running
-from coterie.experiment.definition import LISTS, LIVE
+from coterie.experiment.definition import ERROR, LISTS, LIVE
 from coterie.files import publish_file
 from coterie.jobs.config import Service
 from coterie.registry import Registry, Version
@@ -263,11 +263,17 @@ def start_experiment(service: Service, name: str, today: date) -> Running:
 
     Raises:
         NotFoundError: if it is not defined, or an arm has no version.
-        ConfigError: as `coterie.experiment.Experiments.start`.
+        ConfigError: as `coterie.experiment.Experiments.start`; or if it is to be looked at before
+            its end, and has no plan.
         ConflictError: likewise.
     """
     experiments = service.experiments
     definition, live = experiments.definition(name), Registry(service.registry).live
+    if definition.looks.kind != "fixed" and ERROR not in definition.plan:
+        raise ConfigError(
+            f"{name}: looks before the end must know how much was planned, there is no {ERROR}"
+            " under [plan]; run coterie experiment plan and keep what it says."
+        )
     configs = experiments.configs(definition)
     for arm in definition.arms if definition.layer == LISTS else ():
         version_of(service, live, name, arm, configs.get(arm.name))

@@ -5,8 +5,10 @@ from contextlib import suppress
 from datetime import date, timedelta
 from typing import Any
 
+import pyarrow as pa
+
 from coterie.data.source import exists
-from coterie.errors import ConfigError, DataError, UnavailableError
+from coterie.errors import DataError, UnavailableError
 from coterie.experiment import (
     Analysis,
     Arms,
@@ -17,7 +19,8 @@ from coterie.experiment import (
     analyse,
     sum_up,
 )
-from coterie.experiment.analysis import ERROR, primary_of
+from coterie.experiment.analysis import primary_of
+from coterie.experiment.definition import ERROR
 from coterie.experiment.statistics import Moments, Plan
 from coterie.jobs.config import Service, days_of
 from coterie.running.progress import Progress, silent
@@ -54,7 +57,25 @@ def analysis_of(
     running = service.experiments.record(name)
     window = _window(service, running, until)
     with _summed(service, window, _arms(running), running.definition, progress) as sums:
-        return analyse(sums, running.definition, published=_published(service, window))
+        earlier = _earlier(service, running, sums)
+        published = _published(service, window)
+        return analyse(sums, running.definition, published=published, earlier=earlier)
+
+
+def _earlier(service: Service, running: Running, sums: Sums) -> pa.Table | None:
+    """The arms of the experiment before in the same layer, of those who are in this one."""
+    before = [
+        one
+        for one in service.experiments.records
+        if one.ended is not None
+        and one.ended <= running.started
+        and one.definition.layer == running.definition.layer
+    ]
+    if not before:
+        return None
+    users = [user for (user,) in sums.rows("SELECT user_id FROM members")]
+    last = max(before, key=lambda one: (one.ended, one.name))
+    return pa.table({"user_id": users, "arm": last.last_allocation.arms(users)})
 
 
 def _published(service: Service, window: Window) -> list[Mapping[str, Any]]:
@@ -94,6 +115,7 @@ def plan_of(service: Service, name: str, until: date, *, progress: Progress = si
             cuped=bool(before),
             looking=definition.looks.kind,
             looks=definition.looks.days,
+            spending=definition.looks.spending,
         )
 
 
@@ -172,11 +194,6 @@ def _summed(
     service: Service, window: Window, arms: Arms, definition: Experiment, progress: Progress
 ) -> Sums:
     sources = service.config.experiments.events
-    if not definition.metrics.cards:
-        raise ConfigError(
-            f"{definition.name}: metrics.cards must name the cards whose views and clicks are"
-            ' told, found none; set it, as in cards = ["movie", "home"].'
-        )
     return sum_up(
         sources,
         window,

@@ -9,13 +9,13 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from coterie.errors import ConfigError
-from coterie.experiment.statistics.looks import bounds, crossing
+from coterie.experiment.statistics.looks import Spending, bounds, crossing
 from coterie.experiment.statistics.moments import Moments
 from coterie.experiment.statistics.ratios import Level, adjustment, level
 from coterie.experiment.statistics.sequence import sequence_bounds
 
 Looking = Literal["fixed", "planned", "daily"]
-"""Once at the end; at planned looks (O'Brien–Fleming type); every day by a confidence sequence."""
+"""Once at the end; at planned looks; every day by a confidence sequence."""
 
 MOST_USERS = 1e15
 """For whom a lift is looked for: beyond, it is taken as none."""
@@ -40,6 +40,7 @@ class Plan:
         looking: When one will look.
         looks: Days of planned looks; those at or after an experiment's end are not taken, and at
             its end there is one.
+        spending: How planned looks share alpha.
 
     Raises:
         ConfigError: if history, ``alpha``, ``share``, ``treated`` or ``looks`` are out of range.
@@ -63,6 +64,7 @@ class Plan:
     cuped: bool = False
     looking: Looking = "fixed"
     looks: Sequence[int] = ()
+    spending: Spending = "obrien-fleming"
 
     def __post_init__(self) -> None:
         if not self.history or min(self.history) < 1:
@@ -190,7 +192,7 @@ class Plan:
         fractions = self.fractions(days)
         if self.looking == "daily":
             return crossing(fractions, sequence_bounds(fractions, self.alpha), drift)
-        return crossing(fractions, bounds(fractions, self.alpha, last=True), drift)
+        return crossing(fractions, bounds(fractions, self.alpha, self.spending, last=True), drift)
 
     def _found_at_end(self, drift: float, users: float) -> float:
         """Power of Welch's t, both arms as spread as in the past."""
