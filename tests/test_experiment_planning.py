@@ -17,6 +17,7 @@ from coterie.experiment.statistics import (
     Effect,
     Moments,
     Plan,
+    Spending,
     bounds,
     compare,
     crossing,
@@ -111,13 +112,14 @@ def test_looking_more_costs_more(plan: Plan) -> None:
     assert ways[0].expected_days(1.0, 28) == 28
 
 
-def test_power_of_planned_looks_is_that_of_their_bounds(plan: Plan) -> None:
-    plan = replace(plan, looking="planned", looks=[14, 7, 28, 30])
+@pytest.mark.parametrize("spending", ["obrien-fleming", "pocock"])
+def test_power_of_planned_looks_is_that_of_their_bounds(plan: Plan, spending: Spending) -> None:
+    plan = replace(plan, looking="planned", looks=[14, 7, 28, 30], spending=spending)
     assert plan.looks_of(28) == [7, 14, 28]
     fractions = np.array([(plan.error(28) / plan.error(day)) ** 2 for day in (7, 14, 28)])
     np.testing.assert_allclose(plan.fractions(28), fractions)
     drift = math.log(1.1) / plan.error(28)
-    expected = crossing(fractions, bounds(fractions), drift).sum()
+    expected = crossing(fractions, bounds(fractions, spending=spending), drift).sum()
     assert plan.power(0.1, 28) == pytest.approx(expected)
     assert 1 / 4 < fractions[0] < 0.8
 
