@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import pytest
 
 from coterie.locks import file_lock
 from coterie.store import Store, open_store
-from small_service import live_eight_weeks
+from small_service import LAST, live_eight_weeks
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture(scope="session")
@@ -74,3 +78,21 @@ def eight_weeks(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtur
         if not (folder / "told.json").exists():
             live_eight_weeks(folder, request.getfixturevalue("postgres_server"))
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["Browser"]:
+    """A real one."""
+    from browser import running_browser  # noqa: PLC0415
+
+    with running_browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def dashboard(eight_weeks: Path) -> Iterator[str]:
+    """The address of a dashboard of the service that has lived for eight weeks."""
+    from browser import shown  # noqa: PLC0415
+
+    with shown(eight_weeks, LAST) as address:
+        yield address

@@ -62,6 +62,15 @@ KNOWS = {
     },
     "registry": {"errors", "files", "locks", "training"},
     "experiment/statistics": {"errors", "experiment"},
+    "dashboard": {
+        "errors", "extras", "files", "data", "models", "config", "ranking", "evaluation",
+        "training", "store", "registry", "experiment", "serving", "jobs", "show", "backtesting",
+        "tuning", "dashboard/pages",
+    },
+    "dashboard/pages": {
+        "errors", "extras", "data", "models", "config", "ranking", "evaluation", "training",
+        "store", "registry", "experiment", "jobs", "show", "backtesting", "tuning", "dashboard",
+    },
     "jobs": {
         "errors", "extras", "files", "fingerprints", "locks", "plain_table", "running", "data",
         "experiment", "simulation", "models", "config", "ranking", "stream", "evaluation",

@@ -2,15 +2,13 @@
 at all.
 """
 
-import ipaddress
 import logging
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coterie.errors import ConfigError, ConflictError
 from coterie.extras import require
+from coterie.serving.access import check_host, checked_keys, listening
 from coterie.serving.limits import Limits
 from coterie.store import open_store
 
@@ -18,8 +16,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 log = logging.getLogger(__name__)
-
-_SHORTEST_KEY = 16
 
 
 def create_app(
@@ -65,7 +61,7 @@ def create_app(
     folder = None if registry_folder is None else Path(registry_folder)
     model = LiveModel(folder, given.poll_seconds)
     workers = Workers(given.model_threads, given.model_waiting)
-    return build(Parts(lists, model, workers, meters, given), _checked_keys(api_key))
+    return build(Parts(lists, model, workers, meters, given), checked_keys(api_key))
 
 
 def serve(
@@ -92,51 +88,14 @@ def serve(
         ConflictError: if the port is taken.
     """
     given = limits or Limits()
-    _check_host(host, _checked_keys(api_key))
+    check_host(host, checked_keys(api_key))
     app = create_app(store_url, registry_folder, api_key=api_key, limits=given)
     require("uvicorn", "serve", "the HTTP API")
     # It imports uvicorn, which may be missing.
     from coterie.serving.server import run  # noqa: PLC0415
 
-    with _listening(host, port) as listener:
+    with listening(host, port) as listener:
         address, number = listener.getsockname()[:2]
         log.info("serving on %s port %d", address, number, extra={"port": number})
         run(app, listener, given)
         log.info("stopped")
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
-        raise ConflictError(
-            f"{host} port {port} must be free to listen on, found: {error}; choose another."
-        ) from error
-
-
-def _check_host(host: str, keys: Sequence[str]) -> None:
-    if not keys and not _is_loopback(host):
-        raise ConfigError(
-            f"beyond this machine a key must be asked for, found none for {host!r:.60}; set the"
-            " variable of the key, or listen on 127.0.0.1."
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _checked_keys(given: str | Sequence[str] | None) -> list[str]:
-    keys = [given] if isinstance(given, str) else list(given or ())
-    shortest = min(map(len, keys), default=_SHORTEST_KEY)
-    if shortest >= _SHORTEST_KEY:
-        return keys
-    # Not the key itself.
-    raise ConfigError(
-        f"a key must have at least {_SHORTEST_KEY} signs, found {shortest}; choose a longer one, as"
-        " from openssl rand -hex 32."
-    )

@@ -9,22 +9,18 @@ import hmac
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from itertools import product, starmap
-from typing import Any, TypeAlias
+from typing import Any
 
 import orjson
 from starlette.responses import Response
 
+from coterie.serving.access import App, Receive, Scope, Send, given_keys
 from coterie.serving.limits import Limits
 from coterie.serving.meters import Meters
 
 log = logging.getLogger(__name__)
-
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = frozenset({"/health", "/ready"})
 """Paths that need no key: who balances load has none."""
@@ -101,7 +97,7 @@ class Guard:
 
     def _has_key(self, headers: list[tuple[bytes, bytes]]) -> bool:
         # All of them, so that the time does not tell which one is nearly right.
-        return sum(starmap(hmac.compare_digest, product(_given(headers), self._keys))) > 0
+        return sum(starmap(hmac.compare_digest, product(given_keys(headers), self._keys))) > 0
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path_format", "none")
@@ -116,12 +112,6 @@ def too_large(limits: Limits) -> Response:
     """The refusal of a body; the rest of it is not read."""
     detail = f"a body must have at most {limits.body_bytes:,} bytes; ask for less at once."
     return problem(413, detail, Connection="close")
-
-
-def _given(headers: list[tuple[bytes, bytes]]) -> list[bytes]:
-    given = [value for name, value in headers if name == b"x-api-key"]
-    bearers = [value for name, value in headers if name == b"authorization"]
-    return given + [one[7:] for one in bearers if one[:7].lower() == b"bearer "]
 
 
 def _number(value: bytes) -> int:

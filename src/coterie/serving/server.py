@@ -14,7 +14,7 @@ from coterie.serving.limits import Limits
 from coterie.serving.protocol import bounded
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.applications import Starlette
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def run(app: "FastAPI", listener: socket.socket, limits: Limits) -> None:
+def run(app: "Starlette", listener: socket.socket, limits: Limits) -> None:
     """Serves on a socket until it is told to stop."""
     theirs = logging.getLogger("uvicorn.error")
     theirs.handlers, theirs.propagate = [_Ours()], False

@@ -1,0 +1,45 @@
+"""The pages: a module each. A new one is a module, a template, and a line here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from coterie.dashboard.page import Asked, Page
+from coterie.dashboard.pages.today import today
+from coterie.dashboard.sources import Sources
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A page's place.
+
+    Args:
+        view: Makes it. It may raise errors of ours, which become pages.
+        label: In the menu; empty: it is not there.
+        needs_service: Whether a folder of runs has it, too.
+    """
+
+    view: Callable[[Sources, Asked], Page]
+    label: str = ""
+    needs_service: bool = True
+
+
+@dataclass(frozen=True)
+class File:
+    """What is no page: a report inside a page, the points of the map.
+
+    Args:
+        content: Its bytes.
+        media_type: What they are.
+        policy: Its own content security policy, if the pages' does not do.
+    """
+
+    content: bytes
+    media_type: str
+    policy: str = ""
+
+
+PAGES: dict[str, Entry] = {
+    "/": Entry(today, "Today", needs_service=False),
+}
+
+FILES: dict[str, Callable[[Sources, Asked], File]] = {}
