@@ -249,8 +249,8 @@ def main() -> None:
         "--json", type=Path, metavar="FILE", help="also write the measurements here"
     )
     options = parser.parse_args()
-    # Small catalogues are tried in this process, beside its imports, which some builds of torch make
-    # three quarters of a gibibyte.
+    # Small catalogues are tried in this process, beside its imports: of torch's build for CUDA they
+    # are three quarters of a gibibyte.
     items, limit = (
         (20_000, peak_bytes() + GIB) if options.quick else (options.items, options.gib * GIB)
     )

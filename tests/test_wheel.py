@@ -1,4 +1,4 @@
-"""The wheel as somebody would get it: what is in it, and that it runs where only it is installed."""
+"""The wheel as somebody gets it: what is in it, and that it runs where only it is installed."""
 
 import os
 import subprocess
@@ -29,6 +29,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 Run = Callable[..., str]
 
 
+def path_of(run: Run, expression: str) -> Path:
+    return Path(run("python", "-c", f"import coterie, sys, sysconfig; print({expression})").strip())
+
+
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Runs a command of a new environment, in a folder that has nothing to do with this one.
@@ -46,6 +50,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         where = tmp_path_factory.mktemp("elsewhere")
         done = subprocess.run(
             [scripts / command, *map(str, arguments)],
+            check=False,
             capture_output=True,
             text=True,
             encoding="utf-8",
@@ -56,7 +61,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         return done.stdout
 
     run("pip", "install", "--no-deps", "--no-index", wheel)
-    own = Path(run("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    own = path_of(run, "sysconfig.get_path('purelib')")
     (own / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     return run
 
@@ -86,9 +91,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
 
 
 def test_the_wheel_runs_where_it_is_installed(installed: Run) -> None:
-    found = Path(installed("python", "-c", "import coterie; print(coterie.__file__)").strip())
-    prefix = Path(installed("python", "-c", "import sys; print(sys.prefix)").strip())
-    assert found.is_relative_to(prefix)
+    assert path_of(installed, "coterie.__file__").is_relative_to(path_of(installed, "sys.prefix"))
     assert installed("coterie", "--version").strip() == coterie.__version__
 
 

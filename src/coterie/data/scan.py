@@ -32,7 +32,7 @@ UNREADABLE = (
 """What DuckDB raises at a damaged or odd file, and not when it lacks memory."""
 
 _LONGEST_LINE_BYTES = 1 << 24
-_COMPRESSIONS = {"": "uncompressed", ".gz": "gzip", ".zst": "zstd"}
+_COMPRESSIONS = {"": "none", ".gz": "gzip", ".zst": "zstd"}
 
 
 @dataclass(frozen=True)
