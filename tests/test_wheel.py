@@ -20,8 +20,8 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dist")
-    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", out]
-    subprocess.run(build, check=True, cwd=ROOT, capture_output=True)
+    build = ["hatchling", "build", "--target", "wheel", "--directory", str(out)]
+    subprocess.run([sys.executable, "-m", *build], check=True, cwd=ROOT, capture_output=True)
     (made,) = out.iterdir()
     return made
 
