@@ -7,7 +7,7 @@ BIN := .venv/bin
 SETUP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-production demo-experiment test chaos check lint docs bench clean
+.PHONY: help demo demo-production demo-experiment test lowest chaos check lint docs bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,15 @@ demo-experiment: .venv/.installed-experiment ## An experiment with simulated use
 
 test: .venv/.installed-test ## The tests, and every example in docstrings, README and docs
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+lowest: .venv/bin/python ## The tests with the lowest versions that pyproject.toml allows, in .venv-lowest (7 GB)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-lowest
+	$(BIN)/uv pip compile --quiet --python .venv-lowest --resolution lowest-direct --extra test \
+		--output-file .venv-lowest/lowest.txt pyproject.toml
+	$(BIN)/uv pip install --quiet --python .venv-lowest --requirements .venv-lowest/lowest.txt
+	$(BIN)/uv pip install --quiet --python .venv-lowest --no-deps --editable .
+	.venv-lowest/bin/python -m pytest --numprocesses 2 --override-ini filterwarnings=default
 
 chaos: .venv/.installed-test ## The long form of the kill test: 50 of each job, also on PostgreSQL (half an hour)
 	$(BIN)/python benchmarks/chaos.py --kills 50 --postgres
@@ -67,4 +76,4 @@ bench: .venv/.installed-plot+ann ## The benchmarks, their tables into docs/perfo
 	$(BIN)/python benchmarks/performance_page.py bench docs/performance.md
 
 clean: ## Remove everything made here but demo/, data/ and runs/
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis site dist
+	rm -rf .venv .venv-lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis site dist

@@ -340,7 +340,7 @@ PARTED = [(user, item, None, None, 2 * ((user + item) % 5 == 0)) for user, item,
 def test_the_published_protocols_give_the_bytes_that_they_gave(
     rows: list[Row], rules: PrepareRules, fingerprint: str
 ) -> None:
-    """Fingerprints of version 0.2.0.dev before splits were values of their own."""
+    """Fingerprints from before splits were values of their own."""
     assert made(rows, rules).fingerprint.startswith(fingerprint)
 
 

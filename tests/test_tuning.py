@@ -23,7 +23,7 @@ from coterie.data.dataset import Dataset
 from coterie.data.split import Cases, Part, Split
 from coterie.errors import ArtifactError, ConfigError, Interrupted, NotFoundError
 from coterie.evaluation.evaluate import evaluate
-from coterie.locks import try_lock
+from coterie.locks import file_lock, try_lock
 from coterie.models.fields import SearchChoice, SearchRange
 from coterie.running.progress import Update
 from coterie.simulation.service import simulate_dataset
@@ -588,12 +588,21 @@ def command(data: Path, out: Path, *options: str) -> list[str]:
     ]
 
 
-def wait_for(happened: Callable[[], bool], child: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+def wait_until(happened: Callable[[], bool]) -> None:
+    # Long: two processes in a row import torch, which takes half a minute where files are cold.
+    deadline = time.monotonic() + 180
     while not happened():
-        assert child.poll() is None, "the command ended too early"
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.01)
+
+
+def wait_for(happened: Callable[[], bool], child: subprocess.Popen[bytes]) -> None:
+    def told() -> bool:
+        done = happened()
+        assert done or child.poll() is None, "the command ended too early"
+        return done
+
+    wait_until(told)
 
 
 def finished(out: Path) -> dict[str, str]:
@@ -633,11 +642,16 @@ def test_killed_and_resumed_loses_no_finished_trial(data: Path, tmp_path: Path) 
 
 
 def free(out: Path) -> bool:
-    """Whether nobody works on a trial."""
-    locks = [try_lock(path) for path in (out / "trials").glob("*/trial.lock")]
-    for lock in locks:
-        if lock is not None:
-            lock.release()
+    """Whether nobody works on a trial.
+
+    Asked under the lock of the folder, as trials are taken up: a trial that was tried here at that
+    moment would be refused to the process that begins it.
+    """
+    with file_lock(out / "study.lock"):
+        locks = [try_lock(path) for path in (out / "trials").glob("*/trial.lock")]
+        for lock in locks:
+            if lock is not None:
+                lock.release()
     return None not in locks
 
 
@@ -675,6 +689,26 @@ def test_several_jobs_share_a_study_and_stop_with_their_parent(data: Path, tmp_p
     assert [trial.number for trial in result.trials] == list(range(8))
     assert {trial.state for trial in result.trials} <= {"complete", "pruned"}
     assert before.items() <= finished(out).items()
+
+
+def test_trials_of_several_jobs_that_end_unseen_are_reported(data: Path, tmp_path: Path) -> None:
+    told: list[float] = []
+
+    def slow(update: Update) -> None:
+        told.append(update.done)
+        wait_until(lambda: len(finished(tmp_path / "study")) == 3 and free(tmp_path / "study"))
+        time.sleep(3)  # until the processes are gone, too
+
+    tune(
+        Dataset.load(data),
+        EASE,
+        out=tmp_path / "study",
+        search=L2,
+        n_trials=3,
+        jobs=2,
+        progress=slow,
+    )
+    assert told == [0, 3]
 
 
 def test_command_tunes_and_its_configuration_trains(

@@ -9,7 +9,7 @@ Names are loaded when first used, so that what needs no torch does not wait for 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from coterie.backtesting.plan import BacktestPlan

@@ -81,8 +81,10 @@ def _wait(
     report: Callable[[TuningResult], None],
     stop: StopRequest,
 ) -> None:
-    reported, stopping = -1, False
-    while any(process.poll() is None for process in processes):
+    alive, reported, stopping = True, -1, False
+    while alive:
+        # Asked before the study is read, so that the last trials are reported, too.
+        alive = any(process.poll() is None for process in processes)
         result = study.result()
         if result.n_finished > reported:
             reported = result.n_finished
