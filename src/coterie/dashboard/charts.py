@@ -15,6 +15,7 @@ from coterie.dashboard.page import Column, Figure, Table
 _WIDE, _NARROW = 760, 360
 _HEIGHT, _TOP, _BOTTOM, _RIGHT = 240, 28, 34, 14
 _ROW = 26
+_MANY = 60
 
 Numbers = Sequence[float | None]
 
@@ -93,6 +94,8 @@ def short(value: float, kind: str = "number") -> str:
     """
     if kind == "percent":
         return f"{100 * value:.4g}%"
+    if kind == "lift":
+        return f"{100 * value:+.4g}%" if value else "0%"
     for size, sign in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / (1e3 if sign == 'k' else size):.4g}{sign}"
@@ -144,9 +147,9 @@ def _lines(table: Table, title: str, bands: Mapping[str, tuple[str, str]], width
             low, high = (values[name] for name in bands[column.name])
             parts.append(_band(low, high, x, y, number))
         parts += _curve(table, column, values[column.name], (x, y), number)
-    if len(drawn) > 1:
-        parts += _legend([one.name for one in drawn], left)
-    return _svg(title, width, _HEIGHT, parts)
+    names = _legend_rows([one.name for one in drawn], width - left) if len(drawn) > 1 else []
+    parts += _legend(names, left)
+    return _svg(title, width, _HEIGHT + (20 * len(names) if len(names) > 1 else 0), parts)
 
 
 def _grid(marks: Sequence[float], kind: str, y: _Scale, left: float, width: float) -> list[Markup]:
@@ -192,20 +195,37 @@ def _curve(
             form = '<polyline points="{}" class="curve s{}"/>'
             parts.append(Markup(form).format(" ".join(run), number))
             run = []
-    form = '<circle cx="{}" cy="{}" r="3.5" class="dot s{}"><title>{}</title></circle>'
+    form = '<circle cx="{}" cy="{}" r="{}" class="dot s{}"><title>{}</title></circle>'
+    radius = 3.5 if len(values) <= _MANY else 1.6
     for at, value in enumerate(values):
         if value is not None:
             told = f"{table.rows[at][0]}: {column.name} {short(value, column.kind)}"
-            parts.append(Markup(form).format(x(at), y(value), number, told))
+            parts.append(Markup(form).format(x(at), y(value), radius, number, told))
     return parts
 
 
-def _legend(names: Sequence[str], left: float) -> list[Markup]:
-    parts, at = [], left
-    for number, name in enumerate(names, start=1):
-        parts.append(_line(at, 12, at + 16, 12, f"curve s{number}"))
-        parts.append(_text(at + 21, 16, name))
-        at += 40 + 7.2 * len(name)
+def _legend_rows(names: Sequence[str], width: float) -> list[list[tuple[float, str]]]:
+    """Names with their places, in as many rows as they need."""
+    rows, at = [list[tuple[float, str]]()], 0.0
+    for name in names:
+        needs = 40 + 7.2 * len(name)
+        if rows[-1] and at + needs - 19 > width:
+            rows.append([])
+            at = 0.0
+        rows[-1].append((at, name))
+        at += needs
+    return rows
+
+
+def _legend(rows: Sequence[Sequence[tuple[float, str]]], left: float) -> list[Markup]:
+    """Above the lines if it is one row, and else below them."""
+    parts, number = [], 0
+    for at, row in enumerate(rows):
+        y = 12 if len(rows) == 1 else _HEIGHT + 12 + 20 * at
+        for start, name in row:
+            number += 1
+            parts.append(_line(left + start, y, left + start + 16, y, f"curve s{number}"))
+            parts.append(_text(left + start + 21, y + 4, name))
     return parts
 
 

@@ -18,6 +18,7 @@ from coterie.jobs.config import Service
 
 Job: TypeAlias = Literal["weekly", "daily"]
 
+JOBS: tuple[Job, ...] = ("weekly", "daily")
 SCHEMA = "coterie.attempt/1"
 _KEPT = 60
 _LONGEST = 2_000
