@@ -254,8 +254,9 @@ def _intervals(table: Table, title: str, zero: float | None, width: float) -> Ma
     if not known:
         return _svg(title, width, 60, [_text(8, 34, "nothing to draw yet")])
     marks = ticks(min([*known, zero or 0.0]), max([*known, zero or 0.0]))
-    x = _Scale(marks[0], marks[-1], _left(table, width) + 10, width - 24)
     kind = table.columns[1].kind
+    half = 3.75 * max(len(short(mark, kind)) for mark in marks)
+    x = _Scale(marks[0], marks[-1], max(_left(table, width) + 10, half), width - max(24, half))
 
     def draw(at: int, y: float) -> list[Markup]:
         value, low, high = table.rows[at][1:4]

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from markupsafe import Markup
 
-from coterie.dashboard.charts import _line, _svg, _text
+from coterie.dashboard.charts import _svg, _text
 from coterie.dashboard.page import Figure, Table
 
 _Place: TypeAlias = tuple[float, float]
@@ -32,7 +32,7 @@ def strip_figure(table: Table, title: str) -> Figure:
     """A box a run: days from left to right, a line a job. A telephone shows the last half of them.
 
     Args:
-        table: Its first three columns are the day, the job and its state, the oldest first.
+        table: Its first three columns are the day, the job and its state.
         title: What one sees in it.
     """
     days = sorted({str(row[0]) for row in table.rows})
@@ -42,7 +42,7 @@ def strip_figure(table: Table, title: str) -> Figure:
 
 
 def _strip(table: Table, title: str, days: Sequence[str], width: float) -> Markup:
-    jobs = list(dict.fromkeys(str(row[1]) for row in table.rows))
+    jobs = sorted({str(row[1]) for row in table.rows}, reverse=True)
     step = min((width - 70) / max(len(days), 1), 26)
     parts = [_text(0, 30 + 34 * at, job) for at, job in enumerate(jobs)]
     for row in table.rows:

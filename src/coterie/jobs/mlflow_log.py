@@ -89,7 +89,7 @@ def tags_of(version: Version) -> dict[str, str]:
 
 
 def metrics_of(card: Mapping[str, Any]) -> dict[str, float]:
-    """Every number of a card by its place, as in ``test/ndcg_at_20``: MLflow's names have no @ and no +.
+    """Every number of a card by its place, as in ``test/ndcg_at_20``: MLflow's names lack @ and +.
 
     Example:
         >>> metrics_of({"test": {"users": 90, "ndcg@20": 0.25}, "lists": {"turnover": None}})

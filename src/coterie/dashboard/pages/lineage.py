@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
+from coterie.config import RunConfig
 from coterie.dashboard.page import Column, Table
-from coterie.registry import Move, Registry, Version
+from coterie.errors import ConfigError
+from coterie.registry import Move, Version
 
 NAMES = {"ease": "EASE", "popularity": "popularity"}
 """Of baselines, by their names on cards."""
@@ -109,6 +111,16 @@ def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     return found
 
 
+def whole(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A configuration with what later versions added, as it was before there was a choice; one
+    that cannot be read as it is.
+    """
+    try:
+        return RunConfig.of(config).as_json()
+    except ConfigError:
+        return config
+
+
 def differences_table(name: str, sides: Mapping[str, Mapping[str, Any]]) -> Table:
     """Fields of configurations that are not the same everywhere, one column a side.
 
@@ -139,8 +151,3 @@ def _plain(value: Any) -> str | None:
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.0f}"
     return None if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def found_in(registry: Registry) -> tuple[list[Version], list[Move]]:
-    """Versions and moves, each read once."""
-    return registry.versions, registry.moves

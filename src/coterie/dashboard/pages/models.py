@@ -33,6 +33,7 @@ def models(sources: Sources, asked: Asked) -> Page:
         {
             "folder": shlex.quote(str(sources.folder)),
             "live": moves[-1].to if moves else None,
+            "before": moves[-1].was if moves else None,
             "pairs": [one.name for one in versions][::-1],
             "lineage": lineage_figure(_lineage(versions, moves), "How versions came to be"),
             "gains": _gains(trials),

@@ -4,13 +4,14 @@ from typing import Any
 
 from coterie.dashboard.charts import interval_figure
 from coterie.dashboard.page import Asked, Column, Figure, Page, Table
-from coterie.dashboard.pages.lineage import differences_table, said
+from coterie.dashboard.pages.lineage import differences_table, said, whole
 from coterie.dashboard.pages.runs import curves, runs_table
 from coterie.dashboard.pages.shelf import REPORT, Found, on_shelf, one_of, report_of
 from coterie.dashboard.sources import Sources, mark_of
 from coterie.errors import ConfigError
 from coterie.evaluation.compare import Comparison, Difference, compare
 from coterie.evaluation.metrics import metric_of
+from coterie.evaluation.report import finite_or_none
 from coterie.training.run_record import RunRecord, read_run
 
 _MOST_RUNS = 6
@@ -55,7 +56,7 @@ def compare_runs(sources: Sources, asked: Asked) -> Page:
 
 def _told(record: RunRecord) -> dict[str, Any]:
     """Configuration, and where it was trained: of two runs alike only times differ."""
-    config = record.config.as_json() if record.model is None else record.model["config"]
+    config = record.config.as_json() if record.model is None else whole(record.model["config"])
     environment = {name: value for name, value in record.environment.items() if name != "dataset"}
     return {**config, "data set": record.dataset[:12], "environment": environment}
 
@@ -126,6 +127,6 @@ def _figure(name: str, parts: list[tuple[str, Difference]], label: str) -> Figur
 
 
 def _cells(one: Difference) -> list[Any]:
-    low, high, p = (None if value != value else value for value in (one.low, one.high, one.p_value))
+    low, high, p = map(finite_or_none, (one.low, one.high, one.p_value))
     return [one.difference, low, high, one.candidate_mean, one.reference_mean, one.users, p,
             said(low, high)]  # fmt: skip

@@ -71,7 +71,7 @@ def runs_of_jobs(
     return sorted([*weekly, *daily], key=lambda ran: (ran.day, ran.job == "daily"))
 
 
-def jobs_table(runs: Iterable[Ran]) -> Table:
+def jobs_table(name: str, caption: str, runs: Iterable[Ran]) -> Table:
     """The newest first."""
     columns = [
         Column("day", "text"),
@@ -86,7 +86,7 @@ def jobs_table(runs: Iterable[Ran]) -> Table:
         [str(one.day), one.job, one.state, one.seconds, one.version, one.users, one.why]
         for one in runs
     ]
-    return Table("jobs", "Every run that was due, the newest first.", columns, rows[::-1])
+    return Table(name, caption, columns, rows[::-1])
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def on_shelf(sources: Sources) -> list[Found]:
     folder = folder_of(sources)
     kept: Kept = sources.kept.get("shelf", None, lambda: Kept(2 * _MOST))
     paths = list(_candidates(folder, 0)) if folder.is_dir() else []
-    found = [kept.get(path, _mark(path), lambda p=path: _read(p, folder)) for path in paths[:_MOST]]
+    found = [kept.get(path, _mark(path), partial(_read, path, folder)) for path in paths[:_MOST]]
     return [one for one in found if one is not None]
 
 

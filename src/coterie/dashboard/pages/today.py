@@ -56,8 +56,13 @@ def today(sources: Sources, asked: Asked) -> Page:
             "todo": [_todo(sources, warning) for warning in told.warnings],
             "folder": shlex.quote(str(sources.folder)),
             "is_new": not versions and not notes,
-            "jobs": jobs_table(ran),
-            "strip": strip_figure(_strip(ran), "Runs of the jobs: each day and each Monday"),
+            "jobs": strip_figure(
+                jobs_table("jobs", "Every run that was due, the newest first.", ran),
+                "Runs of the jobs: each day and each Monday",
+            ),
+            "amiss": jobs_table(
+                "amiss", "What did not go as it should, the newest first.", filter(_is_amiss, ran)
+            ),
             "figures": {name: _course(notes or [], name, *how) for name, how in _WATCHED.items()},
         },
     )
@@ -91,10 +96,8 @@ def _todo(sources: Sources, warning: str) -> dict[str, Any]:
     return {"warning": warning, "version": version, "command": command.format(folder)}
 
 
-def _strip(ran: Sequence[Ran]) -> Table:
-    columns = [Column("day", "text"), Column("job", "text"), Column("state", "text")]
-    rows = [[str(one.day), one.job, one.state] for one in ran]
-    return Table("strip", "A row a run that was due.", columns, rows)
+def _is_amiss(ran: Ran) -> bool:
+    return ran.state not in ("ran", "not due yet")
 
 
 def _course(notes: Sequence[Note], figure: str, title: str, kind: str) -> Figure:

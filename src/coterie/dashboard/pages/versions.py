@@ -12,6 +12,7 @@ from coterie.dashboard.pages.lineage import (
     relative,
     said,
     state_of,
+    whole,
 )
 from coterie.dashboard.pages.version import cohort_figures, data_of
 from coterie.dashboard.sources import Sources
@@ -50,9 +51,9 @@ def compare_versions(sources: Sources, asked: Asked) -> Page:
             "partners": {one.name: partners(one) for one in (a, b)},
             "baselines": _baselines(a, b),
             "configuration": differences_table(
-                "configuration", {a.name: a.card["config"], b.name: b.card["config"]}
+                "configuration", {one.name: whole(one.card["config"]) for one in (a, b)}
             ),
-            "data": differences_table("data", {a.name: data_of(a), b.name: data_of(b)}),
+            "data": differences_table("data", _data(a, b)),
         },
     )
 
@@ -128,6 +129,13 @@ def _baselines(a: Version, b: Version) -> Table:
         rows.append([f"over {told}", *map(_interval, both)])
     told = "Each on its own week's test, so weeks differ, too: no comparison of the two."
     return Table("baselines", told, columns, rows)
+
+
+def _data(*versions: Version) -> dict[str, dict[str, Any]]:
+    """What all of them say: an older card, or an arm's, says less."""
+    told = {one.name: data_of(one) for one in versions}
+    known = [field for field in data_of(versions[0]) if all(one[field] for one in told.values())]
+    return {name: {field: one[field] for field in known} for name, one in told.items()}
 
 
 def _number(value: float | None) -> str | None:
