@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from coterie.dashboard.charts import _svg, _text
 from coterie.dashboard.page import Figure, Table
@@ -57,12 +57,10 @@ def _strip(table: Table, title: str, days: Sequence[str], width: float) -> Marku
 
 def _box(x: float, y: float, size: float, told: str, state: str) -> Markup:
     sign, kind = _SIGNS[state]
-    form = (
-        '<g class="state {}"><title>{}</title><rect x="{}" y="{}" width="{}" height="26" rx="4"/>'
-        "{}</g>"
-    )
+    place = f'x="{round(x, 2)}" y="{y}" width="{round(size, 2)}" height="26" rx="4"'
     mark = _text(x + size / 2, y + 18, sign, "middle", "sign")
-    return Markup(form).format(kind, told, round(x, 2), y, round(size, 2), mark)
+    named = f'<g class="state {kind}"><title>{escape(told)}</title>'
+    return Markup(f"{named}<rect {place}/>{mark}</g>")
 
 
 def lineage_figure(table: Table, title: str) -> Figure:

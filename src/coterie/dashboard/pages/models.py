@@ -62,7 +62,7 @@ def _lineage(versions: Sequence[Version], moves: Sequence[Move]) -> Table:
 
 def _arm(one: Version) -> str | None:
     """The model of an experiment's arm."""
-    return str(one.card["config"]["model"]["name"]) if one.is_arm else None
+    return str(one.card.get("config", {}).get("model", {}).get("name")) if one.is_arm else None
 
 
 def _versions(versions: Sequence[Version], moves: Sequence[Move]) -> Table:

@@ -80,11 +80,11 @@ def report_of(one: Found) -> EvaluationReport:
 
 def _candidates(folder: Path, depth: int) -> Iterator[Path]:
     """What may be ours: folders with a file that says so, else what is in them, and tables."""
-    if any((folder / name).is_file() for name in (_MARKS[0], *_OTHERS)):
-        yield folder
-        return
     with os.scandir(folder) as inside:
         entries = sorted(inside, key=lambda entry: entry.name)
+    if any(entry.name in (_MARKS[0], *_OTHERS) for entry in entries):
+        yield folder
+        return
     for entry in entries:
         if entry.is_dir() and depth < _DEEPEST and not entry.name.startswith("."):
             yield from _candidates(Path(entry.path), depth + 1)
@@ -95,7 +95,7 @@ def _candidates(folder: Path, depth: int) -> Iterator[Path]:
 def _mark(path: Path) -> Any:
     if path.is_file():
         return mark_of(path)
-    return tuple(mark_of(path / name) for name in (*_MARKS, *_OTHERS))
+    return tuple(mark_of(f"{path}/{name}") for name in (*_MARKS, *_OTHERS))
 
 
 def _read(path: Path, folder: Path) -> Found | None:

@@ -74,7 +74,9 @@ def version(sources: Sources, asked: Asked) -> Page:
             "lists": _lists(one),
             "starts": _starts(one),
             "data": data_table(one),
-            "configuration": fields_table("configuration", "Field and value.", one.card["config"]),
+            "configuration": fields_table(
+                "configuration", "Field and value.", one.card.get("config", {})
+            ),
             "moves": moves_table([move for move in moves if one.name in (move.to, move.was)]),
             "runs": list(_runs(sources, one)),
             "folder": shlex.quote(str(sources.folder)),
@@ -91,7 +93,7 @@ def _facts(one: Version) -> dict[str, Any]:
         "value": metric_of_test(one),
         "test_users": card.get("test", {}).get("users"),
         "parent": card.get("parent"),
-        "arm": card["config"]["model"]["name"] if one.is_arm else None,
+        "arm": card.get("config", {}).get("model", {}).get("name") if one.is_arm else None,
         "seconds": card.get("seconds", {}),
         "created": card.get("created"),
         "by": card.get("by"),

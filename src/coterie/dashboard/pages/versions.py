@@ -51,7 +51,7 @@ def compare_versions(sources: Sources, asked: Asked) -> Page:
             "partners": {one.name: partners(one) for one in (a, b)},
             "baselines": _baselines(a, b),
             "configuration": differences_table(
-                "configuration", {one.name: whole(one.card["config"]) for one in (a, b)}
+                "configuration", {one.name: whole(one.card.get("config", {})) for one in (a, b)}
             ),
             "data": differences_table("data", _data(a, b)),
         },
