@@ -25,7 +25,7 @@ from coterie.jobs.config import Service
 from coterie.jobs.schedule import due
 from coterie.jobs.watching import warnings
 from coterie.registry import Registry
-from small_service import LAST, copy_of, store_of
+from small_service import LAST, configure, copy_of, store_of
 
 KEY = "a key of sufficient length"
 
@@ -184,12 +184,13 @@ def test_every_warning_has_a_command(ailing: Service) -> None:
                                                               "coterie rollback"))  # fmt: skip
 
 
-def test_a_run_is_not_missing_before_it_is_due(ailing: Service) -> None:
-    when = due(ailing, "daily", LAST)
+def test_a_run_is_not_missing_before_it_is_due(tmp_path: Path) -> None:
+    service = configure(tmp_path / "service", {})
+    when = due(service, "daily", LAST)
     assert (when.date(), when.hour) == (LAST, 5)
-    assert due(ailing, "weekly", LAST + timedelta(days=4)).date() == LAST
+    assert due(service, "weekly", LAST + timedelta(days=4)).date() == LAST
     for hour, state in ((4, "not due yet"), (6, "missing")):
-        look_at = _Look(ailing, LAST, when.replace(hour=hour))
+        look_at = _Look(service, LAST, when.replace(hour=hour))
         begun = LAST - timedelta(days=1)
         assert [one.state for one in look_at.of("daily", {}, begun=begun)] == ["missing", state]
 
