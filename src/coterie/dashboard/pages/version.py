@@ -94,7 +94,8 @@ def _facts(one: Version) -> dict[str, Any]:
         "test_users": card.get("test", {}).get("users"),
         "parent": card.get("parent"),
         "arm": card.get("config", {}).get("model", {}).get("name") if one.is_arm else None,
-        "seconds": card.get("seconds", {}),
+        "took": card.get("seconds", {}).get("all"),
+        "trained": card.get("seconds", {}).get("train"),
         "created": card.get("created"),
         "by": card.get("by"),
     }
