@@ -102,7 +102,9 @@ def test_what_is_not_there_is_a_page(dashboard: str) -> None:
 def test_the_json_of_today_says_what_the_page_says(dashboard: str) -> None:
     told = httpx.get(f"{dashboard}/today.json").json()
     assert told["status"]["model"] in httpx.get(dashboard).text
-    assert len(told["figures"]["users"]["rows"]) == 8
+    users = [row["users"] for row in told["figures"]["users"]["rows"]]
+    assert len(users) == 28
+    assert sum(value is not None for value in users) == 3  # the last of eight, a week apart
     assert json.dumps(told)
 
 
@@ -120,8 +122,19 @@ def test_what_ran_and_what_did_not_is_told(dashboard: str, eight_weeks: Path) ->
     versions = {one.name: one.card for one in Registry(eight_weeks / "registry").versions}
     newest = days[str(mondays[1]), "weekly"]
     assert newest["took"] == versions[newest["model"]]["seconds"]["all"]
+    todo = httpx.get(f"{dashboard}/today.json").json()["todo"]
+    assert f"weekly of {LAST} has left no trace." in [one["warning"] for one in todo]
     notes = _notes(eight_weeks)
     assert days[str(mondays[1]), "daily"]["users"] == notes[str(mondays[1])]["users"]
+
+
+def test_days_in_a_row_are_told_at_once(dashboard: str) -> None:
+    rows = httpx.get(f"{dashboard}/today.json").json()["amiss"]["rows"]
+    between = [row["day"] for row in rows if row["job"] == "daily"]
+    assert between[:2] == [
+        f"{LAST - timedelta(days=6)} to {LAST}",
+        f"{LAST - timedelta(days=13)} to {LAST - timedelta(days=8)}",
+    ]
 
 
 def _notes(folder: Path) -> dict[str, Any]:

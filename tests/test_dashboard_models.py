@@ -140,6 +140,8 @@ def test_a_version_says_what_its_card_says(dashboard: str, registry: Registry) -
         gate["name"] for gate in one.card["gates"]
     }
     assert page["cohorts"][0]["title"].startswith("Over live then")
+    cohorts = [row["titles of a user"] for row in page["cohorts"][0]["rows"]]
+    assert cohorts == [one for one in ("1-4", "5-10", "11-50", "51-100", "101+") if one in cohorts]
     data = {row["field"]: row["value"] for row in page["data"]["rows"]}
     assert int(data["users"]) == one.card["users"] > 100
 

@@ -3,7 +3,7 @@ there is nothing.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -39,6 +39,7 @@ class Ran:
         users: That have a list.
         why: What is to be said of it.
         at: When it was done, UTC.
+        until: The last day, if it tells of several days in a row.
     """
 
     day: date
@@ -49,6 +50,12 @@ class Ran:
     users: int | None = None
     why: str = ""
     at: datetime | None = None
+    until: date | None = None
+
+    @property
+    def days(self) -> str:
+        """The day, or the first and the last."""
+        return str(self.day) if self.until is None else f"{self.day} to {self.until}"
 
 
 def runs_of_jobs(
@@ -66,9 +73,27 @@ def runs_of_jobs(
     look = _Look(service, today, now)
     weekly = look.of("weekly", {one.day: one for one in _weeklies(service, versions)})
     told = {date.fromisoformat(note.name): _daily(note) for note in notes or ()}
-    begun = weekly[0].day if weekly else None
+    begun = next((one.day for one in weekly if one.state == "ran"), None)
     daily = look.of("daily", told, begun=begun, away=notes is None)
     return sorted([*weekly, *daily], key=lambda ran: (ran.day, ran.job == "daily"))
+
+
+def amiss(runs: Iterable[Ran]) -> list[Ran]:
+    """What did not go as it should; days in a row of which the same is to be said are one."""
+    found: list[Ran] = []
+    for one in sorted(runs, key=lambda one: (one.job == "daily", one.day)):
+        last = found[-1] if found else None
+        if last is not None and _goes_on(last, one):
+            found[-1] = replace(last, until=one.day)
+        elif one.state not in ("ran", "not due yet"):
+            found.append(one)
+    return sorted(found, key=lambda one: (one.day, one.job == "daily"))
+
+
+def _goes_on(last: Ran, one: Ran) -> bool:
+    told = (last.job, last.state, last.why) == (one.job, one.state, one.why)
+    step = _DAY if one.job == "daily" else _WEEK
+    return told and one.version is None and one.day == (last.until or last.day) + step
 
 
 def jobs_table(name: str, caption: str, runs: Iterable[Ran]) -> Table:
@@ -83,8 +108,7 @@ def jobs_table(name: str, caption: str, runs: Iterable[Ran]) -> Table:
         Column("what is to be said", "text"),
     ]
     rows = [
-        [str(one.day), one.job, one.state, one.seconds, one.version, one.users, one.why]
-        for one in runs
+        [one.days, one.job, one.state, one.seconds, one.version, one.users, one.why] for one in runs
     ]
     return Table(name, caption, columns, rows[::-1])
 

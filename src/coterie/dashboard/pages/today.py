@@ -1,13 +1,13 @@
 """Today: whether the service does what it should, and what to do about it if not."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coterie.dashboard.charts import line_figure
 from coterie.dashboard.page import Asked, Column, Figure, Page, Table
 from coterie.dashboard.pages.runs import runs
-from coterie.dashboard.pages.runs_of_jobs import DAYS, Ran, jobs_table, runs_of_jobs
+from coterie.dashboard.pages.runs_of_jobs import DAYS, Ran, amiss, jobs_table, runs_of_jobs
 from coterie.dashboard.sources import Sources
 from coterie.dashboard.timelines import strip_figure
 from coterie.errors import UnavailableError
@@ -46,6 +46,8 @@ def today(sources: Sources, asked: Asked) -> Page:
     versions, notes = sources.registry.versions, _notes(sources)
     told = status(sources.service, sources.day)
     ran = runs_of_jobs(sources, versions, notes)
+    found = {note.name: note.values["figures"] for note in notes or ()}
+    days = {str(one.day): found.get(str(one.day), {}) for one in ran if one.job == "daily"}
     return Page(
         "Today",
         "today.html.j2",
@@ -53,17 +55,17 @@ def today(sources: Sources, asked: Asked) -> Page:
             "status": told.to_json(),
             "age_days": _age(sources, told),
             "expected_age_days": sources.service.config.watch.model_age_days,
-            "todo": [_todo(sources, warning) for warning in told.warnings],
+            "todo": [_todo(sources, one) for one in [*told.warnings, *_missing(ran)]],
             "folder": shlex.quote(str(sources.folder)),
-            "is_new": not versions and not notes,
+            "is_new": not versions and notes == [],
             "jobs": strip_figure(
                 jobs_table("jobs", "Every run that was due, the newest first.", ran),
                 "Runs of the jobs: each day and each Monday",
             ),
             "amiss": jobs_table(
-                "amiss", "What did not go as it should, the newest first.", filter(_is_amiss, ran)
+                "amiss", "What did not go as it should, the newest first.", amiss(ran)
             ),
-            "figures": {name: _course(notes or [], name, *how) for name, how in _WATCHED.items()},
+            "figures": {name: _course(days, name, *how) for name, how in _WATCHED.items()},
         },
     )
 
@@ -96,12 +98,16 @@ def _todo(sources: Sources, warning: str) -> dict[str, Any]:
     return {"warning": warning, "version": version, "command": command.format(folder)}
 
 
-def _is_amiss(ran: Ran) -> bool:
-    return ran.state not in ("ran", "not due yet")
+def _missing(ran: Sequence[Ran]) -> list[str]:
+    """Of the last weekly run, if there is no trace of it; the status tells of lists."""
+    weekly = [one for one in ran if one.job == "weekly"]
+    is_missing = bool(weekly) and weekly[-1].state == "missing"
+    return [f"weekly of {weekly[-1].day} has left no trace."] if is_missing else []
 
 
-def _course(notes: Sequence[Note], figure: str, title: str, kind: str) -> Figure:
-    rows = [[note.name[5:], note.values["figures"].get(figure)] for note in notes]
+def _course(days: Mapping[str, Mapping[str, Any]], figure: str, title: str, kind: str) -> Figure:
+    """A day of which there is nothing is a gap."""
+    rows = [[day[5:], figures.get(figure)] for day, figures in days.items()]
     name = figure.replace("_", " ")
     columns = [Column("day", "text"), Column(name, kind)]
     return line_figure(Table(figure, "A row a day.", columns, rows), title)

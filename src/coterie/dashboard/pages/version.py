@@ -1,5 +1,6 @@
 """One version: what it is, what it was held against, its gates, and what came of it."""
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -145,10 +146,16 @@ def _cohort_figure(number: int, name: str, cohorts: Mapping[str, Mapping[str, An
     ]
     rows = [
         [cohort, *relative(one), one.get("candidate"), one.get("other"), one.get("users")]
-        for cohort, one in cohorts.items()
+        for cohort, one in sorted(cohorts.items(), key=lambda named: _least(named[0]))
     ]
     table = Table(f"cohorts-{number}", "Users by how many titles they have.", columns, rows)
     return interval_figure(table, f"Over {name}, by titles of a user")
+
+
+def _least(cohort: str) -> int:
+    """The fewest titles of a cohort: a card has them by their names, not in their order."""
+    digits = re.match(r"\d+", cohort)
+    return int(digits[0]) if digits else 0
 
 
 def _gates(one: Version) -> Table:
