@@ -43,7 +43,7 @@ def strip_figure(table: Table, title: str) -> Figure:
 
 def _strip(table: Table, title: str, days: Sequence[str], width: float) -> Markup:
     jobs = sorted({str(row[1]) for row in table.rows}, reverse=True)
-    step = min((width - 70) / max(len(days), 1), 26)
+    step = min((width - 76) / max(len(days), 1), 26)
     parts = [_text(0, 30 + 34 * at, job) for at, job in enumerate(jobs)]
     for row in table.rows:
         if str(row[0]) in days:

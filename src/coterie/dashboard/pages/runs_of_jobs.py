@@ -102,13 +102,13 @@ def jobs_table(name: str, caption: str, runs: Iterable[Ran]) -> Table:
         Column("day", "text"),
         Column("job", "text"),
         Column("state", "text"),
+        Column("what is to be said", "text"),
         Column("took", "seconds"),
         Column("model", "version"),
         Column("users", "count"),
-        Column("what is to be said", "text"),
     ]
     rows = [
-        [one.days, one.job, one.state, one.seconds, one.version, one.users, one.why] for one in runs
+        [one.days, one.job, one.state, one.why, one.seconds, one.version, one.users] for one in runs
     ]
     return Table(name, caption, columns, rows[::-1])
 
