@@ -74,11 +74,12 @@ def histories(service: Service, day: date) -> dict[int, set[int]]:
 
 
 def state(folder: Path) -> dict[str, int]:
-    """When each file was written, but for locks and what the store notes."""
+    """When each file was written, but for locks, what the store notes and when a job ran."""
     return {
         str(path): path.stat().st_mtime_ns
         for path in folder.rglob("*")
         if path.is_file() and path.suffix != ".lock" and not path.name.startswith("control.")
+        if "attempts" not in path.parts
     }
 
 

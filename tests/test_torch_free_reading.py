@@ -2,21 +2,28 @@
 none.
 """
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from coterie.config import RunConfig
 from coterie.data.dataset import Dataset
+from coterie.data.ids import IdMap
+from coterie.evaluation.report import EvaluationReport
 from coterie.models.fields import SearchRange
+from coterie.registry import Registry
 from coterie.simulation.service import simulate_dataset
 from coterie.store import open_store
 from coterie.stream.to_folder import recommend_to_folder
 from coterie.training.trainer import train
 from coterie.tuning.tune import tune
+from small_service import configure
 
 DOORS = {
     "data set": (
@@ -76,7 +83,53 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     of_ann = {"user_id": ["ann"], "row": ["main"], "items": [[1]], "scores": [[0.5]]}
     with open_store(f"sqlite:///{folder}/store") as store:
         store.publish("1", catalogue, [pa.table({**of_ann, "source": ["model"]})], {})
+    shutil.copytree(folder / "run", folder / "twin")
+    for name in ("one", "other"):
+        values = np.random.default_rng(len(name)).random(30)
+        report = EvaluationReport(IdMap.of(range(30)), np.full(30, 7), {"ndcg@100": values})
+        pq.write_table(report.per_user_table(), folder / f"{name}.parquet")
+    registry = Registry(configure(folder / "service", {}).registry)
+    for name in ("a", "b"):
+        card = {"fingerprint": name, "week": "2026-03-02", "failed": [], "gates": []}
+        registry.register(name, folder / "run" / "model", card, passed=True)
+    registry.promote("a", by="ann")
     return folder
+
+
+DASHBOARDS = {
+    "runs": (
+        "from starlette.testclient import TestClient\n"
+        "from coterie.dashboard import create_dashboard\n"
+        "client = TestClient(create_dashboard('.'))\n"
+        "paths = ['/', '/runs?name=run', '/runs?name=study', '/runs/compare?name=run&name=twin',"
+        " '/runs/reports?a=one.parquet&b=other.parquet']\n"
+        "assert [client.get(path).status_code for path in paths] == [200] * 5"
+    ),
+    "service": (
+        "from starlette.testclient import TestClient\n"
+        "from coterie.dashboard import create_dashboard\n"
+        "client = TestClient(create_dashboard('service'))\n"
+        "paths = ['/', '/models', '/models?version=a', '/models/compare?a=a&b=b', '/runs']\n"
+        "assert [client.get(path).status_code for path in paths] == [200] * 5"
+    ),
+}
+"""SciPy, which comparisons need, breaks where a module is None: there torch is not found."""
+
+_NOT_FOUND = (
+    "from importlib.abc import MetaPathFinder\n"
+    "class NoTorch(MetaPathFinder):\n"
+    "    def find_spec(self, name, path=None, target=None):\n"
+    "        if name.partition('.')[0] == 'torch':\n"
+    "            raise ModuleNotFoundError('torch is not to be imported')\n"
+    "del sys.modules['torch']\n"
+    "sys.meta_path.insert(0, NoTorch())\n"
+)
+
+
+@pytest.mark.parametrize("of", DASHBOARDS)
+def test_pages_need_no_torch(of: str, place: Path) -> None:
+    done = run_without_torch(_NOT_FOUND + DASHBOARDS[of], place)
+    assert done.returncode == 0, done.stderr
 
 
 def run_without_torch(code: str, folder: Path) -> subprocess.CompletedProcess[str]:

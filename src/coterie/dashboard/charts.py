@@ -1,20 +1,22 @@
 """Drawings as SVG, without a library: lines over days, intervals, bars.
 
 Colours are classes, so that the style sheet decides them for light and dark. Each drawing is made
-twice, for a wide screen and for a telephone, as text in an SVG shrinks with it.
+twice, for a wide screen and for a telephone, as text in an SVG shrinks with it. Whatever is text
+is escaped; by hand where there are many, as Markup's own format takes ten times as long.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from coterie.dashboard.page import Column, Figure, Table
 
 _WIDE, _NARROW = 760, 360
 _HEIGHT, _TOP, _BOTTOM, _RIGHT = 240, 28, 34, 14
 _ROW = 26
+_MANY = 60
 
 Numbers = Sequence[float | None]
 
@@ -93,6 +95,8 @@ def short(value: float, kind: str = "number") -> str:
     """
     if kind == "percent":
         return f"{100 * value:.4g}%"
+    if kind == "lift":
+        return f"{100 * value:+.4g}%" if value else "0%"
     for size, sign in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / (1e3 if sign == 'k' else size):.4g}{sign}"
@@ -107,13 +111,12 @@ def _svg(title: str, width: float, height: float, parts: Sequence[Markup]) -> Ma
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", kind: str = "label") -> Markup:
-    form = '<text x="{}" y="{}" text-anchor="{}" class="{}">{}</text>'
-    return Markup(form).format(round(x, 2), round(y, 2), anchor, kind, text)
+    place = f'x="{round(x, 2)}" y="{round(y, 2)}" text-anchor="{anchor}"'
+    return Markup(f'<text {place} class="{kind}">{escape(text)}</text>')
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
-    form = '<line x1="{}" y1="{}" x2="{}" y2="{}" class="{}"/>'
-    return Markup(form).format(x1, y1, x2, y2, kind)
+    return Markup(f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" class="{kind}"/>')
 
 
 def _known(columns: Sequence[Numbers]) -> list[float]:
@@ -144,9 +147,9 @@ def _lines(table: Table, title: str, bands: Mapping[str, tuple[str, str]], width
             low, high = (values[name] for name in bands[column.name])
             parts.append(_band(low, high, x, y, number))
         parts += _curve(table, column, values[column.name], (x, y), number)
-    if len(drawn) > 1:
-        parts += _legend([one.name for one in drawn], left)
-    return _svg(title, width, _HEIGHT, parts)
+    names = _legend_rows([one.name for one in drawn], width - left) if len(drawn) > 1 else []
+    parts += _legend(names, left)
+    return _svg(title, width, _HEIGHT + (20 * len(names) if len(names) > 1 else 0), parts)
 
 
 def _grid(marks: Sequence[float], kind: str, y: _Scale, left: float, width: float) -> list[Markup]:
@@ -192,20 +195,37 @@ def _curve(
             form = '<polyline points="{}" class="curve s{}"/>'
             parts.append(Markup(form).format(" ".join(run), number))
             run = []
-    form = '<circle cx="{}" cy="{}" r="3.5" class="dot s{}"><title>{}</title></circle>'
+    radius = 3.5 if len(values) <= _MANY else 1.6
     for at, value in enumerate(values):
         if value is not None:
             told = f"{table.rows[at][0]}: {column.name} {short(value, column.kind)}"
-            parts.append(Markup(form).format(x(at), y(value), number, told))
+            place = f'cx="{x(at)}" cy="{y(value)}" r="{radius}" class="dot s{number}"'
+            parts.append(Markup(f"<circle {place}><title>{escape(told)}</title></circle>"))
     return parts
 
 
-def _legend(names: Sequence[str], left: float) -> list[Markup]:
-    parts, at = [], left
-    for number, name in enumerate(names, start=1):
-        parts.append(_line(at, 12, at + 16, 12, f"curve s{number}"))
-        parts.append(_text(at + 21, 16, name))
-        at += 40 + 7.2 * len(name)
+def _legend_rows(names: Sequence[str], width: float) -> list[list[tuple[float, str]]]:
+    """Names with their places, in as many rows as they need."""
+    rows, at = [list[tuple[float, str]]()], 0.0
+    for name in names:
+        needs = 40 + 7.2 * len(name)
+        if rows[-1] and at + needs - 19 > width:
+            rows.append([])
+            at = 0.0
+        rows[-1].append((at, name))
+        at += needs
+    return rows
+
+
+def _legend(rows: Sequence[Sequence[tuple[float, str]]], left: float) -> list[Markup]:
+    """Above the lines if it is one row, and else below them."""
+    parts, number = [], 0
+    for at, row in enumerate(rows):
+        y = 12 if len(rows) == 1 else _HEIGHT + 12 + 20 * at
+        for start, name in row:
+            number += 1
+            parts.append(_line(left + start, y, left + start + 16, y, f"curve s{number}"))
+            parts.append(_text(left + start + 21, y + 4, name))
     return parts
 
 
@@ -234,8 +254,9 @@ def _intervals(table: Table, title: str, zero: float | None, width: float) -> Ma
     if not known:
         return _svg(title, width, 60, [_text(8, 34, "nothing to draw yet")])
     marks = ticks(min([*known, zero or 0.0]), max([*known, zero or 0.0]))
-    x = _Scale(marks[0], marks[-1], _left(table, width) + 10, width - 24)
     kind = table.columns[1].kind
+    half = 3.75 * max(len(short(mark, kind)) for mark in marks)
+    x = _Scale(marks[0], marks[-1], max(_left(table, width) + 10, half), width - max(24, half))
 
     def draw(at: int, y: float) -> list[Markup]:
         value, low, high = table.rows[at][1:4]

@@ -14,7 +14,8 @@ class Column:
     Args:
         name: Its head.
         kind: How its values are shown: ``text``, ``number``, ``count``, ``percent``, ``seconds``,
-            ``user``, ``item`` or ``version``. The last three are ids and become links.
+            ``lift`` (a percentage with its sign), ``user``, ``item``, ``version`` or ``run``. The
+            last four are ids and become links.
     """
 
     name: str

@@ -26,6 +26,7 @@ from coterie.data.ids import IdMap
 from coterie.errors import DataError, NotFoundError
 from coterie.files import publish_file, write_json
 from coterie.jobs.arms import Arms, Part, all_items
+from coterie.jobs.attempts import attempted
 from coterie.jobs.config import RowConfig, Service, days_of
 from coterie.jobs.events import Day, collect, write_histories
 from coterie.jobs.titles import Titles, allowed, catalogue, listed, read_titles
@@ -109,7 +110,7 @@ def daily(
         UnavailableError: if the store cannot be reached.
         Interrupted: after SIGINT or SIGTERM; the same call goes on.
     """
-    with locked(service, "daily"):
+    with locked(service, "daily"), attempted(service, "daily", day):
         version = Registry(service.registry).live
         if version is None:
             raise NotFoundError(

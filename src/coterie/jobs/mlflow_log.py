@@ -89,16 +89,18 @@ def tags_of(version: Version) -> dict[str, str]:
 
 
 def metrics_of(card: Mapping[str, Any]) -> dict[str, float]:
-    """Every number of a card by its place, as in ``test/ndcg_at_20``: MLflow's names have no @.
+    """Every number of a card by its place, as in ``test/ndcg_at_20``: MLflow's names lack @ and +.
 
     Example:
         >>> metrics_of({"test": {"users": 90, "ndcg@20": 0.25}, "lists": {"turnover": None}})
         {'test/users': 90.0, 'test/ndcg_at_20': 0.25}
+        >>> metrics_of({"against": {"live": {"cohorts": {"101+": {"low": 0.5}}}}})
+        {'against/live/cohorts/101_and_more/low': 0.5}
     """
     told = {name: card.get(name, {}) for name in _NUMBERS}
     told["gate"] = {gate["name"]: gate["value"] for gate in card.get("gates", [])}
     return {
-        name.replace("@", "_at_"): float(value)
+        name.replace("@", "_at_").replace("+", "_and_more"): float(value)
         for name, value in _flat(told, "/")
         if isinstance(value, int | float)
     }

@@ -5,10 +5,12 @@ file for Dagster.
 import json
 import shlex
 import sys
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 from coterie.errors import ConfigError
-from coterie.jobs.config import Service
+from coterie.jobs.attempts import Job
+from coterie.jobs.config import Service, monday
 
 _WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -25,6 +27,25 @@ def crontab(service: Service) -> dict[str, str]:
         "weekly": f"{weekly[1]} {weekly[0]} * * {_WEEKDAYS.index(weekday) + 1}",
         "daily": f"{daily[1]} {daily[0]} * * *",
     }
+
+
+def due(service: Service, job: Job, day: date) -> datetime:
+    """When a job is to run for a day, UTC.
+
+    Args:
+        service: The service.
+        job: The job.
+        day: That it is for; of weekly any of the week that it runs in.
+
+    Raises:
+        ConfigError: if a time cannot be understood.
+    """
+    if job == "weekly":
+        weekday, clock = _weekly(service)
+        day = monday(day) + timedelta(days=_WEEKDAYS.index(weekday))
+    else:
+        clock = _time(service.config.schedule.daily)
+    return datetime.combine(day, time(*clock), UTC)
 
 
 def cron(service: Service) -> str:
@@ -79,13 +100,13 @@ def _command(service: Service, job: str) -> str:
 
 
 def _weekly(service: Service) -> tuple[str, tuple[int, int]]:
-    weekday, _, time = service.config.schedule.weekly.lower().partition(" ")
+    weekday, _, clock = service.config.schedule.weekly.lower().partition(" ")
     if weekday[:3] not in _WEEKDAYS:
         raise ConfigError(
             "schedule.weekly must be a weekday and a time, as in Mon 03:00, found"
             f" {service.config.schedule.weekly!r}."
         )
-    return weekday[:3], _time(time)
+    return weekday[:3], _time(clock)
 
 
 def _time(text: str) -> tuple[int, int]:

@@ -1,11 +1,12 @@
 """How a service does: the live model, the last jobs, what is published, and what to do about it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from typing import Any
 
 from coterie.errors import UnavailableError
+from coterie.jobs.attempts import JOBS, attempts
 from coterie.jobs.config import Service
 from coterie.plain_table import plain_table
 from coterie.registry import Registry, Version
@@ -76,8 +77,18 @@ def status(service: Service, today: date) -> Status:
     if weekly and not weekly["passed"] and newest != live:
         failed = ", ".join(weekly["failed"])
         warned.append(f"{weekly['version']} did not become live, it failed: {failed}.")
+    warned += _failures(service)
     model = None if live is None else live.name
     return Status(today, model, until, weekly, edition, daily, tuple(warned))
+
+
+def _failures(service: Service) -> Iterator[str]:
+    """Of each job's last run, if it failed: another one that does not ends the warning."""
+    for job in JOBS:
+        found = attempts(service, job)
+        last = max(found, key=lambda day: found[day].began, default=None)
+        if last is not None and found[last].error:
+            yield f"{job} of {last} failed: {found[last].error}"
 
 
 def _verdict(version: Version) -> dict[str, Any]:

@@ -30,12 +30,14 @@ from coterie.data.prepare import prepare
 from coterie.data.rules import StrongGeneralisation, TimeSplit
 from coterie.data.split import LEAST_TO_HIDE, Part
 from coterie.errors import ConfigError, ConflictError, DataError
-from coterie.evaluation.compare import Comparison
+from coterie.evaluation.compare import Comparison, Difference
 from coterie.evaluation.evaluate import evaluate
+from coterie.evaluation.report import finite_or_none
 from coterie.files import write_json
 from coterie.fingerprints import fingerprint_of
 from coterie.jobs import gates
 from coterie.jobs.arms import arm_configs, used_versions
+from coterie.jobs.attempts import attempted
 from coterie.jobs.config import Service, days_of, monday
 from coterie.jobs.events import Day, answer, collect, seconds, select, write_window
 from coterie.jobs.gates import Gate
@@ -142,7 +144,7 @@ def weekly(
         DataError: if there are no events.
         Interrupted: after SIGINT or SIGTERM; the same call goes on.
     """
-    with locked(service, "weekly"):
+    with locked(service, "weekly"), attempted(service, "weekly", monday(today)):
         work = _Week(service, monday(today), cold, Execution.of(device), progress)
         return work.result()
 
@@ -553,6 +555,8 @@ class _Week:
         return {
             "fingerprint": model.fingerprint,
             "data": self.everything.fingerprint,
+            "users": self.everything.n_users,
+            "items": self.everything.n_items,
             "config": model.config.as_json(),
             "week": self.first.isoformat(),
             "window": [str(self.days[0].day), str(self.days[-1].day)],
@@ -609,15 +613,21 @@ def _user() -> str:
 
 
 def _told(found: Comparison, metric: str) -> dict[str, Any]:
-    one = found.overall[metric]
-    return {
+    """A comparison as a card has it, overall and by cohort."""
+    cohorts = {name: _figures(of[metric]) for name, of in found.cohorts.items() if metric in of}
+    return {**_figures(found.overall[metric]), "cohorts": cohorts}
+
+
+def _figures(one: Difference) -> dict[str, float | int | None]:
+    """None for what a small cohort leaves undefined."""
+    found = {
         "candidate": one.candidate_mean,
         "other": one.reference_mean,
         "difference": one.difference,
         "low": one.low,
         "high": one.high,
-        "users": one.users,
     }
+    return {**{name: finite_or_none(value) for name, value in found.items()}, "users": one.users}
 
 
 def _ratio(one: float, other: float) -> float | None:

@@ -128,14 +128,15 @@ def _progress(path: Path) -> Facts:
     if not lines:
         return {}
     try:
-        last = json.loads(lines[-1])
+        told = [json.loads(line) for line in lines]
     except ValueError:
         return {"epochs_done": len(lines)}
+    last = told[-1]
     return {
         "epochs_done": last.get("epoch"),
         "best_epoch": last.get("best_epoch") or None,
         "last_validation": last.get("validation") or None,
-        "seconds": sum(json.loads(line).get("seconds", 0) for line in lines),
+        "seconds": sum(line.get("seconds", 0) for line in told),
     }
 
 

@@ -4,7 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from coterie.dashboard.page import Asked, Page
+from coterie.dashboard.pages.models import models
+from coterie.dashboard.pages.runs import runs
+from coterie.dashboard.pages.runs_compared import compare_reports, compare_runs
 from coterie.dashboard.pages.today import today
+from coterie.dashboard.pages.versions import compare_versions
 from coterie.dashboard.sources import Sources
 
 
@@ -39,7 +43,12 @@ class File:
 
 
 PAGES: dict[str, Entry] = {
-    "/": Entry(today, "Today", needs_service=False),
+    "/": Entry(today, "Today"),
+    "/models": Entry(models, "Models"),
+    "/models/compare": Entry(compare_versions),
+    "/runs": Entry(runs, "Runs", needs_service=False),
+    "/runs/compare": Entry(compare_runs, needs_service=False),
+    "/runs/reports": Entry(compare_reports, needs_service=False),
 }
 
 FILES: dict[str, Callable[[Sources, Asked], File]] = {}
