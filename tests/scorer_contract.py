@@ -12,7 +12,7 @@ from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
 from coterie.data.ids import IdMap
-from coterie.ranking.scorer import CatalogueScorer, Scorer
+from coterie.ranking.scorer import CatalogueScorer, Scorer, scores_of_items
 
 RTOL, ATOL = 1e-4, 1e-5
 
@@ -93,6 +93,7 @@ def check_scorer(
         again, kept_scores, rtol=rtol, atol=atol, msg="overwriting an answer changed the next one"
     )
     _check_rows(scorer, histories, kept_scores, rtol, atol)
+    _check_items(scorer, histories, kept_scores, rtol, atol)
 
 
 def _check_form(scorer: Scorer, scores: Tensor, n_rows: int) -> None:
@@ -131,6 +132,23 @@ def _check_rows(
     torch.testing.assert_close(
         doubled[:n_rows], scores, rtol=rtol, atol=atol, msg="more rows in the block change scores"
     )
+
+
+def _check_items(
+    scorer: Scorer, histories: csr_array, scores: Tensor, rtol: float, atol: float
+) -> None:
+    """In any order, repeated, or none of them."""
+    drawn = np.random.default_rng(0).integers(scorer.n_items, size=scorer.n_items)
+    for items in (drawn, drawn[:1], drawn[:0]):
+        some = scores_of_items(scorer, histories, items)
+        assert some.dtype == torch.float32, f"dtype {some.dtype}"
+        torch.testing.assert_close(
+            some,
+            scores[:, torch.from_numpy(items)],
+            rtol=rtol,
+            atol=atol,
+            msg="some items alone score otherwise than all",
+        )
 
 
 def check_recommender(model: CatalogueScorer) -> None:

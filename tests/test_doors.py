@@ -214,6 +214,7 @@ OUTPUTS = [
             ["compare", "ease", "ease"],
             ["show", "ease"],
             ["similar", "ease", "--item", "1"],
+            ["explain", "ease", "--history", "3", "--item", "1"],
             ["bench", "scoring"],
         )
     ),
@@ -260,6 +261,8 @@ def test_outputs_are_checked_before_anything_runs(
         ["index", "@", "--out", "x"],
         ["export", "@", "--out", "x"],
         ["similar", "@", "--item", "1"],
+        ["explain", "@", "--history", "3", "--item", "1"],
+        ["explain", "ease", "--history-file", "@", "--item", "1"],
         ["show", "@"],
         ["demo", "--data", "@"],
         ["demo", "--data", "data", "--titles", "@"],
@@ -556,6 +559,45 @@ def test_similar_says_what_it_does_not_find(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run_coterie("similar", home / "ease", *options) == code
+    assert words in capsys.readouterr().err
+
+
+def test_explain_gives_the_librarys_reasons(
+    home: Path, tmp_path: Path, run_coterie: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, ids, path = coterie.load(home / "ease"), tmp_path / "ids", tmp_path / "why.json"
+    assert model.titles is not None
+    asked = model.items.ids_of([4, 9])
+    ids.write_text("8\nno-such\n")
+    options = ["--item", asked[0], "--title", str(model.titles[9]).lower(), "-k", 3]
+    given = ["--history", "3,7", "--history", 5, "--history-file", ids]
+    assert run_coterie("explain", home / "ease", *given, *options, "--json", path) == 0
+    expected = model.explain([3, 7, 5, 8, "no-such"], asked, 3)
+    assert capsys.readouterr().out == f"{expected}\n"
+    told = json.loads(path.read_text())
+    assert told == {"run": str(home / "ease"), **expected.to_json()}
+    assert told["unknown_items"] == ["no-such"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--history", "3"], 2, "--item or --title must be given"),
+        (["--item", "1"], 2, "--history or --history-file must be given"),
+        (["--history", "3", "--item", "no-such"], 6, "found 'no-such'"),
+        (["--history", "3,,4", "--item", "1"], 2, "remove the extra comma"),
+        (["--history", "3", "--title", "the"], 2, "fits"),
+    ],
+)
+def test_explain_says_what_is_missing(
+    options: list[str],
+    code: int,
+    words: str,
+    home: Path,
+    run_coterie: Run,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_coterie("explain", home / "ease", *options) == code
     assert words in capsys.readouterr().err
 
 

@@ -29,6 +29,13 @@ class Breaking(LinearScorer):
 CACHE = torch.zeros(200, 30)
 
 
+class Stale(LinearScorer):
+    """Scores some items as of another history."""
+
+    def score_items(self, histories: csr_array, items: np.ndarray) -> Tensor:
+        return self.score(histories[::-1])[:, items]
+
+
 def _change_input(histories: csr_array, scores: Tensor) -> Tensor:
     histories.data[:] = 2
     return scores
@@ -77,3 +84,10 @@ def test_check_scorer_notices_a_broken_promise(
     scorer = kind(linear.weights, linear.items, linear.popularity)
     with np.errstate(all="ignore"), pytest.raises(AssertionError, match=complaint):
         check_scorer(scorer, random_histories(12, 30, seed=1))
+
+
+def test_check_scorer_notices_that_some_items_score_otherwise() -> None:
+    linear = LinearScorer.random(30, seed=0)
+    stale = Stale(linear.weights, linear.items, linear.popularity)
+    with pytest.raises(AssertionError, match="some items alone"):
+        check_scorer(stale, random_histories(12, 30, seed=1))

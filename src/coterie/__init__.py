@@ -1,7 +1,7 @@
 """Recommending by collaborative filtering with variational autoencoders.
 
     read_log → prepare → Dataset → train → TrainedModel → evaluate, compare, analyze; .recommend,
-    .similar_items; save, load
+    .explain, .similar_items; save, load
 
 Names are loaded when first used, so that what needs no torch does not wait for it.
 """
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from coterie.models.recvae import RecVAEConfig
     from coterie.ranking.approximate import ApproximateIndex
     from coterie.ranking.engine import recommend, recommend_to_file
+    from coterie.ranking.explanation import Explanation, explain
     from coterie.ranking.histories import Histories
     from coterie.ranking.history_files import read_histories
     from coterie.ranking.options import RankingOptions
@@ -139,6 +140,8 @@ _HOME = {
     "VampVAEConfig": "models.vamp_vae",
     "ApproximateIndex": "ranking.approximate",
     "recommend_to_file": "ranking.engine",
+    "Explanation": "ranking.explanation",
+    "explain": "ranking.explanation",
     "Histories": "ranking.histories",
     "read_histories": "ranking.history_files",
     "recommend": "ranking.engine",
@@ -190,6 +193,7 @@ __all__ = [
     "EaseConfig",
     "EvaluationReport",
     "Execution",
+    "Explanation",
     "GfCfConfig",
     "GivenSplit",
     "Histories",
@@ -235,6 +239,7 @@ __all__ = [
     "compare",
     "compare_runs",
     "evaluate",
+    "explain",
     "export_onnx",
     "load",
     "load_run",

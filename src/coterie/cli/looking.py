@@ -6,8 +6,18 @@ from typing import Annotated, Any, get_args
 import typer
 
 from coterie.cli.console import say, write_result
-from coterie.cli.options import Device, JsonFile, RunOrModel, Settings, laid_over, setting_of
-from coterie.cli.places import result_file
+from coterie.cli.options import (
+    MORE,
+    Device,
+    JsonFile,
+    RunOrModel,
+    Settings,
+    laid_over,
+    listed,
+    read_ids,
+    setting_of,
+)
+from coterie.cli.places import existing, result_file
 from coterie.errors import ConfigError, NotFoundError
 from coterie.plain_table import plain_table
 
@@ -61,6 +71,50 @@ def similar(
     say(plain_table(["rank", "item_id", "title", "cosine"], rows, [True, False, False, True]))
     listed = [one._asdict() for one in found]
     write_result(json_file, {"run": str(run), "item_id": item_id, "similar": listed})
+
+
+@verbs.command()
+def explain(
+    run: RunOrModel,
+    history: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID,…", help=f"Items of the history; {MORE}."),
+    ] = None,
+    history_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", callback=existing, help="The same from a file, one id a line."
+        ),
+    ] = None,
+    item: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Id of the item to explain; repeat for more."),
+    ] = None,
+    title: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="Its title instead, or a part of it; repeat for more."),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="Reasons an item.")] = 10,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """Say why an item is recommended: what each item of the history adds to its score, by leaving
+    it out.
+    """
+    from coterie.running.execution import Execution  # noqa: PLC0415
+    from coterie.training.trained_model import TrainedModel  # noqa: PLC0415
+
+    if not (item or title):
+        raise ConfigError("--item or --title must be given; --item ID is exact.")
+    if history is None and history_file is None:
+        raise ConfigError("--history or --history-file must be given, as in --history 7,19.")
+    had = [*listed(history), *(read_ids(history_file) or [])]
+    model = TrainedModel.load(run, Execution.of(device).resolved().device)
+    asked = [_item_of(model, one) for one in item or ()]
+    asked += [_item_titled(model, one) for one in title or ()]
+    found = model.explain(had, asked, k)
+    say(str(found))
+    write_result(json_file, {"run": str(run), **found.to_json()})
 
 
 def _item_of(model: Any, text: str | None) -> Any:

@@ -33,7 +33,8 @@ app = typer.Typer(
         "Recommend by collaborative filtering with variational autoencoders.\n\nA log becomes a"
         " data set ([b]prepare[/b]), a data set a model ([b]train[/b]), a model is measured"
         " ([b]evaluate[/b], [b]compare[/b]), looked into ([b]analyze[/b], [b]similar[/b]) and used"
-        " ([b]recommend[/b]). What is in a folder: [b]show[/b]. Begin with [b]coterie demo[/b]."
+        " ([b]recommend[/b], [b]explain[/b]). What is in a folder: [b]show[/b]. Begin with"
+        " [b]coterie demo[/b]."
     ),
     epilog=(
         "Exit codes: 0 done · 1 a fault of Coterie's · 2 a wrong option · 3 bad data · 4 a damaged"

@@ -142,6 +142,11 @@ class Autoencoder(Network):
         """Logits ``[n_users, n_items]``."""
         return self.decode(self.point(rows))
 
+    def score_items(self, rows: SparseRows, items: Tensor) -> Tensor:
+        """``[n_users, m]``: the last layer is multiplied for these items alone."""
+        hidden = self.decode_hidden(self.point(rows))
+        return hidden @ self.output.weight[items].t() + self.output.bias[items]
+
     def item_vectors(self) -> Tensor:
         """``[n_items, hidden]``: the decoder's last layer, whose inner product with a user's hidden
         state scores an item.

@@ -56,6 +56,11 @@ class Ease(Network):
         """``[n_users, n_items]``: the rows of B summed over the history."""
         return gather_sum(rows, self.weight)
 
+    def score_items(self, rows: SparseRows, items: Tensor) -> Tensor:
+        """``[n_users, m]``, by the weights between the histories' items and these."""
+        local, met = rows.compact()
+        return gather_sum(local, self.weight[met[:, None], items])
+
     def item_vectors(self) -> Tensor:
         """``[n_items, n_items]``: what each item is predicted from, the columns of B."""
         return self.weight.t()

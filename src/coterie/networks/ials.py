@@ -76,6 +76,10 @@ class Ials(Network):
         """``[n_users, n_items]``."""
         return self.user_factors(rows) @ self.factors.t()
 
+    def score_items(self, rows: SparseRows, items: Tensor) -> Tensor:
+        """``[n_users, m]``."""
+        return self.user_factors(rows) @ self.factors[items].t()
+
     def user_factors(self, rows: SparseRows) -> Tensor:
         """``[n_users, factors]``: the minimum of α Σ_seen (1 - ⟨x, y⟩)² + Σ_unseen ⟨x, y⟩² + λ‖x‖²,
         zeros for an empty history.

@@ -12,7 +12,7 @@ from torch import Tensor
 from coterie.errors import ConfigError
 from coterie.extras import require
 from coterie.networks.network import Network
-from coterie.sparse import SparseRows
+from coterie.sparse import SparseRows, gather_sum
 
 # Users whose products are added up at once: few enough for the processor's cache, which makes it
 # twice as fast.
@@ -69,10 +69,7 @@ class ItemItem(Network):
         """``[n_users, n_items]``: the rows of W summed over the history; popularity, scaled to next
         to nothing, where there are none.
         """
-        nothing = self.values.new_zeros(self.n_items)
-        unknown = nothing if self.popularity is None else self.popularity * _UNKNOWN
-        scores = unknown.repeat(len(rows), 1)
-        weight = SparseRows(self.indices, self.indptr, self.n_items, self.values)
+        scores, weight = self._unknown.repeat(len(rows), 1), self._weight
         for users in torch.split(torch.arange(len(rows), device=scores.device), _USERS_AT_ONCE):
             block = rows.take(users)
             terms = weight.take(block.indices)
@@ -82,6 +79,29 @@ class ItemItem(Network):
             )
             scores.view(-1).index_add_(0, place + terms.indices, terms.values)
         return scores
+
+    def score_items(self, rows: SparseRows, items: Tensor) -> Tensor:
+        """``[n_users, m]``, by the weights between the histories' items and these."""
+        local, met = rows.compact()
+        terms, (wanted, column) = self._weight.take(met), torch.unique(items, return_inverse=True)
+        assert terms.values is not None
+        place = items.new_full((self.n_items,), -1)
+        place[wanted] = torch.arange(len(wanted), device=place.device)
+        found = place[terms.indices] >= 0
+        weight = self.values.new_zeros(len(met), len(wanted))
+        weight[terms.row[found], place[terms.indices[found]]] = terms.values[found]
+        return gather_sum(local, weight)[:, column] + self._unknown[items]
+
+    @property
+    def _weight(self) -> SparseRows:
+        return SparseRows(self.indices, self.indptr, self.n_items, self.values)
+
+    @property
+    def _unknown(self) -> Tensor:
+        """``[n_items]`` what an item scores that has no weight with the history."""
+        if self.popularity is None:
+            return self.values.new_zeros(self.n_items)
+        return self.popularity * _UNKNOWN
 
     def item_vectors(self) -> Tensor:
         """``[n_items, n_items]``: what each item is scored from, the columns of W.

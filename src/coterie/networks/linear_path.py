@@ -67,7 +67,15 @@ class LinearPath(Autoencoder):
 
     def score(self, rows: SparseRows) -> Tensor:
         """Logits ``[n_users, n_items]`` of both paths."""
-        logits, path = super().score(rows), self.path.score(rows)
+        return self._summed(rows, super().score(rows), self.path.score(rows))
+
+    def score_items(self, rows: SparseRows, items: Tensor) -> Tensor:
+        """``[n_users, m]`` of both paths."""
+        logits = super().score_items(rows, items)
+        return self._summed(rows, logits, self.path.score_items(rows, items))
+
+    def _summed(self, rows: SparseRows, logits: Tensor, path: Tensor) -> Tensor:
+        """Both paths' scores of the same items, in the memory of ``logits``."""
         if self.path_activity == 0:
             return logits.add_(path, alpha=self.path_weight)
         return logits.addcmul_(path, by_activity(rows, self.path_activity), value=self.path_weight)

@@ -61,7 +61,14 @@ class MostWatched(Network):
 
     def score(self, rows: SparseRows) -> Tensor:
         """``[n_users, n_items]``: the counts of each history's segment."""
-        return self.counts[(rows.counts[:, None] >= self.starts).sum(dim=1)]
+        return self.counts[self._segment(rows)]
+
+    def score_items(self, rows: SparseRows, items: Tensor) -> Tensor:
+        """``[n_users, m]``."""
+        return self.counts[:, items][self._segment(rows)]
+
+    def _segment(self, rows: SparseRows) -> Tensor:
+        return (rows.counts[:, None] >= self.starts).sum(dim=1)
 
     def item_vectors(self) -> Tensor:
         """Refused: counts are no representation."""

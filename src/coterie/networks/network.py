@@ -23,6 +23,14 @@ class Network(nn.Module, ABC):
     def score(self, rows: SparseRows) -> Tensor:
         """``[n_users, n_items]`` scores of histories; higher is better."""
 
+    def score_items(self, rows: SparseRows, items: Tensor) -> Tensor:
+        """``[n_users, m]`` scores of the ``[m]`` int64 items alone: those columns of `score`, up to
+        rounding.
+
+        A network for which few columns are less work than all overrides this.
+        """
+        return self.score(rows)[:, items]
+
     @abstractmethod
     def item_vectors(self) -> Tensor:
         """``[n_items, dim]`` learned item representations.

@@ -31,6 +31,10 @@ class Popularity(Network):
         """The counts, ``[n_users, n_items]``, whatever the history."""
         return self.counts.expand(len(rows), -1).clone()
 
+    def score_items(self, rows: SparseRows, items: Tensor) -> Tensor:
+        """``[n_users, m]``: their counts."""
+        return self.counts[items].repeat(len(rows), 1)
+
     def item_vectors(self) -> Tensor:
         """Refused: popularity learns no representation."""
         raise ConfigError(

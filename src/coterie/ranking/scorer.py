@@ -42,6 +42,26 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
+class ItemScorer(Scorer, Protocol):
+    """A scorer that need not score all of its catalogue to score some items."""
+
+    def score_items(self, histories: csr_array, items: np.ndarray) -> "Tensor":
+        """``[n, m]`` float32 scores of the items at ``[m]`` int64 indices: those columns of
+        `score`, up to rounding.
+        """
+        ...
+
+
+def scores_of_items(scorer: Scorer, histories: csr_array, items: np.ndarray) -> "Tensor":
+    """``[n, m]`` scores of the items at ``[m]`` int64 indices; whoever is no `ItemScorer` scores
+    all of them on the way.
+    """
+    if isinstance(scorer, ItemScorer):
+        return scorer.score_items(histories, items)
+    return scorer.score(histories)[:, items]
+
+
+@runtime_checkable
 class FactorScorer(Scorer, Protocol):
     """A scorer whose last step is an inner product: score(u, i) = ⟨user factors of u, item factors
     of i⟩.

@@ -7,7 +7,7 @@ checksums). Nothing in it is unpickled, and no training data is needed to load i
 
 import json
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import chain
@@ -29,6 +29,7 @@ from coterie.data.ids import Id, IdMap
 from coterie.errors import ArtifactError, ConfigError, DataError
 from coterie.files import publish_folder, write_manifest
 from coterie.networks.network import InnerProduct, Network, Variational
+from coterie.ranking.explanation import Explanation, explain
 from coterie.ranking.histories import Histories, UserItems
 from coterie.ranking.identity import ModelIdentity, fingerprint
 from coterie.ranking.options import RankingFields, RankingOptions
@@ -114,6 +115,14 @@ class TrainedModel:
         """
         with torch.no_grad():
             return self.network.score(SparseRows.from_csr(histories, self.device))
+
+    def score_items(self, histories: csr_array, items: np.ndarray) -> Tensor:
+        """Scores of the items at ``[m]`` int64 indices alone: ``[n, m]`` float32 on the model's
+        device, up to rounding those columns of `score`.
+        """
+        rows = SparseRows.from_csr(histories, self.device)
+        with torch.no_grad():
+            return self.network.score_items(rows, torch.from_numpy(items).to(self.device))
 
     def user_factors(self, histories: csr_array) -> Tensor:
         """``[n, dim]`` of ``[n, n_items]`` binary histories: times the item factors they are the
@@ -248,6 +257,21 @@ class TrainedModel:
             DataError: if the model has never seen the item.
         """
         return similar_items(self, item_id, k)
+
+    def explain(self, history: Iterable[Id], items: Id | Iterable[Id], k: int = 10) -> Explanation:
+        """How much each item of a history raised one item's score, or several items', as
+        `coterie.ranking.explanation.explain` leaves them out in turn.
+
+        Args:
+            history: Item ids; unknown ones are reported and ignored.
+            items: The id of one item of the catalogue, or several.
+            k: How many items of the history to name for each, those that raised it most.
+
+        Raises:
+            DataError: if an item asked for is unknown to the model.
+            NumericalError: if a score is not finite.
+        """
+        return explain(self, history, items, k)
 
     def to(self, device: torch.device | str) -> "TrainedModel":
         """The same model with its weights moved to ``device``."""
