@@ -4,7 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from coterie.dashboard.page import Asked, Page
+from coterie.dashboard.pages.titles import title
 from coterie.dashboard.pages.today import today
+from coterie.dashboard.pages.trying import try_it
+from coterie.dashboard.pages.users import user
 from coterie.dashboard.sources import Sources
 
 
@@ -40,6 +43,9 @@ class File:
 
 PAGES: dict[str, Entry] = {
     "/": Entry(today, "Today", needs_service=False),
+    "/users": Entry(user, "A user"),
+    "/try": Entry(try_it, "Try it"),
+    "/titles": Entry(title, "A title"),
 }
 
 FILES: dict[str, Callable[[Sources, Asked], File]] = {}

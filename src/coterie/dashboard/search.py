@@ -1,0 +1,127 @@
+"""Titles found by what one types: anywhere in the name, whatever the accents and capitals."""
+
+import unicodedata
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from coterie.dashboard.lists import known_items
+from coterie.dashboard.sources import Sources
+
+_LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe"})
+_LONGEST = 200
+
+
+@dataclass(frozen=True)
+class Title:
+    """A title.
+
+    Args:
+        item_id: As text.
+        name: None where it has none.
+        kind: Such as ``movie``; None where it is not told.
+        popularity: Users of it in the live model's training; 0 of one that it does not know.
+        known: Whether the live model knows it.
+    """
+
+    item_id: str
+    name: str | None
+    kind: str | None
+    popularity: int
+    known: bool
+
+    @cached_property
+    def folded(self) -> str:
+        """What is searched."""
+        return fold(self.name or self.item_id)
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """Every title that the service or its live model knows of.
+
+    Args:
+        titles: The most popular first.
+    """
+
+    titles: list[Title]
+
+    @cached_property
+    def by_id(self) -> dict[str, Title]:
+        """By id as text."""
+        return {one.item_id: one for one in self.titles}
+
+    def search(self, text: str, most: int, without: Collection[str] = ()) -> list[Title]:
+        """Titles with every word of a text somewhere in their name, or with that id. Names that
+        begin with it come first, then those in which a word does, each the most popular first.
+
+        Args:
+            text: What was typed; of nothing the most popular titles are the answer.
+            most: How many.
+            without: Ids that are left out.
+        """
+        wanted = fold(text[:_LONGEST]).strip()
+        words = wanted.split()
+        found = [
+            one
+            for one in self.titles
+            if all(word in one.folded for word in words) or one.item_id == text
+        ]
+        if wanted:
+            found.sort(key=lambda one: _place(one, wanted, text))
+        kept = (one for one in found if one.item_id not in without)
+        return [one for one, _ in zip(kept, range(most), strict=False)]
+
+
+def _place(title: Title, wanted: str, text: str) -> int:
+    if title.folded == wanted or title.item_id == text:
+        return 0
+    if title.folded.startswith(wanted):
+        return 1
+    return 2 if f" {wanted}" in title.folded else 3
+
+
+def fold(text: str) -> str:
+    """A text without capitals and accents.
+
+    Example:
+        >>> fold("Amélie Straße Smørrebrød")
+        'amelie strasse smorrebrod'
+    """
+    lower = text.casefold()
+    if lower.isascii():
+        return lower
+    parts = unicodedata.normalize("NFKD", lower.translate(_LETTERS))
+    return "".join(sign for sign in parts if not unicodedata.combining(sign))
+
+
+def catalogue_of(sources: Sources) -> Catalogue:
+    """Of the service, read anew when its titles or its live model are others."""
+    live, titles = sources.registry.live, sources.titles
+    mark = id(titles), None if live is None else live.card["fingerprint"]
+    return sources.kept.get("catalogue", mark, lambda: _read(sources))
+
+
+def _read(sources: Sources) -> Catalogue:
+    live, titles = sources.registry.live, sources.titles
+    popularity: dict[str, int] = {}
+    names: dict[str, str | None] = {}
+    if live is not None:
+        items = known_items(sources, live)
+        ids = [str(one) for one in items["item_id"].to_pylist()]
+        popularity = dict(zip(ids, items["popularity"].to_pylist(), strict=True))
+        if "title" in items.column_names:
+            names = dict(zip(ids, items["title"].to_pylist(), strict=True))
+    names |= titles.names
+    ids = list(dict.fromkeys([*popularity, *names, *titles.kinds, *titles.windows]))
+    counts = np.array([popularity.get(one, 0) for one in ids], dtype=np.int64)
+    return Catalogue(
+        [
+            Title(
+                one, names.get(one), titles.kinds.get(one), popularity.get(one, 0), one in popularity
+            )
+            for one in (ids[at] for at in np.argsort(-counts, kind="stable"))
+        ]
+    )
