@@ -70,7 +70,8 @@ class Crowd:
             "SELECT user_id, item_id, max(timestamp) AS last, min(timestamp) AS first"
             f" FROM {window.events} GROUP BY ALL ORDER BY user_id, item_id"
         )
-        return cls.of(answer(database.cursor(), query))
+        with database.cursor() as cursor:
+            return cls.of(answer(cursor, query))
 
     @classmethod
     def of(cls, pairs: pa.Table) -> "Crowd":

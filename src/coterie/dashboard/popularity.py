@@ -59,5 +59,6 @@ def _only(day: str) -> tuple[date, date]:
 
 def _read(database: duckdb.DuckDBPyConnection, events: str) -> DayOfTitles:
     query = f"SELECT CAST(item_id AS VARCHAR) AS item, count(*) AS n FROM {events} GROUP BY 1"
-    table = answer(database.cursor(), query)
+    with database.cursor() as cursor:
+        table = answer(cursor, query)
     return DayOfTitles(table["item"].combine_chunks(), table["n"].to_numpy())

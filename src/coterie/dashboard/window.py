@@ -89,7 +89,8 @@ class Window:
             f"SELECT item_id, max(timestamp) AS last FROM {self.events} WHERE user_id = ?"
             " GROUP BY item_id ORDER BY last DESC, item_id"
         )
-        found = database.cursor().execute(query, [user]).fetchall()
+        with database.cursor() as cursor:
+            found = cursor.execute(query, [user]).fetchall()
         return [Watched(item, int(last)) for item, last in found]
 
     def _key(self, user_id: str) -> Id | None:

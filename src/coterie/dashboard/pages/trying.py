@@ -32,7 +32,7 @@ class _Try:
             "q": self.text,
             "row": self.row,
             "rows": list(self.sources.of_service.config.rows),
-            "version": "" if self.version is None else self.version.name,
+            "model": "" if self.version is None else self.version.name,
             "given": self.asked.text("model"),
             "given_row": self.asked.text("row"),
             "versions": versions_of(self.sources, None),

@@ -47,7 +47,7 @@ class _User:
             "rows": self.rows,
             "edition": "" if self.edition is None else self.edition.name,
             "editions": [one.name for one in self.editions],
-            "version": "" if self.version is None else self.version.name,
+            "model": "" if self.version is None else self.version.name,
             "versions": versions_of(self.sources, self.edition),
             "away": self.away,
             "suggested": self._suggested() if not self.id or self.is_unknown else {},
