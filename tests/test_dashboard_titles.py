@@ -1,5 +1,6 @@
 """The dashboard's page of a title, against counting all lists and events."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 from starlette.testclient import TestClient
 
 from browser import Visit, look, needs_browser
@@ -124,11 +125,11 @@ def test_titles_are_found_as_one_types(browser: Browser, dashboard: str) -> None
     visit = Visit(browser, dashboard)
     page = visit.open("/titles")
     page.locator("#q").press_sequentially("the")
-    page.wait_for_function("location.search == '?q=the'")
+    expect(page).to_have_url(re.compile(r"\?q=the$"))
     page.keyboard.press("ArrowDown")
     name = page.locator("#hit-1 bdi").inner_text()
     page.keyboard.press("Enter")
-    page.wait_for_function("location.search.startsWith('?id=')")
+    expect(page).to_have_url(re.compile(r"\?id="))
     assert page.locator("h1").inner_text() == name
     assert not visit.faults
     visit.close()

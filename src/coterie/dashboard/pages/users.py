@@ -116,7 +116,7 @@ class _User:
         if self.edition is None:
             return first
         names = self.sources.store.rows(edition=self.edition.name)
-        return [name for name in first if name in names] + [one for one in names if one not in first]
+        return sorted(names, key=lambda name: (*first, name).index(name)) or first
 
     @cached_property
     def row(self) -> str:
@@ -232,11 +232,14 @@ class _User:
 
     def _history_table(self) -> Table:
         columns = [Column("title", "text"), Column("id", "item"), Column("watched last", "text")]
+        told = [(one, "too late") for one in self.since] + [(one, "in time") for one in self.history]
         rows = [
-            [self.sources.title(one.item_id), str(one.item_id), _day(one.last)]
-            for one in [*self.since, *self.history][:_HISTORY]
+            [self.sources.title(one.item_id), str(one.item_id), _day(one.last), when]
+            for one, when in told[:_HISTORY]
         ]
-        return Table("history", "The latest first, each title once.", columns, rows)
+        if not self.since:
+            return Table("history", "The latest first.", columns, [row[:3] for row in rows])
+        return Table("history", "The latest first.", [*columns, Column("for the list", "text")], rows)
 
     def _neighbours_table(self) -> Table:
         columns = [
