@@ -44,9 +44,7 @@ def test_exposure_is_what_counting_all_lists_says(client: TestClient, eight_week
         for row in ("main", "movies"):
             for edition in store.editions()[:3]:
                 found = (store.find(user, row, edition=edition.name) for user in range(1, 561))
-                counts = Counter(
-                    item for one in found if one is not None for item in one.item_ids
-                )
+                counts = Counter(item for one in found if one is not None for item in one.item_ids)
                 for item in (5, 20, 77, 140):
                     rows = told(client, "/titles", id=item)["exposed"]["rows"]
                     (day,) = (one for one in rows if one["edition"] == edition.name)

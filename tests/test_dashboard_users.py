@@ -246,9 +246,7 @@ def test_suggested_users_are_what_they_are_said_to_be(
         assert not of_model & set(known[int(one)])
 
 
-def test_a_stranger_gets_the_fallback_and_is_told_so(
-    client: TestClient, eight_weeks: Path
-) -> None:
+def test_a_stranger_gets_the_fallback_and_is_told_so(client: TestClient, eight_weeks: Path) -> None:
     for user in ("nobody", "007", "x" * 10_000, "\0", "9" * 40, "-7"):
         page = told(client, "/users", id=user)
         assert page["unknown"]
@@ -300,7 +298,9 @@ def test_the_arm_and_its_model_are_told(tmp_path: Path) -> None:
         assert told(other, "/users", id="nobody")["list"]["version"] == "live"
 
 
-def test_lists_in_postgresql_are_shown(eight_weeks: Path, tmp_path: Path, postgres_url: str) -> None:
+def test_lists_in_postgresql_are_shown(
+    eight_weeks: Path, tmp_path: Path, postgres_url: str
+) -> None:
     copy_of(Service.load(eight_weeks), tmp_path / "copy")
     text = tomlkit.dumps({**TINY, "store": {"url": postgres_url}})
     (tmp_path / "copy" / "coterie.toml").write_text(text)
@@ -354,7 +354,9 @@ def test_nothing_picked_is_the_fallback(client: TestClient) -> None:
 
 
 TITLES = st.lists(
-    st.tuples(st.text("aàbÀ ß", max_size=6), st.integers(0, 5)), max_size=8, unique_by=lambda one: one
+    st.tuples(st.text("aàbÀ ß", max_size=6), st.integers(0, 5)),
+    max_size=8,
+    unique_by=lambda one: one,
 )
 
 

@@ -45,7 +45,9 @@ def popularity_of(sources: Sources, n_days: int) -> dict[date, DayOfTitles] | No
         found = {}
         for path in window.files:
             read = Window(window.folder, *_only(path.stem)).events
-            one = days.get(path.name, mark_of(path), lambda read=read: _read(sources.database, read))
+            one = days.get(
+                path.name, mark_of(path), lambda read=read: _read(sources.database, read)
+            )
             found[date.fromisoformat(path.stem)] = one
         return found
 

@@ -1,9 +1,10 @@
 """Titles found by what one types: anywhere in the name, whatever the accents and capitals."""
 
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 
@@ -32,11 +33,6 @@ class Title:
     popularity: int
     known: bool
 
-    @cached_property
-    def folded(self) -> str:
-        """What is searched."""
-        return fold(self.name or self.item_id)
-
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
@@ -63,24 +59,33 @@ class Catalogue:
             without: Ids that are left out.
         """
         wanted = fold(text[:_LONGEST]).strip()
-        words = wanted.split()
-        found = [
-            one
-            for one in self.titles
-            if all(word in one.folded for word in words) or one.item_id == text
-        ]
+        found = self._with(wanted.split(), text)
         if wanted:
-            found.sort(key=lambda one: _place(one, wanted, text))
-        kept = (one for one in found if one.item_id not in without)
-        return [one for one, _ in zip(kept, range(most), strict=False)]
+            found.sort(key=lambda at: _place(self.folded[at], wanted))
+        kept = (one for one in map(self.titles.__getitem__, found) if one.item_id not in without)
+        return list(islice(kept, most))
+
+    @cached_property
+    def folded(self) -> list[str]:
+        """What is searched."""
+        return [fold(one.name or one.item_id) for one in self.titles]
+
+    def _with(self, words: list[str], id_: str) -> list[int]:
+        """Places of the title with an id, and of all with every word in their name."""
+        found: Sequence[int] = range(len(self.titles))
+        for word in words:
+            found = [at for at in found if word in self.folded[at]]
+        same = self.by_id.get(id_)
+        first = [] if same is None else [self.titles.index(same)]
+        return list(dict.fromkeys([*first, *found]))
 
 
-def _place(title: Title, wanted: str, text: str) -> int:
-    if title.folded == wanted or title.item_id == text:
+def _place(name: str, wanted: str) -> int:
+    if name == wanted:
         return 0
-    if title.folded.startswith(wanted):
+    if name.startswith(wanted):
         return 1
-    return 2 if f" {wanted}" in title.folded else 3
+    return 2 if f" {wanted}" in name else 3
 
 
 def fold(text: str) -> str:
@@ -120,7 +125,11 @@ def _read(sources: Sources) -> Catalogue:
     return Catalogue(
         [
             Title(
-                one, names.get(one), titles.kinds.get(one), popularity.get(one, 0), one in popularity
+                one,
+                names.get(one),
+                titles.kinds.get(one),
+                popularity.get(one, 0),
+                one in popularity,
             )
             for one in (ids[at] for at in np.argsort(-counts, kind="stable"))
         ]

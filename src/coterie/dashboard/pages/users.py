@@ -232,14 +232,18 @@ class _User:
 
     def _history_table(self) -> Table:
         columns = [Column("title", "text"), Column("id", "item"), Column("watched last", "text")]
-        told = [(one, "too late") for one in self.since] + [(one, "in time") for one in self.history]
+        told = [(one, "too late") for one in self.since] + [
+            (one, "in time") for one in self.history
+        ]
         rows = [
             [self.sources.title(one.item_id), str(one.item_id), _day(one.last), when]
             for one, when in told[:_HISTORY]
         ]
         if not self.since:
             return Table("history", "The latest first.", columns, [row[:3] for row in rows])
-        return Table("history", "The latest first.", [*columns, Column("for the list", "text")], rows)
+        return Table(
+            "history", "The latest first.", [*columns, Column("for the list", "text")], rows
+        )
 
     def _neighbours_table(self) -> Table:
         columns = [
