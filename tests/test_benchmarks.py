@@ -55,6 +55,13 @@ def test_training_memory_predicts_a_catalogue_and_trains_it(tmp_path: Path) -> N
     assert figures["steps"]["dense"]["imported_bytes"] < figures["steps"]["dense"]["peak_bytes"]
 
 
+def test_explaining_measures_each_length_of_a_history(tmp_path: Path) -> None:
+    options = ("--items", "60", "--histories", "3", "9", "--asked", "4", "--rounds", "2")
+    figures = run("explaining.py", tmp_path, *options)["figures"]
+    assert [one["history"] for one in figures] == [3, 9]
+    assert all(0 < one["median_seconds"] <= one["p95_seconds"] for one in figures)
+
+
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
 def test_publishing_measures_a_store_while_it_is_read(tmp_path: Path, store: str) -> None:
     options = ("--users", "3000", "--items", "50", "--k", "5", "--store", store)

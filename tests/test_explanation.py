@@ -1,7 +1,7 @@
 """Explanations against brute force: a loop that leaves each item out, for every model there is."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -67,7 +67,7 @@ def score_alone(model: CatalogueScorer, history: Iterable[Id], item: Id) -> floa
     return float(model.score(csr_array(row))[0, int(model.items.index_of([item])[0])])
 
 
-def left_out(model: CatalogueScorer, history: list[Id], item: Id) -> dict[Id, float]:
+def left_out(model: CatalogueScorer, history: Sequence[Id], item: Id) -> dict[Id, float]:
     """As the definition reads: score without each item of the history."""
     return {
         one: score_alone(model, [other for other in history if other != one], item)
@@ -75,14 +75,14 @@ def left_out(model: CatalogueScorer, history: list[Id], item: Id) -> dict[Id, fl
     }
 
 
-def check(model: CatalogueScorer, history: list[Id], asked: list[Id]) -> Explanation:
+def check(model: CatalogueScorer, history: Sequence[Id], asked: Sequence[Id]) -> Explanation:
     """Holds an explanation to brute force; scores may differ by rounding."""
     found = explain(model, history, asked, k=len(history))
     assert found.items.values.to_pylist() == asked
     for place, item in enumerate(asked):
         score, without = score_alone(model, history, item), left_out(model, history, item)
-        near = {"abs": 2e-6 * max(1, *map(abs, without.values()), abs(score))}
-        assert found.scores[place] == pytest.approx(score, **near)
+        near = 2e-6 * max(1, *map(abs, without.values()), abs(score))
+        assert found.scores[place] == pytest.approx(score, abs=near)
         reasons = found.for_item(item)
         raised = [one.raised for one in reasons]
         assert raised == sorted(raised, reverse=True)
@@ -90,7 +90,7 @@ def check(model: CatalogueScorer, history: list[Id], asked: list[Id]) -> Explana
         for rank, one in enumerate(reasons, start=1):
             assert one.rank == rank
             assert one.raised == found.scores[place] - one.score_without
-            assert one.score_without == pytest.approx(without[one.item_id], **near)
+            assert one.score_without == pytest.approx(without[one.item_id], abs=near)
             total = sum(map(abs, raised))
             assert one.share == pytest.approx(one.raised / total if total else 0)
     return found
@@ -262,5 +262,6 @@ def test_what_cannot_be_explained_is_said() -> None:
 def test_ids_of_numpy_and_text_that_is_a_number_are_found() -> None:
     model = LinearScorer.random(12, 4, whole=True)
     expected = explain(model, [1, 2], 5).table
-    for history, asked in ((np.array([1, 2]), np.int64(5)), (["1", "2"], "5"), ((1, 2), [5])):
+    number: Any = np.int64(5)
+    for history, asked in ((np.array([1, 2]), number), (["1", "2"], "5"), ((1, 2), [5])):
         assert explain(model, history, asked).table.equals(expected)

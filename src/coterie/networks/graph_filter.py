@@ -85,6 +85,21 @@ class GraphFilter(Network):
             place.copy_(filtered.mul_(self.item_degrees.sqrt()).t())
         return scores
 
+    def score_items(self, rows: SparseRows, items: Tensor) -> Tensor:
+        """``[n_users, m]``. The filters are linear: their transpose goes over these items once,
+        however many the users are.
+
+        Scores are D^½ g(S) (S + w · V Vᵀ) D^-½ x, where S is `_smoothed` and g(S) `_sharpened`.
+        As Sᵀ = D S D⁻¹, item i weighs a history by (D^½ S + w · D^-½ V Vᵀ D) g(S) D^-½ e_i.
+        """
+        roots, column = self.item_degrees.sqrt(), torch.arange(len(items), device=items.device)
+        asked = self.vectors.new_zeros(self.n_items, len(items))
+        asked[items, column] = roots[items, 0].reciprocal()
+        sharpened = self._sharpened(asked)
+        leading = self.vectors @ (self.vectors.t() @ (sharpened * self.item_degrees))
+        linear = self._smoothed(sharpened).mul_(roots)
+        return gather_sum(rows, linear.add_(leading.div_(roots), alpha=self.ideal_weight))
+
     def item_vectors(self) -> Tensor:
         """``[n_items, rank]``: V, whose inner products are the ideal filter's weights."""
         return self.vectors

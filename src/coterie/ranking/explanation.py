@@ -202,7 +202,7 @@ def explain(
 def _asked(model: CatalogueScorer, items: Id | Iterable[Id]) -> np.ndarray:
     """``[m]`` int64 catalogue indices, each once."""
     ids = [items] if isinstance(items, str | int | np.integer) else list(items)
-    found = model.items.index_of(ids)
+    found = model.items.index_of_few(ids)
     unknown = [one for one, place in zip(ids, found, strict=True) if place < 0]
     if unknown or not ids:
         named = ", ".join(map(repr, unknown[:_SHOWN])) or "none"
