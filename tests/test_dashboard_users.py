@@ -131,7 +131,7 @@ def test_a_version_gives_what_the_model_recommends(
         one["item_id"]
         for one in titles
         if (one["available_from"] is None or one["available_from"] <= EDITION)
-        and (one["available_until"] is None or EDITION < one["available_until"])
+        and (one["available_until"] is None or one["available_until"] > EDITION)
     }
     for version in Registry(eight_weeks / "registry").versions[-2:]:
         model = TrainedModel.load(version.model)

@@ -66,7 +66,7 @@ def _begun(read: Callable[[], Any]) -> Future[Any]:
     def work() -> None:
         try:
             future.set_result(read())
-        except BaseException as error:  # noqa: BLE001 – whoever asks is told
+        except BaseException as error:
             future.set_exception(error)
 
     # A dashboard that is closed does not wait for it.

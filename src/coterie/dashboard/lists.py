@@ -74,7 +74,8 @@ def published(sources: Sources, user_id: str, row: str, edition: str) -> Shown |
         return None
     source = found.source if own else FALLBACK
     told = Arms(found.facts).of(user_id, source)
-    items = zip(found.item_ids, found.titles, found.scores, strict=True)
+    ids: Sequence[Id] = found.item_ids
+    items = zip(ids, found.titles, found.scores, strict=True)
     return Shown(
         source,
         [Item(*one) for one in items],

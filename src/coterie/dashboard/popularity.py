@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date, timedelta
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -42,21 +43,15 @@ def popularity_of(sources: Sources, n_days: int) -> dict[date, DayOfTitles] | No
     days = sources.kept.get("days of titles", None, lambda: Kept(_MOST))
 
     def count() -> dict[date, DayOfTitles]:
-        found = {}
-        for path in window.files:
-            read = Window(window.folder, *_only(path.stem)).events
-            one = days.get(
-                path.name, mark_of(path), lambda read=read: _read(sources.database, read)
-            )
-            found[date.fromisoformat(path.stem)] = one
-        return found
+        return {date.fromisoformat(one.stem): _day(sources, days, one) for one in window.files}
 
     return sources.aside.get("popularity", window.mark, count)
 
 
-def _only(day: str) -> tuple[date, date]:
-    first = date.fromisoformat(day)
-    return first, first + timedelta(days=1)
+def _day(sources: Sources, days: Kept, path: Path) -> DayOfTitles:
+    first = date.fromisoformat(path.stem)
+    events = Window(path.parent, first, first + timedelta(days=1)).events
+    return days.get(path.name, mark_of(path), lambda: _read(sources.database, events))
 
 
 def _read(database: duckdb.DuckDBPyConnection, events: str) -> DayOfTitles:

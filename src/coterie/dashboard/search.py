@@ -1,7 +1,7 @@
 """Titles found by what one types: anywhere in the name, whatever the accents and capitals."""
 
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -58,10 +58,11 @@ class Catalogue:
             most: How many.
             without: Ids that are left out.
         """
-        wanted = fold(text[:_LONGEST]).strip()
-        found = self._with(wanted.split(), text)
+        wanted, same = fold(text[:_LONGEST]).strip(), self._places.get(text, -1)
+        found = self._with(wanted.split())
         if wanted:
-            found.sort(key=lambda at: _place(self.folded[at], wanted))
+            found += [same] if same >= 0 and same not in found else []
+            found.sort(key=lambda at: 0 if at == same else _place(self.folded[at], wanted))
         kept = (one for one in map(self.titles.__getitem__, found) if one.item_id not in without)
         return list(islice(kept, most))
 
@@ -70,14 +71,16 @@ class Catalogue:
         """What is searched."""
         return [fold(one.name or one.item_id) for one in self.titles]
 
-    def _with(self, words: list[str], id_: str) -> list[int]:
-        """Places of the title with an id, and of all with every word in their name."""
-        found: Sequence[int] = range(len(self.titles))
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {one.item_id: place for place, one in enumerate(self.titles)}
+
+    def _with(self, words: list[str]) -> list[int]:
+        """Places of titles with every word in their name."""
+        found = list(range(len(self.titles)))
         for word in words:
             found = [at for at in found if word in self.folded[at]]
-        same = self.by_id.get(id_)
-        first = [] if same is None else [self.titles.index(same)]
-        return list(dict.fromkeys([*first, *found]))
+        return found
 
 
 def _place(name: str, wanted: str) -> int:

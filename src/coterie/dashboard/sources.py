@@ -150,7 +150,7 @@ class Sources:
     @cached_property
     def database(self) -> duckdb.DuckDBPyConnection:
         """Where days of events are looked into; nothing is kept in it."""
-        config = {"memory_limit": "2GB", "temp_directory": tempfile.gettempdir()}
+        config: dict[str, Any] = {"memory_limit": "2GB", "temp_directory": tempfile.gettempdir()}
         database = duckdb.connect(config=config)
         database.execute("SET enable_progress_bar = false")
         return database

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow.parquet as pq
 
+from coterie.dashboard.sources import Sources, mark_of
 from coterie.data.ids import Id
 from coterie.data.scan import exactly
-from coterie.dashboard.sources import Sources, mark_of
 from coterie.store.users import user_key
 
 

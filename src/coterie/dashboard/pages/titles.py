@@ -124,8 +124,8 @@ class _Title:
         return sum(popularity[day].of(self.id) for day in sorted(popularity)[-_WEEK:])
 
     def _watched(self, popularity: Mapping[date, DayOfTitles]) -> Figure:
-        first, last = min(popularity, default=None), max(popularity, default=None)
-        days = [first + timedelta(days=n) for n in range((last - first).days + 1)] if first else []
+        first, last = (min(popularity), max(popularity)) if popularity else (date.max, date.min)
+        days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
         rows = [
             [str(day), popularity[day].of(self.id) if day in popularity else None] for day in days
         ]

@@ -159,8 +159,9 @@ class _User:
     @cached_property
     def published(self) -> Shown | None:
         """The list of the edition."""
-        edition = self.edition
-        return edition and published(self.sources, self.id, self.row, edition.name)
+        if self.edition is None:
+            return None
+        return published(self.sources, self.id, self.row, self.edition.name)
 
     @cached_property
     def shown(self) -> Shown | None:
