@@ -14,12 +14,12 @@ from coterie.errors import NotFoundError
 from coterie.jobs.titles import allowed
 from coterie.ranking.histories import Histories
 from coterie.ranking.options import RankingOptions
-from coterie.ranking.recommender import Recommender
 from coterie.registry import Version
 from coterie.serving.lists import Arms
 from coterie.store import Edition
 
 if TYPE_CHECKING:
+    from coterie.ranking.recommender import Recommender
     from coterie.training.trained_model import TrainedModel
 
 FALLBACK = "fallback"
@@ -156,7 +156,7 @@ def ranked(
 
 def _recommender(
     sources: Sources, version: Version, model: "TrainedModel", row: str, day: date
-) -> Recommender:
+) -> "Recommender":
     service = sources.of_service
     config = service.config.rows.get(row)
     if config is None:
@@ -166,7 +166,10 @@ def _recommender(
     listed = [service.place(path) for path in (config.allow, config.deny) if path]
     mark = model.fingerprint, id(sources.titles), config, *map(mark_of, listed)
 
-    def make() -> Recommender:
+    def make() -> "Recommender":
+        # It imports torch, which is there by now.
+        from coterie.ranking.recommender import Recommender  # noqa: PLC0415
+
         items = allowed(service, config, sources.titles, model.items, day)
         options = RankingOptions(config.k, config.watched == "leave-out", items)
         return Recommender(model, options)
