@@ -79,6 +79,11 @@ class _User:
         return self.asked.text("id")
 
     @cached_property
+    def names(self) -> Mapping[str, str]:
+        """Titles by item id, looked up once a page."""
+        return self.sources.titles.names
+
+    @cached_property
     def away(self) -> str:
         """Why there are no lists; empty if there are."""
         try:
@@ -221,7 +226,7 @@ class _User:
 
     def _named(self, reason: Mapping[str, Any]) -> dict[str, Any]:
         item = str(reason["item_id"])
-        return {**reason, "item_id": item, "title": self.sources.title(item)}
+        return {**reason, "item_id": item, "title": self.names.get(item)}
 
     def _why(self, item: str) -> Table | None:
         """Every reason of one item."""
@@ -237,7 +242,7 @@ class _User:
             (one, "in time") for one in self.history
         ]
         rows = [
-            [self.sources.title(one.item_id), str(one.item_id), _day(one.last), when]
+            [self.names.get(str(one.item_id)), str(one.item_id), _day(one.last), when]
             for one, when in told[:_HISTORY]
         ]
         if not self.since:
@@ -260,7 +265,7 @@ class _User:
         return Table("neighbours", caption, columns, rows)
 
     def _neighbour(self, one: Neighbour) -> list[Any]:
-        names = [self.sources.title(item) or str(item) for item in one.shared[:_SHARED]]
+        names = [self.names.get(str(item), str(item)) for item in one.shared[:_SHARED]]
         rest = len(one.shared) - len(names)
         told = ", ".join(name[:60] for name in names) + (f" and {rest} more" if rest else "")
         return [str(one.user_id), one.jaccard, len(one.shared), told]
