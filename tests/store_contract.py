@@ -77,6 +77,16 @@ def check_found(store: Store, user: int) -> int:
     return mark
 
 
+def everybody(store: Store, row: str = "main", edition: str | None = None) -> dict[Any, Any]:
+    """Everybody's list in a card row, read in pages."""
+    batches = list(store.lists(row, edition=edition))
+    assert all(len(batch) for batch in batches)
+    rows = [one for batch in batches for one in batch.to_pylist()]
+    found = {one["user_id"]: one["item_ids"] for one in rows}
+    assert len(found) == len(rows)
+    return found
+
+
 def leftovers(url: str) -> int:
     """Files or tables of lists that are there, of editions and of none."""
     if url.startswith("sqlite"):

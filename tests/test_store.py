@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,13 @@ from coterie.errors import (
     UnavailableError,
 )
 from coterie.store import Store, open_store
+from coterie.store.store import PAGE
 from store_contract import (
     N_ITEMS,
     catalogue,
     check_found,
     check_whole,
+    everybody,
     leftovers,
     lists,
     marked,
@@ -67,6 +69,9 @@ def test_what_is_published_is_found(store: Store, given_lists: dict[Any, Any]) -
         assert (found.edition, found.source) == ("1", "model")
         assert (found.item_ids, found.scores) == (row["items"], row["scores"])
         assert found.titles == [f"0-{item}" for item in row["items"]]
+    for name in {row["row"] for row in rows}:
+        expected = {row["user_id"]: row["items"] for row in rows if row["row"] == name}
+        assert everybody(store, name) == expected
 
 
 @given(st.lists(st.tuples(st.one_of(st.integers(-3, 12), st.sampled_from(["3", "x", "04"])), ROWS)))
@@ -87,6 +92,47 @@ def test_many_are_found_as_one_by_one(store: Store, wanted: list[tuple[int | str
     for edition in (None, "2"):
         expected = [store.find(*one, edition=edition) for one in wanted]
         assert store.find_many(wanted, edition=edition) == expected
+
+
+def test_everybodys_lists_come_in_pages(store: Store) -> None:
+    assert PAGE < 20_000
+    users = list(range(-5, 20_000))
+    rows = [{"user_id": user, "items": [user % N_ITEMS], "scores": [0]} for user in users]
+    store.publish("1", catalogue(), [lists(rows)], {})
+    batches = list(store.lists())
+    assert [len(batch) for batch in batches] == [PAGE, PAGE, len(users) - 2 * PAGE]
+    assert pa.concat_arrays([batch["user_id"] for batch in batches]).to_pylist() == users
+    items = batches[0]["item_ids"].values
+    assert items.indices.to_pylist() == [user % N_ITEMS for user in users[:PAGE]]
+    assert items.dictionary.equals(catalogue()["item_id"].combine_chunks())
+
+
+def test_everybodys_lists_leave_out_the_fallback_and_hashed_ids(store: Store) -> None:
+    rows: list[dict[str, Any]] = [
+        {"user_id": user, "items": [0], "scores": [0]} for user in (None, "ann", "x" * 1001)
+    ]
+    store.publish("1", catalogue(), [lists(rows)], {})
+    assert everybody(store) == {"ann": [0], None: [0]}
+    assert everybody(store, "movies") == {}
+    with pytest.raises(NotFoundError, match="edition '2'"):
+        everybody(store, edition="2")
+
+
+def test_everybodys_lists_are_of_one_edition(store: Store, store_url: str) -> None:
+    rows = [{"user_id": user, "items": [1], "scores": [0]} for user in range(PAGE + 10)]
+    with open_store(store_url) as reader:
+        store.publish("1", catalogue(), [lists(rows)], {})
+        begun = reader.lists()
+        assert next(begun)["item_ids"][0].as_py() == [1]
+        publish_marked(store, 2, name="2")
+        assert next(begun)["item_ids"][0].as_py() == [1]
+        # SQLite's file can be read on by who has it open; PostgreSQL's table is gone.
+        begun = reader.lists(edition="1")
+        next(begun)
+        store.prune(1)
+        with suppress(NotFoundError):
+            assert next(begun)["item_ids"][0].as_py() == [1]
+        assert set(everybody(reader)) == set(range(40))
 
 
 def test_many_are_of_one_edition_though_it_was_pruned(store: Store, store_url: str) -> None:

@@ -56,6 +56,10 @@ DOORS = {
         "app = create_app('sqlite:///store', 'registry')\n"
         "assert '/similar/{item_id}' in app.openapi()['paths']"
     ),
+    "dashboard": (
+        "from coterie.dashboard import create_dashboard\n"
+        "assert '/users' in {route.path for route in create_dashboard('.').routes}"
+    ),
     "service that lives": (
         "from coterie import LivingService\n"
         "service = LivingService(n_users=50, n_items=30, weeks=1)\n"

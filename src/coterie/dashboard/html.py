@@ -71,14 +71,16 @@ class Html:
 
 
 def link(path: str, **query: Any) -> str:
-    """An address with its parameters, whatever they hold.
+    """An address with its parameters, whatever they hold; a list gives one several times.
 
     Example:
         >>> link("/users", id="a&b/..", row=None)
         '/users?id=a%26b%2F..'
+        >>> link("/try", pick=["a", "b"])
+        '/try?pick=a&pick=b'
     """
-    given = {name: value for name, value in query.items() if value not in (None, "")}
-    return f"{path}?{urlencode(given)}" if given else path
+    given = {name: value for name, value in query.items() if value not in (None, "", [])}
+    return f"{path}?{urlencode(given, doseq=True)}" if given else path
 
 
 def shown(value: Any, kind: str = "number") -> str:

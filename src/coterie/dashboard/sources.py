@@ -4,6 +4,7 @@ What is slow to read is kept, by the state of the file that it came from.
 """
 
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -12,6 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import duckdb
+
+from coterie.dashboard.aside import Aside
+from coterie.dashboard.exposure import Exposure
 from coterie.errors import NotFoundError
 from coterie.jobs.config import FILE, Service
 from coterie.jobs.titles import Titles, read_titles
@@ -77,12 +82,17 @@ class Sources:
         folder: As it was named.
         service: The service, if the folder is one.
         today: As if it were this day, UTC; None: the day that it is.
+        kept: What was read while somebody waited.
+        aside: What is read beside the pages.
+        models: Those in memory, by version.
     """
 
     folder: Path
     service: Service | None = None
     today: date | None = None
     kept: Kept = field(default_factory=lambda: Kept(64))
+    aside: Aside = field(default_factory=lambda: Aside(8))
+    models: Aside = field(default_factory=lambda: Aside(3))
 
     @classmethod
     def of(cls, folder: str | Path, today: date | None = None) -> "Sources":
@@ -133,6 +143,19 @@ class Sources:
         service = self.of_service
         return open_store(service.place(service.config.store.url))
 
+    @cached_property
+    def exposure(self) -> Exposure:
+        """How often each title is in somebody's list."""
+        return Exposure(lambda: self.store)
+
+    @cached_property
+    def database(self) -> duckdb.DuckDBPyConnection:
+        """Where days of events are looked into; nothing is kept in it."""
+        config: dict[str, Any] = {"memory_limit": "2GB", "temp_directory": tempfile.gettempdir()}
+        database = duckdb.connect(config=config)
+        database.execute("SET enable_progress_bar = false")
+        return database
+
     @property
     def titles(self) -> Titles:
         """The table of titles, read anew when its file has changed."""
@@ -146,6 +169,10 @@ class Sources:
         return self.titles.names.get(str(item))
 
     def close(self) -> None:
-        """Closes the store, if it was opened."""
+        """Closes what was opened."""
+        if "exposure" in vars(self):
+            self.exposure.close()
+        if "database" in vars(self):
+            self.database.close()
         if "store" in vars(self):
             self.store.close()

@@ -33,7 +33,7 @@ class Lists:
         self._breaker = Breaker(on_error)
         self._pool = ThreadPoolExecutor(threads, "coterie-store") if threads else None
         self._together = Together(self._find, threads)
-        self._arms = _Arms({})
+        self._arms = Arms({})
 
     async def ask(self, question: Callable[[Store], T]) -> T:
         """The answer of the store.
@@ -63,7 +63,7 @@ class Lists:
         if found is None:
             raise NotFoundError(source)
         if self._arms.facts is not found.facts:
-            self._arms = _Arms(found.facts)
+            self._arms = Arms(found.facts)
         return {
             "row": wish.row,
             "edition": found.edition,
@@ -89,8 +89,12 @@ class Lists:
         self._store.close()
 
 
-class _Arms:
-    """What an edition's facts say of its users' models; made anew for another edition."""
+class Arms:
+    """What an edition's facts say of its users' models; made anew for another edition.
+
+    Args:
+        facts: The edition's.
+    """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
         self.facts, self._assigner = facts, assigner_of(facts)

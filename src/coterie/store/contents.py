@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,9 +11,10 @@ import pyarrow as pa
 
 from coterie.errors import ArtifactError
 from coterie.store.edition import Edition, Found
-from coterie.store.users import Key, Kind, user_key
+from coterie.store.users import Key, Kind, user_ids, user_key
 
 _SCHEMA = "coterie.edition/1"
+_POSITION = 4
 
 
 class PackedList(NamedTuple):
@@ -69,6 +71,23 @@ class Contents:
             scores=np.frombuffer(packed.scores, "<f4").tolist(),
         )
 
+    def batch(self, page: Sequence[tuple[Key, bytes]]) -> pa.RecordBatch:
+        """Users and the ids of their lists' items, as `coterie.store.Store.lists` gives them."""
+        packed = [items for _, items in page]
+        ends = np.cumsum([0, *(len(one) // _POSITION for one in packed)], dtype=np.int32)
+        positions = pa.array(np.frombuffer(b"".join(packed), "<i4").astype(np.int32))
+        items = pa.DictionaryArray.from_arrays(positions, self.ids)
+        columns = {
+            "user_id": user_ids([key for key, _ in page], self.users),
+            "item_ids": pa.ListArray.from_arrays(ends, items),
+        }
+        return pa.record_batch(columns)
+
+    @cached_property
+    def ids(self) -> pa.Array:
+        """The catalogue's, by position."""
+        return pa.array(self.item_ids, pa.int64() if not self.item_ids else None)
+
     def details(self) -> str:
         """All but the catalogue, as JSON."""
         fallbacks = {
@@ -91,10 +110,9 @@ class Contents:
 
     def catalogue(self) -> bytes:
         """The catalogue, as an Arrow stream."""
-        ids = pa.array(self.item_ids, pa.int64() if not self.item_ids else None)
         titles = pa.array(self.titles, pa.string())
         sink = pa.BufferOutputStream()
-        table = pa.table({"item_id": ids, "title": titles})
+        table = pa.table({"item_id": self.ids, "title": titles})
         options = pa.ipc.IpcWriteOptions(compression="zstd")
         with pa.ipc.new_stream(sink, table.schema, options=options) as stream:
             stream.write_table(table)

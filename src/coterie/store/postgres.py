@@ -23,8 +23,8 @@ from coterie.store.packing import Packer
 from coterie.store.postgres_connection import Database
 from coterie.store.postgres_copy import HEAD, TAIL, copy_bytes
 from coterie.store.sqlite_edition import twice
-from coterie.store.store import Opened, Store
-from coterie.store.users import Key
+from coterie.store.store import PAGE, Opened, Store
+from coterie.store.users import Key, Kind
 
 _Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
@@ -200,6 +200,19 @@ class PostgresStore(Store):
         for *edition, details, catalogue in self._ask(query, place):
             return Opened(place, _edition(*edition), Contents.of(details, catalogue, place))
         return None
+
+    def _page(
+        self, place: str, users: Kind, row: int, after: Key | None
+    ) -> list[tuple[Key, bytes]]:
+        further = f" AND user_id > %s::{_KIND[users]}" if after is not None else ""
+        query = (
+            f"SELECT user_id, items FROM coterie.{place} WHERE row = %s{further}"
+            f" ORDER BY user_id LIMIT {PAGE}"
+        )
+        try:
+            return self._database.ask(query, [row] if after is None else [row, after])
+        except _NOT_SET_UP as error:
+            raise self._gone() from error
 
     def _ask(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Rows; none where nothing was published yet."""

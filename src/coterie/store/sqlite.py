@@ -22,8 +22,15 @@ from coterie.store.contents import ListKey, PackedList
 from coterie.store.edition import Edition, Note
 from coterie.store.packing import Packer
 from coterie.store.sqlite_control import Control
-from coterie.store.sqlite_edition import EditionFile, read_contents, read_list, write_edition
-from coterie.store.store import Opened, Store
+from coterie.store.sqlite_edition import (
+    EditionFile,
+    read_contents,
+    read_list,
+    read_page,
+    write_edition,
+)
+from coterie.store.store import PAGE, Opened, Store
+from coterie.store.users import Key, Kind
 
 
 class SqliteStore(Store):
@@ -114,6 +121,16 @@ class SqliteStore(Store):
         except (sqlite3.Error, OSError) as error:
             self._check_present(place, error)
             return None
+
+    def _page(
+        self, place: str, users: Kind, row: int, after: Key | None
+    ) -> list[tuple[Key, bytes]]:
+        try:
+            with self._file(place).lend() as connection:
+                return read_page(connection, row, after, PAGE)
+        except (sqlite3.Error, OSError) as error:
+            self._check_present(place, error)
+            raise self._gone() from error
 
     def _check_present(self, place: str, error: Exception) -> None:
         """Raises, if a file that the control database still names cannot be read."""

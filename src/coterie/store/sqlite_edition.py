@@ -13,6 +13,7 @@ from coterie.errors import CannotWriteError, DataError
 from coterie.store.contents import Contents, ListKey, PackedList
 from coterie.store.packing import PackedLists, Packer
 from coterie.store.pool import Pool
+from coterie.store.users import Key
 
 # The file is written aside: a crash leaves nothing that matters, and it is flushed at its end.
 _FRESH = (
@@ -127,6 +128,16 @@ def read_list(database: sqlite3.Connection, key: ListKey) -> PackedList | None:
         "SELECT source, items, scores FROM lists WHERE user_id = ? AND row = ?", key
     ).fetchone()
     return PackedList(*found) if found else None
+
+
+def read_page(
+    database: sqlite3.Connection, row: int, after: Key | None, most: int
+) -> list[tuple[Key, bytes]]:
+    """Users and packed items of the next lists of a card row, by key."""
+    query = "SELECT user_id, items FROM lists WHERE row = ?{} ORDER BY user_id LIMIT ?"
+    if after is None:
+        return database.execute(query.format(""), (row, most)).fetchall()
+    return database.execute(query.format(" AND user_id > ?"), (row, after, most)).fetchall()
 
 
 def read_contents(database: sqlite3.Connection, place: str) -> Contents:

@@ -2,7 +2,7 @@
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -12,11 +12,14 @@ from coterie.errors import NotFoundError, UnavailableError
 from coterie.store.contents import Contents, ListKey, PackedList
 from coterie.store.edition import JSON, Edition, Found, Note, as_json, checked_name
 from coterie.store.packing import Packer
+from coterie.store.users import Key, Kind
 
 # Each try needs a publisher between two statements of the one before.
 _TRIES = 20
 # Editions asked for by name, besides the live one, whose catalogues are kept.
 _KEPT = 4
+PAGE = 8192
+"""Lists that are read at once."""
 
 
 class Opened(NamedTuple):
@@ -187,6 +190,48 @@ class Store(ABC):
         """
         return sorted(self._follow(edition, ())[0].contents.rows)
 
+    def lists(self, row: str = "main", *, edition: str | None = None) -> Iterator[pa.RecordBatch]:
+        """Everybody's lists in a card row, some thousand at a time, by user; not the fall-back.
+
+        All are of the edition that was live when the first were asked for, whatever is published
+        meanwhile.
+
+        Args:
+            row: The name of the card row; one that the edition has not has no lists.
+            edition: The live one if None.
+
+        Yields:
+            ``user_id`` (null where it has more than 1,000 bytes: of those only a hash is kept) and
+            ``item_ids``: lists, best first, of a dictionary of the whole catalogue, whose indices
+            are positions in it.
+
+        Raises:
+            NotFoundError: as `find`, and if the edition is pruned before its end.
+            UnavailableError: as `find`.
+
+        Example:
+            >>> import tempfile
+            >>> from coterie.store import open_store
+            >>> catalogue = pa.table({"item_id": ["red", "teal"], "title": ["Red", "Teal"]})
+            >>> columns = {"user_id": [7], "row": ["main"], "items": [[1]], "scores": [[2.5]]}
+            >>> folder = tempfile.TemporaryDirectory()
+            >>> with open_store(f"sqlite:///{folder.name}/store") as store:
+            ...     table = pa.table({**columns, "source": ["model"]})
+            ...     _ = store.publish("2027-01-15", catalogue, [table], {})
+            ...     [batch.to_pylist() for batch in store.lists()]
+            [[{'user_id': 7, 'item_ids': ['teal']}]]
+            >>> folder.cleanup()
+        """
+        opened, _ = self._follow(edition, ())
+        contents = opened.contents
+        page: list[tuple[Key, bytes]] = []
+        while row in contents.rows:
+            after = page[-1][0] if page else None
+            page = self._page(opened.place, contents.users, contents.rows.index(row), after)
+            if not page:
+                return
+            yield contents.batch(page)
+
     def __enter__(self) -> Self:
         return self
 
@@ -219,6 +264,16 @@ class Store(ABC):
     @abstractmethod
     def _open(self, place: str) -> Opened | None:
         """The edition at a place, or None if it has just gone."""
+
+    @abstractmethod
+    def _page(
+        self, place: str, users: Kind, row: int, after: Key | None
+    ) -> list[tuple[Key, bytes]]:
+        """Users and packed items of the next lists of a card row, by key.
+
+        Raises:
+            NotFoundError: if the edition is gone.
+        """
 
     def _follow(
         self, name: str | None, wanted: Sequence[tuple[int | str, str]]
@@ -259,6 +314,11 @@ class Store(ABC):
         if found is None:
             raise self._not_found(name)
         return found
+
+    def _gone(self) -> NotFoundError:
+        return NotFoundError(
+            f"{self}: an edition must stay while its lists are read, found it pruned; read again."
+        )
 
     def _not_found(self, name: str | None) -> NotFoundError:
         if name is None:

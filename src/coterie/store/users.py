@@ -5,6 +5,7 @@ Bytes sort alike on every system, may hold any character, and fit into a B-tree'
 
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import pyarrow as pa
@@ -17,6 +18,8 @@ Key: TypeAlias = int | bytes
 
 # A key of PostgreSQL's index may have 2,704 bytes.
 _LONGEST = 1000
+# No text in UTF-8 begins with it.
+_HASHED = b"\xff"
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
 
 
@@ -58,8 +61,24 @@ def _bounded(texts: pa.Array) -> pa.Array:
 
 
 def _short(text: bytes) -> bytes:
-    """The text, or its hash behind a byte that no text in UTF-8 begins with."""
-    return text if len(text) <= _LONGEST else b"\xff" + hashlib.sha256(text).digest()
+    """The text, or its hash behind a byte that marks it."""
+    return text if len(text) <= _LONGEST else _HASHED + hashlib.sha256(text).digest()
+
+
+def user_ids(keys: Sequence[Key], kind: Kind) -> pa.Array:
+    """The ids of keys; null where an id was so long that its key is a hash.
+
+    Example:
+        >>> user_ids([b"ann", _short(b"x" * 2000)], "text").to_pylist()
+        ['ann', None]
+    """
+    if kind == "int":
+        return pa.array(keys, pa.int64())
+    return pa.array([_text(one) for one in keys], pa.string())
+
+
+def _text(key: Key) -> str | None:
+    return None if isinstance(key, int) or key[:1] == _HASHED else key.decode()
 
 
 def user_key(user_id: int | str, kind: Kind) -> Key | None:

@@ -7,7 +7,10 @@ from coterie.dashboard.page import Asked, Page
 from coterie.dashboard.pages.models import models
 from coterie.dashboard.pages.runs import runs
 from coterie.dashboard.pages.runs_compared import compare_reports, compare_runs
+from coterie.dashboard.pages.titles import title
 from coterie.dashboard.pages.today import today
+from coterie.dashboard.pages.trying import try_it
+from coterie.dashboard.pages.users import user
 from coterie.dashboard.pages.versions import compare_versions
 from coterie.dashboard.sources import Sources
 
@@ -46,6 +49,9 @@ PAGES: dict[str, Entry] = {
     "/": Entry(today, "Today"),
     "/models": Entry(models, "Models"),
     "/models/compare": Entry(compare_versions),
+    "/users": Entry(user, "A user"),
+    "/try": Entry(try_it, "Try it"),
+    "/titles": Entry(title, "A title"),
     "/runs": Entry(runs, "Runs", needs_service=False),
     "/runs/compare": Entry(compare_runs, needs_service=False),
     "/runs/reports": Entry(compare_reports, needs_service=False),
