@@ -93,6 +93,8 @@ def short(value: float, kind: str = "number") -> str:
     """
     if kind == "percent":
         return f"{100 * value:.4g}%"
+    if kind == "lift":
+        return f"{100 * value:+.4g}%" if value else "0%"
     for size, sign in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / (1e3 if sign == 'k' else size):.4g}{sign}"

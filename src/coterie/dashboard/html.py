@@ -126,6 +126,7 @@ _NUMBERS: Mapping[str, Callable[[float], str]] = {
     "number": _number,
     "count": lambda value: f"{value:,.0f}",
     "percent": _percent,
+    "lift": lambda value: f"{100 * value:+.3g} %".replace("-", "−"),
     "seconds": _seconds,
 }
 

@@ -13,8 +13,8 @@ class Column:
 
     Args:
         name: Its head.
-        kind: How its values are shown: ``text``, ``number``, ``count``, ``percent``, ``seconds``,
-            ``user``, ``item`` or ``version``. The last three are ids and become links.
+        kind: How its values are shown: ``text``, ``number``, ``count``, ``percent``, ``lift`` (a
+            share with its sign), ``seconds``, ``user``, ``item`` or ``version``. The last three are ids and become links.
     """
 
     name: str
@@ -84,6 +84,21 @@ class Page:
     def to_json(self) -> dict[str, Any]:
         """The page's JSON."""
         return {"title": self.title, **_plain(self.values)}
+
+
+@dataclass(frozen=True)
+class File:
+    """What is no page: a report inside a page, the points of the map.
+
+    Args:
+        content: Its bytes.
+        media_type: What they are.
+        policy: Its own content security policy, if the pages' does not do.
+    """
+
+    content: bytes
+    media_type: str
+    policy: str = ""
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from coterie.dashboard.page import Asked, Page
+from coterie.dashboard.page import Asked, File, Page
+from coterie.dashboard.pages.experiments import experiments, report
 from coterie.dashboard.pages.today import today
 from coterie.dashboard.sources import Sources
 
@@ -23,23 +24,11 @@ class Entry:
     needs_service: bool = True
 
 
-@dataclass(frozen=True)
-class File:
-    """What is no page: a report inside a page, the points of the map.
-
-    Args:
-        content: Its bytes.
-        media_type: What they are.
-        policy: Its own content security policy, if the pages' does not do.
-    """
-
-    content: bytes
-    media_type: str
-    policy: str = ""
-
-
 PAGES: dict[str, Entry] = {
     "/": Entry(today, "Today", needs_service=False),
+    "/experiments": Entry(experiments, "Experiments"),
 }
 
-FILES: dict[str, Callable[[Sources, Asked], File]] = {}
+FILES: dict[str, Callable[[Sources, Asked], File]] = {
+    "/experiments/report": report,
+}
