@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from coterie.dashboard.page import Asked, File, Page
-from coterie.dashboard.pages.experiments import experiments, report
+from coterie.dashboard.pages.experiments import experiment_report, experiments
 from coterie.dashboard.pages.today import today
 from coterie.dashboard.sources import Sources
 
@@ -30,5 +30,5 @@ PAGES: dict[str, Entry] = {
 }
 
 FILES: dict[str, Callable[[Sources, Asked], File]] = {
-    "/experiments/report": report,
+    "/experiments/report": experiment_report,
 }

@@ -32,7 +32,7 @@ def experiments(sources: Sources, asked: Asked) -> Page:
     return Page("Experiments", "experiments.html.j2", {**by_state, "faults": faults, "at": folder})
 
 
-def report(sources: Sources, asked: Asked) -> File:
+def experiment_report(sources: Sources, asked: Asked) -> File:
     """The report of one, as it was written; nothing in it may run."""
     folder = sources.of_service.report(_existing(sources, asked.text("name")))
     try:
