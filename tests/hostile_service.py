@@ -69,7 +69,9 @@ def live_hostile(folder: Path) -> Service:
     users = [*HOSTILE, *(f"user {n}" for n in range(100))]
     random = np.random.default_rng(3)
     for day in (FIRST_DAY + timedelta(days=n) for n in range(14)):
-        seen = [(user, items[n], at(day)) for user in users for n in random.integers(len(items), size=2)]
+        seen = [
+            (user, items[n], at(day)) for user in users for n in random.integers(len(items), size=2)
+        ]
         write_events(folder, day, seen)
     weekly(service, TODAY, device="cpu")
     daily(service, TODAY)

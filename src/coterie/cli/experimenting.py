@@ -93,7 +93,12 @@ def report(
     name: _Name,
     day: Day = None,
     into: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Default: reports/NAME in the service, where the dashboard looks.")
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Default: reports/NAME in the service, where the dashboard looks.",
+        ),
     ] = None,
     json_file: JsonFile = None,
 ) -> None:

@@ -103,7 +103,7 @@ def _segments(told: Told, arm: str, number: int) -> Figure:
 
 
 def _checks(checks: Sequence[Told]) -> Table:
-    columns = [Column("check", "text"), Column("", "text"), Column("found", "text")]
+    columns = [Column("check", "text"), Column("state", "text"), Column("found", "text")]
     ordered = sorted(checks, key=lambda one: bool(one["ok"]))
     rows = [[one["name"], _sign(one["ok"]), one["words"]] for one in ordered]
     return Table("checks", "What could void it, failures first.", columns, rows)
@@ -111,7 +111,7 @@ def _checks(checks: Sequence[Told]) -> Table:
 
 def _guardrails(rails: Sequence[Told]) -> Table:
     columns = [
-        Column(name, "text") for name in ("guardrail", "", "arm", "found", "control", "agreed")
+        Column(name, "text") for name in ("guardrail", "state", "arm", "found", "control", "agreed")
     ]
     rows = []
     for one in rails:
