@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import pytest
@@ -24,7 +23,10 @@ from coterie.jobs.config import Service
 from coterie.serving import create_app
 from hostile_service import HOSTILE, IMAGE, SCRIPT, TODAY, live_hostile
 
-NAMES = ("id", "item", "q", "name", "version", "a", "b", "row", "arm", "edition", "day", "model")
+NAMES = (
+    "id", "item", "q", "name", "pick", "why", "search", "show", "of", "version", "a", "b", "row",
+    "arm", "edition", "day", "model",
+)  # fmt: skip
 """Parameters of pages; those that a page does not know it must pass over."""
 
 KEY = "a key of sufficient length"

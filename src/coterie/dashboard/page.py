@@ -14,7 +14,8 @@ class Column:
     Args:
         name: Its head.
         kind: How its values are shown: ``text``, ``number``, ``count``, ``percent``, ``lift`` (a
-            share with its sign), ``seconds``, ``user``, ``item`` or ``version``. The last three are ids and become links.
+            share with its sign), ``seconds``, ``user``, ``item`` or ``version``. The last three
+            are ids and become links.
     """
 
     name: str

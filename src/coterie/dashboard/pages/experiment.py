@@ -214,7 +214,8 @@ def _who(seen: Seen) -> Iterator[str]:
         f"It is of the layer {one.layer}: nobody is in two experiments of one layer at a time, and"
         " experiments of different layers do not mind each other."
     )
-    yield f"Whoever views more than {one.cap.daily_views:,} cards on a day is left out from then on."
+    most = f"{one.cap.daily_views:,}"
+    yield f"Whoever views more than {most} cards on a day is left out from then on."
 
 
 def _ramp(seen: Seen) -> Table:

@@ -116,7 +116,7 @@ def _guardrails(rails: Sequence[Told]) -> Table:
     rows = []
     for one in rails:
         rail = Guardrail(**{name: value for name, value in one.items() if name != "ok"})
-        told = [rail.told(which) for which in ("treatment", "control", "bound")]  # type: ignore[arg-type]
+        told = [rail.told(which) for which in ("treatment", "control", "bound")]
         rows.append([rail.name, _sign(rail.ok), rail.arm, *told])
     return Table("guardrails", "What a better metric must not cost.", columns, rows)
 
