@@ -21,13 +21,13 @@ help: ## Show the targets
 	@touch $@
 comma := ,
 
-demo: .venv/.installed-plot ## The main job on a simulated streaming service, into demo/
+demo: .venv/.installed-plot+dashboard ## The main job on a simulated streaming service, into demo/
 	$(BIN)/coterie demo --out demo
 
-demo-production: .venv/.installed-plot ## Eight weeks of production on a simulated service, into demo-production/
+demo-production: .venv/.installed-plot+dashboard ## Eight weeks of production on a simulated service, into demo-production/
 	$(BIN)/coterie demo-production --out demo-production
 
-demo-experiment: .venv/.installed-experiment ## An experiment with simulated users, from plan to report, into demo-experiment/
+demo-experiment: .venv/.installed-experiment+dashboard ## An experiment with simulated users, from plan to report, into demo-experiment/
 	$(BIN)/coterie demo-experiment --out demo-experiment
 
 test: .venv/.installed-test ## The tests, and every example in docstrings, README and docs

@@ -15,8 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.testclient import TestClient
 
 import coterie
+from coterie.cli.console import command
+from coterie.dashboard import create_dashboard
 from coterie.data.dataset import Dataset
 from coterie.data.log import InteractionLog
 from coterie.data.titles import read_titles
@@ -421,9 +424,26 @@ def test_demo_of_an_own_log_through_the_command_line(
     assert "--user-column" in shown
     assert all(f"{name} " in shown for name in MODELS)
     assert BEST not in shown
+    assert shown.splitlines()[-1] == f"see it: coterie dashboard {where}"
+    with TestClient(create_dashboard(where)) as client:
+        assert client.get("/").status_code == 200
     assert set(json.loads(told.read_text())["models"]) == set(MODELS)
     assert run_coterie("show", where / "runs" / PATH) == 0
     check_replaceable(where, KIND)  # by the next demo
+
+
+@pytest.mark.parametrize(
+    ("called", "said"),
+    [
+        (".venv/bin/coterie", ".venv/bin/coterie show 'a b'"),
+        ("/usr/lib/coterie/cli/__main__.py", "coterie show 'a b'"),
+    ],
+)
+def test_a_command_is_said_as_it_can_be_typed(
+    called: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [called, "demo"])
+    assert command("show", "a b") == said
 
 
 def test_columns_without_a_log_are_a_wrong_option(run_coterie: Callable[..., int]) -> None:

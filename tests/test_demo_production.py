@@ -1,12 +1,27 @@
 """The demonstration of production: it runs, small, and tells what happened."""
 
 import json
+import shlex
+from datetime import date
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from coterie.cli import app
+from coterie.dashboard import create_dashboard
+
+
+def assert_is_seen(said: str, day: str) -> None:
+    """A demo's last line is a command that shows what it made, as of its last day."""
+    told, command = said.split(": ", 1)
+    program, verb, folder, option, found = shlex.split(command)
+    assert (told, program, verb, option, found) == ("see it", "coterie", "dashboard", "--date", day)
+    with TestClient(create_dashboard(folder, today=date.fromisoformat(day))) as client:
+        status = client.get("/today.json").json()["status"]
+    assert status["edition"] == day
+    assert status["model"] is not None
 
 
 def test_two_weeks_are_lived_through_drawn_and_told(tmp_path: Path) -> None:
@@ -15,6 +30,7 @@ def test_two_weeks_are_lived_through_drawn_and_told(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["demo-production", *options])
     assert done.exit_code == 0, done.output
     assert f"coterie serve {folder}" in done.output.replace("\n", "")
+    assert_is_seen(done.output.splitlines()[-1], "2026-03-02")
     weeks = json.loads((folder / "weeks.json").read_text(encoding="utf-8"))
     assert [week["week"] for week in weeks] == ["2026-02-16", "2026-02-23"]
     for week in weeks:

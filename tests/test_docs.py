@@ -48,7 +48,7 @@ def test_contributing_names_files_that_exist() -> None:
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("what", ["metric", "reader", "model", "verb"])
+@pytest.mark.parametrize("what", ["metric", "reader", "model", "verb", "page"])
 def test_contributing_counts_the_files_of_a_recipe(what: str) -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     found = re.search(rf"## Add a {what}: (\d+) files\n(.*?)\n## ", text, re.DOTALL)

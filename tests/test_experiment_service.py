@@ -7,8 +7,10 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 from coterie.cli import main
+from coterie.dashboard import create_dashboard
 from coterie.experiment import Analysis
 from coterie.experiment.report import FIGURES, PAGE
 from coterie.jobs.config import Service
@@ -38,6 +40,19 @@ def test_both_cards_are_told_per_view_and_per_viewing_user(lived: tuple[Path, An
             assert 0 < one["belief"]["better"] < 1
     assert (folder / "reports" / NAME / PAGE).exists()
     assert sum(analysis.users.values()) > 100
+
+
+def test_the_dashboard_shows_it_whole_the_day_it_ended(lived: tuple[Path, Analysis]) -> None:
+    folder, analysis = lived
+    ended = Service.load(folder).experiments.record(NAME).ended
+    with TestClient(create_dashboard(folder, today=ended)) as client:
+        assert client.get("/today.json").json()["status"]["edition"] == str(ended)
+        one = client.get("/experiments.json").json()["finished"][0]
+        told = client.get("/experiments.json", params={"name": NAME}).json()
+    assert (one["name"], one["day"]) == (NAME, analysis.n_days)
+    assert told["report"]["last"] == str(analysis.last)
+    assert told["report"]["missing"] == 0
+    assert all(row["last version"] for row in told["arms"]["rows"])
 
 
 def test_nobody_saw_the_other_arms_list_and_no_check_fails(lived: tuple[Path, Analysis]) -> None:

@@ -1,5 +1,8 @@
 """What people see: results on standard output, progress and logs on standard error."""
 
+import shlex
+import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +41,22 @@ def say_written(what: str, path: object, note: str = "") -> None:
     """Says what was written, and where."""
     out.print(what, style="green", end=" ")
     say(f"{path}{'  ' if note else ''}{note}")
+
+
+def command(*words: object) -> str:
+    """What to type for a verb, called as this one was, so that it works where one is.
+
+    Example:
+        >>> command("show", "my runs").endswith("coterie show 'my runs'")
+        True
+    """
+    return shlex.join([_program(), *map(str, words)])
+
+
+def _program() -> str:
+    called, found = sys.argv[0], shutil.which("coterie")
+    is_found = found is not None and Path(found).resolve() == Path(called).resolve()
+    return called if Path(called).name == "coterie" and not is_found else "coterie"
 
 
 def write_result(path: Path | None, value: Any) -> None:

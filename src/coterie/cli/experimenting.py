@@ -93,7 +93,12 @@ def report(
     name: _Name,
     day: Day = None,
     into: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Default: reports/NAME there.")
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Default: reports/NAME in the service, where the dashboard looks.",
+        ),
     ] = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -102,10 +107,11 @@ def report(
     from coterie.jobs.experiments import analysis_of  # noqa: PLC0415
 
     yesterday = day_of(day) - timedelta(days=1)
+    service = service_of(folder)
     with drawn() as progress:
-        analysis = analysis_of(service_of(folder), name, yesterday, progress=progress)
+        analysis = analysis_of(service, name, yesterday, progress=progress)
     say(told(analysis))
-    place = folder / "reports" / name if into is None else into
+    place = service.report(name) if into is None else into
     write_report(analysis, place)
     say_written("written", place / PAGE)
     write_result(json_file, figures(analysis))

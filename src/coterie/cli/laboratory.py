@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from coterie.cli import reading
-from coterie.cli.console import drawn, say, say_written, write_result
+from coterie.cli.console import command, drawn, say, say_written, write_result
 from coterie.cli.options import (
     MORE,
     Device,
@@ -132,6 +132,7 @@ def demo(
             own = OwnLog(data, table, told, min_rating, users, items or 5000)
             result = run_on_log(folder, own, seed=seed, device=device, progress=progress)
     say(result.text)
+    say(f"see it: {command('dashboard', folder)}")
     write_result(json_file, result.to_json())
 
 
@@ -342,9 +343,11 @@ def demo_production(
         told = production(folder, n_users=users, n_items=items, weeks=weeks, progress=progress)
     draw_production(folder / "production.png", told)
     say(table(told))
-    say_written("service", folder, "with production.png and weeks.json; to serve it:")
-    say(f"  coterie status {folder} --date {told[-1].week + timedelta(weeks=1)}")
-    say(f"  coterie serve {folder} --port 8080")
+    day = told[-1].week + timedelta(weeks=1)
+    say_written("service", folder, "with production.png and weeks.json")
+    say(f"  {command('status', folder, '--date', day)}")
+    say(f"  {command('serve', folder, '--port', 8080)}")
+    say(f"see it: {command('dashboard', folder, '--date', day)}")
 
 
 @verbs.command()
@@ -359,6 +362,7 @@ def demo_experiment(
 ) -> None:
     """An experiment on a simulated service, from plan to report: PIA or what most people watch."""
     from coterie.experiment.report import PAGE, told  # noqa: PLC0415
+    from coterie.jobs.config import Service  # noqa: PLC0415
     from coterie.lab.demo.experiment import NAME, experiment  # noqa: PLC0415
 
     with drawn() as progress:
@@ -367,4 +371,7 @@ def demo_experiment(
             progress=progress,
         )  # fmt: skip
     say(told(found))
-    say_written("written", folder / "reports" / NAME / PAGE)
+    service = Service.load(folder)
+    day = service.experiments.record(NAME).ended
+    say_written("written", service.report(NAME) / PAGE)
+    say(f"see it: {command('dashboard', folder, '--date', day)}")

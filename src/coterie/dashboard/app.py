@@ -4,9 +4,10 @@ import asyncio
 import json
 import logging
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from importlib import resources
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,8 +17,8 @@ from starlette.routing import Route
 
 from coterie.dashboard.gate import Gate
 from coterie.dashboard.html import Html
-from coterie.dashboard.page import Asked, Page
-from coterie.dashboard.pages import FILES, PAGES, File
+from coterie.dashboard.page import Asked, File, Page
+from coterie.dashboard.pages import FILES, PAGES
 from coterie.dashboard.sources import Sources
 from coterie.errors import (
     ConfigError,
@@ -27,6 +28,7 @@ from coterie.errors import (
     NotFoundError,
     UnavailableError,
 )
+from coterie.serving.access import App, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
 
@@ -76,13 +78,37 @@ def build(sources: Sources, gate: Gate) -> Starlette:
     handlers = {HTTPException: _stranger(html)}
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)  # type: ignore[arg-type]
     app.add_middleware(gate.middleware)
+    app.add_middleware(_with_headers)
     return app
+
+
+def _with_headers(app: App) -> App:
+    """The application, each of whose answers has the pages' headers where it has none of its own:
+    the gate's form and refusals, too.
+    """
+    ours = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def told(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                there = {name for name, _ in message["headers"]}
+                more = [header for header in ours if header[0] not in there]
+                message["headers"] = [*message["headers"], *more]
+            await send(message)
+
+        await app(scope, receive, told)
+
+    return answer
 
 
 def _page_route(html: Html, path: str) -> Route:
     async def answer(request: Request) -> Response:
         page = await _made(html, path, request)
-        text = await asyncio.to_thread(html.render, page, path, request.url.query)
+        try:
+            text = await asyncio.to_thread(html.render, page, path, request.url.query)
+        except Exception as error:
+            page = _fault(error)
+            text = await asyncio.to_thread(html.render, page, path, "")
         return Response(text, page.status, _HEADERS, "text/html")
 
     return Route(path, answer)
@@ -117,11 +143,15 @@ async def _made(html: Html, path: str, request: Request) -> Page:
     except CoterieError as error:
         return error_page(str(error), _status(error))
     except Exception as error:
-        # Where it was raised, not what it says: a message could name a person.
-        frames = traceback.extract_tb(error.__traceback__)
-        at = [f"{one.filename}:{one.lineno} {one.name}" for one in frames]
-        log.error("a fault of the dashboard's", extra={"error": type(error).__name__, "at": at})
-        return error_page("This page has a fault, which is in the dashboard's log.", 500)
+        return _fault(error)
+
+
+def _fault(error: Exception) -> Page:
+    """Tells the log where it was raised, not what it says: a message could name a person."""
+    frames = traceback.extract_tb(error.__traceback__)
+    at = [f"{one.filename}:{one.lineno} {one.name}" for one in frames]
+    log.error("a fault of the dashboard's", extra={"error": type(error).__name__, "at": at})
+    return error_page("This page has a fault, which is in the dashboard's log.", 500)
 
 
 def error_page(message: str, status: int) -> Page:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import coterie
+from coterie.errors import ArtifactError
 from coterie.experiment.analysis import Analysis, Judged, OfSegment, words
 from coterie.experiment.decision import decide, percent, probability
 from coterie.experiment.figures import course_figure, metrics_figure, segments_figure
@@ -40,6 +41,31 @@ def write_report(analysis: Analysis, folder: str | Path) -> None:
         (aside / PAGE).write_text(written, encoding="utf-8")
         write_json(aside / FIGURES, figures(analysis))
         write_manifest(aside, SCHEMA, written_by={"coterie": coterie.__version__})
+
+
+def read_report(folder: str | Path) -> dict[str, Any] | None:
+    """The figures of a report, as `figures` gave them; None if there is none.
+
+    Raises:
+        ArtifactError: if it is damaged, or of another schema.
+
+    Example:
+        >>> read_report("no/such/folder") is None
+        True
+    """
+    path = Path(folder) / FIGURES
+    try:
+        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if told["schema"] != SCHEMA:
+            raise ValueError(f"schema {told['schema']!r}")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{path}: must be the report of an experiment, {SCHEMA} ({error}); make it anew by"
+            " coterie experiment report."
+        ) from error
+    return told
 
 
 def figures(analysis: Analysis) -> dict[str, Any]:

@@ -162,6 +162,11 @@ class Experiments:
         }
 
     @property
+    def started(self) -> list[str]:
+        """Names of all that were ever started, sorted; their records are not read."""
+        return sorted(path.stem for path in self.folder.glob("[!.]*.json"))
+
+    @property
     def records(self) -> list[Running]:
         """All that were ever started, by name.
 

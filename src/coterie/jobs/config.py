@@ -329,6 +329,14 @@ class Service:
         config = self.config.experiments
         return Experiments(self.folder / "experiments", Holdout(config.holdout, config.salt))
 
+    def report(self, experiment: str) -> Path:
+        """Where an experiment's report is written to and looked for.
+
+        Args:
+            experiment: Its name.
+        """
+        return self.folder / "reports" / experiment
+
     @property
     def registry(self) -> Path:
         """The models' folder."""

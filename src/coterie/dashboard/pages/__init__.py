@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from coterie.dashboard.page import Asked, Page
+from coterie.dashboard.page import Asked, File, Page
+from coterie.dashboard.pages.experiments import experiment_report, experiments
 from coterie.dashboard.pages.models import models
 from coterie.dashboard.pages.runs import runs
 from coterie.dashboard.pages.runs_compared import compare_reports, compare_runs
@@ -30,21 +31,6 @@ class Entry:
     needs_service: bool = True
 
 
-@dataclass(frozen=True)
-class File:
-    """What is no page: a report inside a page, the points of the map.
-
-    Args:
-        content: Its bytes.
-        media_type: What they are.
-        policy: Its own content security policy, if the pages' does not do.
-    """
-
-    content: bytes
-    media_type: str
-    policy: str = ""
-
-
 PAGES: dict[str, Entry] = {
     "/": Entry(today, "Today"),
     "/models": Entry(models, "Models"),
@@ -52,9 +38,12 @@ PAGES: dict[str, Entry] = {
     "/users": Entry(user, "A user"),
     "/try": Entry(try_it, "Try it"),
     "/titles": Entry(title, "A title"),
+    "/experiments": Entry(experiments, "Experiments"),
     "/runs": Entry(runs, "Runs", needs_service=False),
     "/runs/compare": Entry(compare_runs, needs_service=False),
     "/runs/reports": Entry(compare_reports, needs_service=False),
 }
 
-FILES: dict[str, Callable[[Sources, Asked], File]] = {}
+FILES: dict[str, Callable[[Sources, Asked], File]] = {
+    "/experiments/report": experiment_report,
+}

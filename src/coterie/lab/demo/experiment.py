@@ -112,12 +112,16 @@ class _Life:
     def days(self, first: date, n: int) -> None:
         """Lives through some days: what happened before each is known to its lists."""
         for day in (first + timedelta(days=i) for i in range(n)):
-            if day.weekday() == 0:
-                weekly(self.service, day, device="cpu", progress=self.progress)
-            daily(self.service, day, progress=self.progress)
+            self.morning(day)
             self.living.write(self.service.folder, day, day, self.progress)
             self.progress(Update(f"{day}: people look at their lists"))
             self.traffic.day(day, self._lists(day)).write(self.service.folder, day)
+
+    def morning(self, day: date) -> None:
+        """The jobs of a day."""
+        if day.weekday() == 0:
+            weekly(self.service, day, device="cpu", progress=self.progress)
+        daily(self.service, day, progress=self.progress)
 
     def _lists(self, day: date) -> pa.Table:
         """What everybody is shown on a day, as the API would answer, with whose list it is."""
@@ -223,8 +227,10 @@ def _until_decided(life: _Life, start: date, looks: list[int]) -> Analysis:
         lived = look
         until = start + timedelta(days=look - 1)
         analysis = analysis_of(life.service, NAME, until, progress=life.progress)
-        write_report(analysis, life.service.folder / "reports" / NAME)
+        write_report(analysis, life.service.report(NAME))
         if any(one.seen is not None and one.seen.stop for one in analysis.primary):
             break
-    life.service.experiments.stop(NAME, start + timedelta(days=lived), "decided")
+    end = start + timedelta(days=lived)
+    life.service.experiments.stop(NAME, end, "decided")
+    life.morning(end)
     return analysis
