@@ -16,8 +16,8 @@ from starlette.routing import Route
 
 from coterie.dashboard.gate import Gate
 from coterie.dashboard.html import Html
-from coterie.dashboard.page import Asked, Page
-from coterie.dashboard.pages import FILES, PAGES, File
+from coterie.dashboard.page import Asked, File, Page
+from coterie.dashboard.pages import FILES, PAGES
 from coterie.dashboard.sources import Sources
 from coterie.errors import (
     ConfigError,

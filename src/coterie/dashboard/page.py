@@ -86,6 +86,21 @@ class Page:
         return {"title": self.title, **_plain(self.values)}
 
 
+@dataclass(frozen=True)
+class File:
+    """What is no page: a report inside a page, the points of the map.
+
+    Args:
+        content: Its bytes.
+        media_type: What they are.
+        policy: Its own content security policy, if the pages' does not do.
+    """
+
+    content: bytes
+    media_type: str
+    policy: str = ""
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Table | Figure):
         return value.to_json()

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from coterie.dashboard.page import Asked, Page
+from coterie.dashboard.page import Asked, File, Page
+from coterie.dashboard.pages.collaboration import collaboration, report
+from coterie.dashboard.pages.map import latent_map, names, points
 from coterie.dashboard.pages.today import today
 from coterie.dashboard.sources import Sources
 
@@ -23,23 +25,14 @@ class Entry:
     needs_service: bool = True
 
 
-@dataclass(frozen=True)
-class File:
-    """What is no page: a report inside a page, the points of the map.
-
-    Args:
-        content: Its bytes.
-        media_type: What they are.
-        policy: Its own content security policy, if the pages' does not do.
-    """
-
-    content: bytes
-    media_type: str
-    policy: str = ""
-
-
 PAGES: dict[str, Entry] = {
     "/": Entry(today, "Today", needs_service=False),
+    "/map": Entry(latent_map, "Latent map", needs_service=False),
+    "/collaboration": Entry(collaboration, "Collaboration", needs_service=False),
 }
 
-FILES: dict[str, Callable[[Sources, Asked], File]] = {}
+FILES: dict[str, Callable[[Sources, Asked], File]] = {
+    "/map/points": points,
+    "/map/names": names,
+    "/collaboration/report": report,
+}
