@@ -345,6 +345,7 @@ def demo_production(
     say_written("service", folder, "with production.png and weeks.json; to serve it:")
     say(f"  coterie status {folder} --date {told[-1].week + timedelta(weeks=1)}")
     say(f"  coterie serve {folder} --port 8080")
+    say(f"  coterie analyze {folder}   (a minute; for the dashboard's latent map)")
 
 
 @verbs.command()
@@ -368,3 +369,4 @@ def demo_experiment(
         )  # fmt: skip
     say(told(found))
     say_written("written", folder / "reports" / NAME / PAGE)
+    say(f"  coterie analyze {folder}   (a minute; for the dashboard's latent map)")
