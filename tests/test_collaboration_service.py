@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from analysed_service import FEW, TODAY
 from coterie.data.dataset import Dataset
@@ -63,9 +64,8 @@ def test_the_second_week_lies_over_the_first(analysed: Path) -> None:
     one, other = here.layouts[0].users[mine], there.layouts[0].users[theirs]
     np.testing.assert_allclose(one.mean(axis=0), other.mean(axis=0), atol=1e-4)
     points = [np.load(analysed / "analysis" / one / LATENT) for one in (last, first)]
-    import torch  # noqa: PLC0415
-
-    kept = neighbours_kept(*(torch.tensor(p[at]) for p, at in zip(points, (mine, theirs))), 20)
+    now, then = torch.tensor(points[0][mine]), torch.tensor(points[1][theirs])
+    kept = neighbours_kept(now, then, 20)
     assert told["kept"][0] == pytest.approx(kept.mean())
     assert told["chance"] < told["kept"][1] < told["kept"][0] < told["kept"][2]
 

@@ -20,8 +20,6 @@ from coterie.lab.collaboration.people_map import (
 )
 from coterie.map_file import NAMES, POINTS, Layout, MapFile
 
-HOSTILE = ["..", "", "a/b?c=<script>", "‮right to left", "🦊", 'quo"te\\n']
-
 
 def a_map() -> MapFile:
     """Three people and a title in two layouts, the second without titles."""
