@@ -128,7 +128,7 @@ def test_the_verb_writes_into_the_service(
     assert json.loads((tmp_path / "told.json").read_text()) == {"written": []}
     assert run_coterie("analyze", folder, "--out", tmp_path / "elsewhere") == 2
     assert "analysis/VERSION" in capsys.readouterr().err
-    assert run_coterie("analyze", folder, "--version", "nobody") == 4
+    assert run_coterie("analyze", folder, "--version", "nobody") == 6
     assert run_coterie("analyze", tmp_path / "run", "--out", tmp_path / "a", "--weeks", 1) == 2
 
 
@@ -145,7 +145,8 @@ def test_the_default_model_is_looked_into(tmp_path: Path) -> None:
 
 
 def test_a_model_without_a_posterior_is_refused(service: Service) -> None:
-    other = configure(service.folder, TINY, model={"name": "ease"})
+    untrained = {name: section for name, section in TINY.items() if name != "training"}
+    other = configure(service.folder, untrained, model={"name": "ease"})
     LIVING.write(service.folder, TODAY, TODAY + timedelta(days=6))
     name = weekly(other, TODAY + timedelta(days=7), device="cpu").version
     with pytest.raises(ConfigError, match="need a variational autoencoder"):
