@@ -81,6 +81,21 @@ def eight_weeks(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtur
 
 
 @pytest.fixture(scope="session")
+def analysed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A service whose models of two weeks were looked into, once for all test processes; it is to
+    be copied, not changed.
+    """
+    from analysed_service import live_two_weeks  # noqa: PLC0415
+
+    place = tmp_path_factory.getbasetemp()
+    folder = (place.parent if hasattr(request.config, "workerinput") else place) / "analysed"
+    with file_lock(folder.with_suffix(".lock")):
+        if not (folder / "done").exists():
+            live_two_weeks(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator["Browser"]:
     """A real one."""
     from browser import running_browser  # noqa: PLC0415

@@ -706,6 +706,7 @@ def test_pia_without_its_anchors_is_not_measured_and_says_so(
 def test_report_is_whole(written: Path, analysis: Analysis) -> None:
     pngs = {f"{picture.name}.png" for picture in pictures_of(analysis)}
     tables = {"report.html", "numbers.json", "users.parquet", "pairs.parquet", "manifest.json"}
+    tables |= {"map.bin", "map-names.json"}
     assert {file.name for file in written.iterdir()} == pngs | tables
     assert list(written.parent.iterdir()) == [written]
     for name in pngs:

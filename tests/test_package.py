@@ -23,6 +23,7 @@ KNOWS = {
     "fingerprints": set(),
     "files": {"errors"},
     "locks": {"errors", "files"},
+    "map_file": {"errors", "files"},
     "plain_table": set(),
     "show": {"errors", "data", "ranking"},
     "sparse": set(),
@@ -65,11 +66,12 @@ KNOWS = {
     "dashboard": {
         "errors", "extras", "files", "data", "models", "config", "ranking", "evaluation",
         "training", "store", "registry", "experiment", "serving", "jobs", "show", "backtesting",
-        "tuning", "dashboard/pages",
+        "tuning", "map_file", "dashboard/pages",
     },
     "dashboard/pages": {
         "errors", "extras", "data", "models", "config", "ranking", "evaluation", "training",
-        "store", "registry", "experiment", "jobs", "show", "backtesting", "tuning", "dashboard",
+        "store", "registry", "experiment", "jobs", "show", "backtesting", "tuning", "map_file",
+        "dashboard",
     },
     "jobs": {
         "errors", "extras", "files", "fingerprints", "locks", "plain_table", "running", "data",

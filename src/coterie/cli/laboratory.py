@@ -347,6 +347,7 @@ def demo_production(
     say_written("service", folder, "with production.png and weeks.json")
     say(f"  {command('status', folder, '--date', day)}")
     say(f"  {command('serve', folder, '--port', 8080)}")
+    say(f"  {command('analyze', folder)}   (a minute; for the dashboard's latent map)")
     say(f"see it: {command('dashboard', folder, '--date', day)}")
 
 
@@ -374,4 +375,5 @@ def demo_experiment(
     service = Service.load(folder)
     day = service.experiments.record(NAME).ended
     say_written("written", service.report(NAME) / PAGE)
+    say(f"  {command('analyze', folder)}   (a minute; for the dashboard's latent map)")
     say(f"see it: {command('dashboard', folder, '--date', day)}")

@@ -18,7 +18,7 @@ from coterie.cli.options import (
     listed,
 )
 from coterie.cli.places import existing, result_file, result_folder
-from coterie.errors import DataError
+from coterie.errors import ConfigError, DataError
 from coterie.files import check_replaceable
 from coterie.running.progress import Update
 
@@ -129,17 +129,31 @@ def analyze(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN…", help="Run folders of one data set, or NAME=RUN to call them otherwise."
+            metavar="RUN…|SERVICE",
+            help=(
+                "Run folders of one data set, or NAME=RUN to call them otherwise; or a service's"
+                " folder, whose live model is looked into."
+            ),
         ),
     ],
     folder: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--out",
             callback=result_folder,
-            help="report.html, a PNG a figure, numbers.json, users.parquet, pairs.parquet.",
+            help=(
+                "Of runs: report.html, a PNG a figure, numbers.json, users.parquet, pairs.parquet"
+                " and the dashboard's map."
+            ),
         ),
-    ],
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Of a service: this version in place of the live one.")
+    ] = None,
+    weeks: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a service: the last so many live ones that have no analysis."),
+    ] = None,
     data: Data = None,
     users: Annotated[
         int, typer.Option(min=2, help="Training users whose transfer is measured, all with all.")
@@ -172,8 +186,17 @@ def analyze(
     json_file: JsonFile = None,
 ) -> None:
     """Look into models: how users help each other, drift, collapse, maps, and what to do about it,
-    as one page.
+    as one page. Of a service the pages Latent map and Collaboration of the dashboard show it.
     """
+    if len(runs) == 1 and (Path(runs[0]) / "coterie.toml").is_file():
+        _check_no_folder(folder)
+        _analyze_service(Path(runs[0]), version, weeks, json_file)
+        return
+    if folder is None or version is not None or weeks is not None:
+        raise ConfigError(
+            "an analysis of runs must say where it goes by --out, and has no --version and no"
+            " --weeks; those are a service's."
+        )
     from coterie.lab.collaboration.analysis import AnalysisOptions  # noqa: PLC0415
     from coterie.lab.collaboration.analyze import analyze as analyze_settings  # noqa: PLC0415
     from coterie.lab.collaboration.figures import check_figures  # noqa: PLC0415
@@ -195,6 +218,32 @@ def analyze(
     say(summary(analysis))
     say_written("report", folder / PAGE)
     write_result(json_file, numbers(analysis))
+
+
+def _check_no_folder(folder: Path | None) -> None:
+    if folder is not None:
+        raise ConfigError(
+            f"an analysis of a service goes into its folder analysis/VERSION, found --out {folder};"
+            " leave it out."
+        )
+
+
+def _analyze_service(
+    folder: Path, version: str | None, weeks: int | None, json_file: Path | None
+) -> None:
+    """Each version that was asked for, into the service's folder."""
+    from coterie.jobs.config import Service  # noqa: PLC0415
+    from coterie.lab.collaboration.of_service import analyze_version, chosen  # noqa: PLC0415
+
+    service = Service.load(folder)
+    versions = chosen(service, version, weeks)
+    with drawn() as progress:
+        written = [analyze_version(service, one, progress=progress) for one in versions]
+    if not written:
+        say("every one of these versions has its analysis already; --version makes one anew")
+    for one in written:
+        say_written("analysis", one, "report.html; the dashboard shows it")
+    write_result(json_file, {"written": [str(one) for one in written]})
 
 
 class _Measured(NamedTuple):

@@ -136,7 +136,8 @@ def _lines(table: Table, title: str, bands: Mapping[str, tuple[str, str]], width
     if not known or not table.rows:
         return _svg(title, width, 60, [_text(8, 34, "nothing to draw yet")])
     kind = drawn[0].kind
-    marks = ticks(min(known), max(known))
+    # What never moves is drawn from zero on.
+    marks = ticks(min(known) if max(known) > min(known) else min(*known, 0.0), max(known))
     left = 12 + 7.5 * max(len(short(mark, kind)) for mark in marks)
     x = _Scale(0, max(len(table.rows) - 1, 1), left, width - _RIGHT)
     y = _Scale(marks[0], marks[-1], _HEIGHT - _BOTTOM, _TOP)
@@ -178,6 +179,9 @@ def _band(low: Numbers, high: Numbers, x: _Scale, y: _Scale, number: int) -> Mar
         for at, (one, other) in enumerate(zip(low, high, strict=True))
         if one is not None and other is not None
     ]
+    if len(there) == 1:
+        at, bottom, top = there[0]
+        return _line(at, bottom, at, top, f"interval s{number}")
     points = [f"{at},{top}" for at, _, top in there]
     points += [f"{at},{bottom}" for at, bottom, _ in reversed(there)]
     return Markup('<polygon points="{}" class="band s{}"/>').format(" ".join(points), number)

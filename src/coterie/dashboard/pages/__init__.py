@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from coterie.dashboard.page import Asked, File, Page
+from coterie.dashboard.pages.collaboration import collaboration, report
 from coterie.dashboard.pages.experiments import experiment_report, experiments
+from coterie.dashboard.pages.map import latent_map, names, points
 from coterie.dashboard.pages.models import models
 from coterie.dashboard.pages.runs import runs
 from coterie.dashboard.pages.runs_compared import compare_reports, compare_runs
@@ -38,6 +40,8 @@ PAGES: dict[str, Entry] = {
     "/users": Entry(user, "A user"),
     "/try": Entry(try_it, "Try it"),
     "/titles": Entry(title, "A title"),
+    "/map": Entry(latent_map, "Latent map", needs_service=False),
+    "/collaboration": Entry(collaboration, "Collaboration", needs_service=False),
     "/experiments": Entry(experiments, "Experiments"),
     "/runs": Entry(runs, "Runs", needs_service=False),
     "/runs/compare": Entry(compare_runs, needs_service=False),
@@ -45,5 +49,8 @@ PAGES: dict[str, Entry] = {
 }
 
 FILES: dict[str, Callable[[Sources, Asked], File]] = {
+    "/collaboration/report": report,
     "/experiments/report": experiment_report,
+    "/map/names": names,
+    "/map/points": points,
 }

@@ -22,9 +22,11 @@ from coterie.lab.collaboration.figures import check_figures, draw, interactions,
 from coterie.lab.collaboration.helping import Helping
 from coterie.lab.collaboration.interactive import interactive_map
 from coterie.lab.collaboration.pairs import GLOBAL, KindDistances, PairKind
+from coterie.lab.collaboration.people_map import analysis_map
 from coterie.lab.collaboration.sharing import KINDS, SharingPairs, TheoremTable, broken_implications
 from coterie.lab.collaboration.teaching import WHOLE, Teaching
 from coterie.lab.collaboration.verdict import alike, verdict
+from coterie.map_file import MapFile
 from coterie.plain_table import plain_table
 
 SCHEMA = "coterie.analysis/1"
@@ -36,26 +38,15 @@ CSS_DPI = 96
 
 
 def write_report(analysis: Analysis, folder: str | Path) -> None:
-    """Writes ``report.html``, a PNG a figure, ``numbers.json``, ``users.parquet`` and
-    ``pairs.parquet``, whole or not at all.
+    """Writes ``report.html``, a PNG a figure, ``numbers.json``, ``users.parquet``,
+    ``pairs.parquet`` and the dashboard's map, whole or not at all.
 
     Raises:
         ConfigError: if a package is missing, or ``folder`` holds something else.
     """
     check_figures()
     with publish_folder(folder, kind=PAGE) as aside:
-        images = {}
-        for picture in pictures_of(analysis):
-            figure, path = draw(picture, analysis), aside / f"{picture.name}.png"
-            figure.savefig(path)
-            images[picture.name] = (
-                base64.b64encode(path.read_bytes()).decode(),
-                round(CSS_DPI * figure.get_figwidth()),
-            )
-        pq.write_table(users_table(analysis), aside / "users.parquet")
-        pq.write_table(pairs_table(analysis), aside / "pairs.parquet")
-        write_json(aside / "numbers.json", numbers(analysis))
-        (aside / PAGE).write_text(page(analysis, images), encoding="utf-8")
+        write_parts(analysis, aside, people=analysis_map(analysis))
         write_manifest(
             aside,
             SCHEMA,
@@ -64,12 +55,37 @@ def write_report(analysis: Analysis, folder: str | Path) -> None:
         )
 
 
-def page(analysis: Analysis, images: dict[str, tuple[str, int]]) -> str:
+def write_parts(analysis: Analysis, aside: Path, *, people: MapFile, note: str = "") -> None:
+    """Writes the files of a report, but for its manifest.
+
+    Args:
+        analysis: What to report.
+        aside: An empty folder.
+        people: The map for the dashboard.
+        note: What a reader must know first.
+    """
+    images = {}
+    for picture in pictures_of(analysis):
+        figure, path = draw(picture, analysis), aside / f"{picture.name}.png"
+        figure.savefig(path)
+        images[picture.name] = (
+            base64.b64encode(path.read_bytes()).decode(),
+            round(CSS_DPI * figure.get_figwidth()),
+        )
+    pq.write_table(users_table(analysis), aside / "users.parquet")
+    pq.write_table(pairs_table(analysis), aside / "pairs.parquet")
+    write_json(aside / "numbers.json", numbers(analysis))
+    (aside / PAGE).write_text(page(analysis, images, note), encoding="utf-8")
+    people.write(aside)
+
+
+def page(analysis: Analysis, images: dict[str, tuple[str, int]], note: str = "") -> str:
     """The report as one HTML page.
 
     Args:
         analysis: What to report.
         images: Base64 of the PNG of each of `pictures_of`, and its width in CSS pixels, by name.
+        note: What a reader must know first.
     """
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415
 
@@ -94,6 +110,7 @@ def page(analysis: Analysis, images: dict[str, tuple[str, int]]) -> str:
         differences=differences(analysis),
         theorem=[(one.name, _theorem_rows(one.theorem)) for one in analysis.settings],
         kinds=KINDS,
+        note=note,
         version=coterie.__version__,
     )
 
@@ -303,6 +320,7 @@ def _setting(one: Findings) -> dict[str, Any]:
         "untaught": one.untaught,
         "semantics": {
             "recall": one.semantics.recall.mean(),
+            "recall_error": one.semantics.recall.std() / math.sqrt(len(one.semantics.recall)),
             "nats": one.semantics.nats,
             "matched": one.semantics.matched.mean(axis=1),
         },
