@@ -26,22 +26,24 @@ _NAME = re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{8,}\b")
 """Fingerprints, which differ where a processor rounds otherwise."""
 
 
+_PIECES = re.compile(f"…|{_NAME.pattern}|{_NUMBER.pattern}")
+
+
 def agree(told: str, printed: str) -> bool:
     """Whether the page tells what was printed: ``…`` stands for anything, blanks do not count,
     decimals may differ by a tenth or by .02, as processors round differently.
     """
-    pattern = r"\s+".join(map(_as_pattern, told.split()))
-    found = re.fullmatch(pattern, printed.strip(), re.DOTALL)
+    words = told.split()
+    found = re.fullmatch(r"\s+".join(map(_as_pattern, words)), printed.strip(), re.DOTALL)
     if found is None:
         return False
-    numbers = [float(one.replace("−", "-")) for one in _NUMBER.findall(_NAME.sub("", told))]
-    return all(
-        float(shown.replace("−", "-")) == pytest.approx(number, rel=0.1, abs=0.02)
-        for number, shown in zip(numbers, found.groups(), strict=True)
-    )
+    numbers = [one for word in words for one in _PIECES.findall(word) if _NUMBER.fullmatch(one)]
+    pairs = zip(map(_value, numbers), map(_value, found.groups()), strict=True)
+    return all(shown == pytest.approx(number, rel=0.1, abs=0.02) for number, shown in pairs)
 
 
-_PIECES = re.compile(f"…|{_NAME.pattern}|{_NUMBER.pattern}")
+def _value(text: str) -> float:
+    return float(text.replace("−", "-"))
 
 
 def _as_pattern(word: str) -> str:
@@ -55,9 +57,7 @@ def _as_pattern(word: str) -> str:
 def _piece(text: str) -> str:
     if text == "…":
         return ".*?"
-    if _NAME.fullmatch(text):
-        return "[0-9a-f]+"
-    return f"({_NUMBER.pattern})"
+    return f"({_NUMBER.pattern})" if _NUMBER.fullmatch(text) else "[0-9a-f]+"
 
 
 class Agreement(doctest.OutputChecker):
