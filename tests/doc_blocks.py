@@ -1,7 +1,8 @@
 """The fenced blocks of README and documentation, and what the tests read in them.
 
-``console``: what follows ``$`` is run, what follows that is what it printed. ``python`` with ``>>>``
-is run. A block with a title is a file. Commands elsewhere are parsed by the real command line.
+``console``: what follows ``$`` is run, what follows that is what it printed. ``python`` with
+``>>>`` is run. A block with a title is a file. Commands elsewhere are parsed by the real command
+line.
 """
 
 import re

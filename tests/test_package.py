@@ -299,6 +299,7 @@ PUBLIC = [
     "write_report",
 ]
 
+
 def test_public_names_are_these() -> None:
     """A name is added or removed here on purpose, or not at all."""
     assert sorted(coterie.__all__) == sorted(coterie._HOME) == PUBLIC

@@ -156,7 +156,9 @@ def recommend_to_file(
         >>> from coterie.training.trainer import train
         >>> model = train(simulate_dataset(n_users=300, n_items=60, seed=1), EaseConfig())
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     done = recommend_to_file(model, {"ann": [1, 2], "bob": [3]}, f"{folder}/two.csv", k=5)
+        ...     done = recommend_to_file(
+        ...         model, {"ann": [1, 2], "bob": [3]}, f"{folder}/two.csv", k=5
+        ...     )
         >>> done.n_rows
         10
     """
