@@ -52,7 +52,7 @@ lint: .venv/.installed-test+lint ## Format, lint and types
 
 check: lint test ## What CI runs
 
-docs: .venv/.installed-docs ## The documentation as a site, into site/
+docs: .venv/.installed-docs ## The documentation as a site, into site/, to be served: python -m http.server -d site
 	$(BIN)/mkdocs build --strict
 
 bench: .venv/.installed-plot+ann ## The benchmarks, their tables into docs/performance.md (an hour, 6 GiB of disk)

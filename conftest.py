@@ -19,6 +19,10 @@ from coterie.simulation.service import SimulatedService
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+collect_ignore_glob = ["docs/tutorials/*.md", "docs/how-to/*.md"]
+"""tests/test_walkthroughs.py reads them, commands and examples in one order."""
+
+
 @pytest.fixture
 def run_coterie(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Runs ``coterie …`` in this process and gives its exit code."""

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from coterie.models.multvae import MultVAEConfig
     from coterie.models.popularity import PopularityConfig
     from coterie.models.recvae import RecVAEConfig
+    from coterie.models.vamp_vae import VampVAEConfig
     from coterie.ranking.approximate import ApproximateIndex
     from coterie.ranking.engine import recommend, recommend_to_file
     from coterie.ranking.explanation import Explanation, explain

@@ -83,7 +83,12 @@ SLIM_L2 = 100.0
 
 
 class TrainingConfig(StrictConfig):
-    """How a network is trained; models with a closed form need none of it."""
+    """How a network is trained; models with a closed form need none of it.
+
+    Example:
+        >>> TrainingConfig(epochs=40, metric="recall@20").batch_size
+        200
+    """
 
     epochs: PositiveInt = Field(150, description="passes over the training users, at most")
     batch_size: PositiveInt = Field(200, description="users a step")

@@ -23,29 +23,60 @@ from pathlib import Path
 
 
 class CoterieError(Exception):
-    """Root of the tree: catch it to catch everything raised on purpose."""
+    """Root of the tree: catch it to catch everything raised on purpose.
+
+    Example:
+        >>> try:
+        ...     raise NotFoundError("no such run; look for it with coterie show.")
+        ... except CoterieError as error:
+        ...     print(error, error.exit_code)
+        no such run; look for it with coterie show. 6
+    """
 
     exit_code = 1
 
 
 class ConfigError(CoterieError):
-    """An option or configuration field has a value that cannot be honoured."""
+    """An option or configuration field has a value that cannot be honoured.
+
+    Example:
+        >>> from coterie.models.ease import EaseConfig
+        >>> EaseConfig(l2=-1)
+        Traceback (most recent call last):
+        ...
+        coterie.errors.ConfigError: ...
+    """
 
     exit_code = 2
 
 
 class MissingPackageError(ConfigError):
-    """A feature needs a package that is not installed."""
+    """A feature needs a package that is not installed.
+
+    Example:
+        >>> issubclass(MissingPackageError, ConfigError), MissingPackageError.exit_code
+        (True, 2)
+    """
 
 
 class ConflictError(ConfigError):
-    """Something else is where this should go, or another process is at work there."""
+    """Something else is where this should go, or another process is at work there.
+
+    Example:
+        >>> ConflictError.exit_code  # another try, later or elsewhere, may help
+        7
+    """
 
     exit_code = 7
 
 
 class DataError(CoterieError):
-    """A log, a data set or a history breaks a rule."""
+    """A log, a data set or a history breaks a rule.
+
+    Example:
+        >>> DataError.exit_code  # mend the log; the same again fails again
+        3
+    """
 
     exit_code = 3
 
@@ -57,6 +88,11 @@ class SourceError(DataError):
         problem: What must hold, what was found, what to do.
         path: The file at fault.
         line: 1-based line of the first fault, where the format has lines.
+
+    Example:
+        >>> error = SourceError("a rating must be a number, found 'x'.", "plays.csv", line=7)
+        >>> print(error)
+        plays.csv:7: a rating must be a number, found 'x'.
     """
 
     def __init__(self, problem: str, path: str | Path, line: int | None = None) -> None:
@@ -72,31 +108,59 @@ class EmptySourceError(SourceError):
 
 
 class ArtifactError(CoterieError):
-    """A saved model, checkpoint or data set is damaged, incomplete or of an unknown schema."""
+    """A saved model, checkpoint or data set is damaged, incomplete or of an unknown schema.
+
+    Example:
+        >>> ArtifactError.exit_code  # restore it, or make it anew
+        4
+    """
 
     exit_code = 4
 
 
 class NumericalError(CoterieError):
-    """A loss, a weight or a score stopped being finite."""
+    """A loss, a weight or a score stopped being finite.
+
+    Example:
+        >>> NumericalError.exit_code  # a smaller learning rate
+        5
+    """
 
     exit_code = 5
 
 
 class NotFoundError(CoterieError):
-    """What was named does not exist: a file, a folder, a run, a model, a user, an item."""
+    """What was named does not exist: a file, a folder, a run, a model, a user, an item.
+
+    Example:
+        >>> from coterie.ranking.histories import Histories
+        >>> Histories.of({"ann": [1, 2]}).of_users(["bob"])
+        Traceback (most recent call last):
+        ...
+        coterie.errors.NotFoundError: ...
+    """
 
     exit_code = 6
 
 
 class UnavailableError(CoterieError):
-    """A service, a store or a device cannot be reached now; the same may work later."""
+    """A service, a store or a device cannot be reached now; the same may work later.
+
+    Example:
+        >>> UnavailableError.exit_code  # the same may work later
+        8
+    """
 
     exit_code = 8
 
 
 class CannotWriteError(CoterieError):
-    """A result cannot be written where it should go: no rights, no room, no such disk."""
+    """A result cannot be written where it should go: no rights, no room, no such disk.
+
+    Example:
+        >>> CannotWriteError.exit_code  # make room, or write elsewhere
+        9
+    """
 
     exit_code = 9
 
@@ -119,6 +183,10 @@ class Interrupted(CoterieError):
     Args:
         message: Where the work stands and how to go on.
         signal_number: The signal that asked for the stop (2 = SIGINT, 15 = SIGTERM).
+
+    Example:
+        >>> Interrupted("stopped after epoch 3; --resume goes on.", 15).exit_code
+        143
     """
 
     def __init__(self, message: str, signal_number: int) -> None:

@@ -33,6 +33,10 @@ class StrongGeneralisation:
 
     References:
         D. Liang et al. (2018), Variational Autoencoders for Collaborative Filtering, section 4.1.
+
+    Example:
+        >>> PrepareRules(split=StrongGeneralisation(held_out_users=500)).split.held_out_share
+        0.2
     """
 
     name: ClassVar = "strong"
@@ -57,6 +61,10 @@ class GivenSplit:
 
     Raises:
         ConfigError: if a value is out of its range.
+
+    Example:
+        >>> GivenSplit(validation_share=0.05).name
+        'given'
     """
 
     name: ClassVar = "given"
@@ -82,6 +90,10 @@ class LeaveLastOut:
 
     Raises:
         ConfigError: if ``last_n`` is below 1.
+
+    Example:
+        >>> LeaveLastOut(last_n=2).min_user_items
+        5
     """
 
     name: ClassVar = "last"
@@ -116,6 +128,10 @@ class TimeSplit:
 
     Raises:
         ConfigError: if a value is out of its range.
+
+    Example:
+        >>> TimeSplit(test_from=date(2026, 3, 2), test_days=28).validation_days
+        7
     """
 
     name: ClassVar = "time"
@@ -195,6 +211,11 @@ class PrepareRules:
 
     Raises:
         ConfigError: if a value is out of its range.
+
+    Example:
+        >>> rules = PrepareRules(min_rating=4, min_item_users=20)
+        >>> rules.merge, PrepareRules(negative_values=(0,)).negative_values
+        (None, (0,))
     """
 
     min_rating: float | None = None

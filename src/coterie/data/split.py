@@ -25,7 +25,12 @@ PartName: TypeAlias = Literal["train", "validation", "test"]
 
 
 class Part(IntEnum):
-    """Where a user or an interaction belongs."""
+    """Where a user or an interaction belongs.
+
+    Example:
+        >>> [part.name for part in Part]
+        ['TRAIN', 'VALIDATION', 'TEST']
+    """
 
     TRAIN = 0
     VALIDATION = 1
@@ -132,6 +137,13 @@ class Cases:
         held_out: ``[n_cases, n_items]`` interactions to find; at least one in every row.
         exclude_seen: Whether lists leave out what is folded in, as `RankingOptions` says it of
             serving. Else what is folded in may be to find, too.
+
+    Example:
+        >>> from coterie.simulation.service import simulate_dataset
+        >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
+        >>> cases = data.cases(Part.TEST)
+        >>> cases.fold_in.shape == cases.held_out.shape == (40, 60)
+        True
     """
 
     user_index: np.ndarray

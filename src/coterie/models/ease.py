@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 
 
 class EaseConfig(ClosedFormConfig):
-    """EASE has one number to choose; with a second one it shuns popular items, as RP3β does."""
+    """EASE has one number to choose; with a second one it shuns popular items, as RP3β does.
+
+    Example:
+        >>> from coterie.simulation.service import simulate_dataset
+        >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
+        >>> EaseConfig(l2=100).fit(data.train).n_items
+        60
+    """
 
     name: Literal["ease"] = "ease"
     l2: float = Field(500.0, gt=0, description="λ, added to the diagonal of XᵀX")

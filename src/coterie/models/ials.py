@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 class IalsConfig(ClosedFormConfig):
-    """Objective and solver of an iALS."""
+    """Objective and solver of an iALS.
+
+    Example:
+        >>> IalsConfig(factors=64).regularization
+        10.0
+    """
 
     name: Literal["ials"] = "ials"
     factors: PositiveInt = Field(128, description="the dimension of users and items")

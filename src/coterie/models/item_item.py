@@ -34,7 +34,12 @@ class SparseItemConfig(ClosedFormConfig):
 
 
 class ItemKnnConfig(SparseItemConfig):
-    """Neighbours by cosine: two items are alike if the same users have them."""
+    """Neighbours by cosine: two items are alike if the same users have them.
+
+    Example:
+        >>> ItemKnnConfig(neighbours=50).weighting
+        'bm25'
+    """
 
     name: Literal["item-knn"] = "item-knn"
     neighbours: Neighbours = 200
@@ -61,6 +66,10 @@ class ItemKnnConfig(SparseItemConfig):
 class Rp3BetaConfig(SparseItemConfig):
     """Random walks of three steps, from an item over its users to their items, that shun popular
     items.
+
+    Example:
+        >>> Rp3BetaConfig(alpha=0.8).beta
+        0.2
     """
 
     name: Literal["rp3beta"] = "rp3beta"
@@ -84,7 +93,12 @@ class Rp3BetaConfig(SparseItemConfig):
 
 
 class SlimConfig(SparseItemConfig):
-    """SLIM: every item regressed on the others with an elastic net, which leaves few weights."""
+    """SLIM: every item regressed on the others with an elastic net, which leaves few weights.
+
+    Example:
+        >>> SlimConfig(l1=0.5).nonnegative
+        True
+    """
 
     name: Literal["slim"] = "slim"
     l1: float = Field(

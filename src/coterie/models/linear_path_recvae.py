@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 class LinearPathRecVAEConfig(LinearPathConfig, SkipVAEConfig):
     """A RecVAE, and the linear path beside its decoder; what is left open of it is chosen on
     validation users.
+
+    Example:
+        >>> LinearPathRecVAEConfig(gamma=0.0035).path is None  # chosen on validation users
+        True
     """
 
     name: Literal["linear-path-recvae"] = "linear-path-recvae"

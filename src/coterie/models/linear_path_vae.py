@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 class LinearPathVAEConfig(LinearPathConfig, VAEConfig):
     """A Mult-VAE, and the linear path beside its decoder; what is left open of it is chosen on
     validation users.
+
+    Example:
+        >>> from coterie.models.ease import EaseConfig
+        >>> LinearPathVAEConfig(path=EaseConfig(l2=800), path_weight=37, path_activity=0).path.name
+        'ease'
     """
 
     name: Literal["linear-path-vae"] = "linear-path-vae"

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 class MostWatchedConfig(ClosedFormConfig):
-    """Counts of interactions that fade, by segments of users alike in activity."""
+    """Counts of interactions that fade, by segments of users alike in activity.
+
+    Example:
+        >>> MostWatchedConfig(half_life_days=7).segments
+        4
+    """
 
     name: Literal["most-watched"] = "most-watched"
     half_life_days: float = Field(

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 class MultDAEConfig(SteppedConfig):
-    """A Mult-DAE: no sampling, no KL; weight decay is the optimiser's."""
+    """A Mult-DAE: no sampling, no KL; weight decay is the optimiser's.
+
+    Example:
+        >>> MultDAEConfig(latent_dim=64, hidden_dims=(600,)).keep_prob
+        0.5
+    """
 
     name: Literal["mult-dae"] = "mult-dae"
     hidden_dims: tuple[PositiveInt, ...] = Field(

@@ -44,7 +44,12 @@ class VAEConfig(AlignedConfig):
 
 
 class MultVAEConfig(VAEConfig):
-    """A Mult-VAE."""
+    """A Mult-VAE.
+
+    Example:
+        >>> MultVAEConfig(latent_dim=64, pia=0.3).hidden_dims
+        (600,)
+    """
 
     name: Literal["mult-vae"] = "mult-vae"
 

@@ -11,7 +11,14 @@ if TYPE_CHECKING:
 
 
 class PopularityConfig(ClosedFormConfig):
-    """Popularity has nothing to choose."""
+    """Popularity has nothing to choose.
+
+    Example:
+        >>> from coterie.simulation.service import simulate_dataset
+        >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
+        >>> PopularityConfig().fit(data.train).n_items
+        60
+    """
 
     name: Literal["popularity"] = "popularity"
 

@@ -62,7 +62,12 @@ class SkipVAEConfig(AlignedConfig):
 
 
 class RecVAEConfig(SkipVAEConfig):
-    """A RecVAE."""
+    """A RecVAE.
+
+    Example:
+        >>> RecVAEConfig(gamma=0.0035).hidden_dim
+        600
+    """
 
     name: Literal["recvae"] = "recvae"
 

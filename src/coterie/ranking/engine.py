@@ -148,6 +148,19 @@ def recommend_to_file(
         ConfigError: if the ending names no format, or the options cannot be honoured.
         DataError: as in `recommend`.
         NumericalError: if the model's scores are not finite.
+
+    Example:
+        >>> import tempfile
+        >>> from coterie.models.ease import EaseConfig
+        >>> from coterie.simulation.service import simulate_dataset
+        >>> from coterie.training.trainer import train
+        >>> model = train(simulate_dataset(n_users=300, n_items=60, seed=1), EaseConfig())
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     done = recommend_to_file(
+        ...         model, {"ann": [1, 2], "bob": [3]}, f"{folder}/two.csv", k=5
+        ...     )
+        >>> done.n_rows
+        10
     """
     held = Histories.of(histories, model.items)
     recommender = Recommender(model, RankingOptions.of(options, **fields), titles=False)

@@ -47,6 +47,15 @@ class Recommendations:
         unknown_allow: Ids of the allow list that the model has never seen.
         unknown_deny: Ids of the deny list that the model has never seen.
         model: Which model made them, where that is known.
+
+    Example:
+        >>> from coterie.simulation.service import simulate_dataset
+        >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
+        >>> from coterie.models.ease import EaseConfig
+        >>> from coterie.training.trainer import train
+        >>> lists = train(data, EaseConfig()).recommend({"ann": [1, 2], "bob": []}, k=3)
+        >>> len(lists), lists.to_table().num_rows, {one.source for one in lists.for_user("bob")}
+        (2, 6, {'popularity'})
     """
 
     users: IdMap

@@ -27,6 +27,19 @@ class Scorer(Protocol):
     ``torch.no_grad`` rather than ``torch.inference_mode``, whose tensors a caller may not
     overwrite. "That row alone" holds up to rounding: a matrix product may add in another order when
     the block has another height.
+
+    Example:
+        >>> import torch
+        >>> from coterie.evaluation.evaluate import evaluate
+        >>> from coterie.simulation.service import simulate_dataset
+        >>> class NewestFirst:
+        ...     n_items = 60
+        ...
+        ...     def score(self, histories):
+        ...         return torch.arange(60.0).repeat(histories.shape[0], 1)
+        >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
+        >>> 0 < evaluate(NewestFirst(), data, "test").mean("ndcg@100") < 1
+        True
     """
 
     @property

@@ -61,6 +61,12 @@ class RayEngine:
 
     Raises:
         MissingPackageError: if Ray is not installed.
+
+    Example:
+        >>> from coterie.training.trained_model import TrainedModel
+        >>> engine = RayEngine(partial(TrainedModel.load, "runs/pia"), threads=2)
+        >>> engine.retries  # and recommend_to_folder(model, …, engine=engine)
+        4
     """
 
     load: Callable[[], CatalogueScorer]

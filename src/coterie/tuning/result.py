@@ -53,6 +53,19 @@ class TuningResult:
         trials: By number.
         best: The best complete one, if any is.
         config: Its whole configuration.
+
+    Example:
+        >>> import tempfile
+        >>> from coterie.models.fields import SearchRange
+        >>> from coterie.simulation.service import simulate_dataset
+        >>> from coterie.tuning.tune import tune
+        >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
+        >>> ease = RunConfig.of({"model": {"name": "ease"}})
+        >>> space = {"model.l2": SearchRange(10, 1000, log=True)}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = tune(data, ease, out=folder, search=space, n_trials=3)
+        >>> result.n_finished, result.best is result.trials[result.best.number]
+        (3, True)
     """
 
     folder: Path

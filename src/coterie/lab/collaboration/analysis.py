@@ -42,6 +42,10 @@ class AnalysisOptions:
 
     Raises:
         ConfigError: if a number is too small to measure anything.
+
+    Example:
+        >>> AnalysisOptions(users=200, map_users=400).neighbours
+        50
     """
 
     users: int = 1000
@@ -77,6 +81,15 @@ class AnalysisSetting:
         name: As it is to be called in tables and figures.
         model: A trained variational autoencoder.
         anchors: ``[n_items, latent_dim]`` PIA's, where it was trained with them and they were kept.
+
+    Example:
+        >>> from coterie.simulation.service import simulate_dataset
+        >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
+        >>> from coterie.models.multvae import MultVAEConfig
+        >>> from coterie.training.trainer import train
+        >>> model = train(data, MultVAEConfig(hidden_dims=(20,), latent_dim=8), epochs=2)
+        >>> AnalysisSetting("masked", model).anchors is None
+        True
     """
 
     name: str

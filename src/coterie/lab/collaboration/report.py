@@ -43,6 +43,22 @@ def write_report(analysis: Analysis, folder: str | Path) -> None:
 
     Raises:
         ConfigError: if a package is missing, or ``folder`` holds something else.
+
+    Example:
+        >>> import tempfile
+        >>> from coterie.lab.collaboration.analysis import AnalysisOptions, AnalysisSetting
+        >>> from coterie.lab.collaboration.analyze import analyze
+        >>> from coterie.models.multvae import MultVAEConfig
+        >>> from coterie.simulation.service import simulate_dataset
+        >>> from coterie.training.trainer import train
+        >>> data = simulate_dataset(n_users=200, n_items=40, held_out_users=20, seed=1)
+        >>> model = train(data, MultVAEConfig(hidden_dims=(10,), latent_dim=4), epochs=2)
+        >>> options = AnalysisOptions(users=30, draws=2, map_users=50, neighbours=5)
+        >>> found = analyze([AnalysisSetting("masked", model)], data, options)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_report(found, f"{folder}/analysis")
+        ...     (Path(folder) / "analysis" / PAGE).exists()
+        True
     """
     check_figures()
     with publish_folder(folder, kind=PAGE) as aside:

@@ -25,6 +25,20 @@ def load_settings(
     Raises:
         ArtifactError: if a run is missing or damaged.
         ConfigError: if there is no run, two have one name, or they were trained on different data.
+
+    Example:
+        >>> import tempfile
+        >>> from coterie.simulation.service import simulate_dataset
+        >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
+        >>> from coterie.models.multvae import MultVAEConfig
+        >>> from coterie.training.trainer import train
+        >>> config = MultVAEConfig(hidden_dims=(20,), latent_dim=8, pia=0.3)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data.save(f"{folder}/data")
+        ...     _ = train(Dataset.load(f"{folder}/data"), config, epochs=1, out=f"{folder}/run")
+        ...     (setting,), _ = load_settings([f"pia={folder}/run"], f"{folder}/data")
+        >>> setting.name, setting.anchors.shape
+        ('pia', torch.Size([60, 8]))
     """
     named = [_named(run) for run in runs]
     names = [name for name, _ in named]
