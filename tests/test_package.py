@@ -343,14 +343,14 @@ def test_import_of_the_package_and_its_data_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_every_verb_is_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_every_verb_is_on_the_page_of_the_command_line() -> None:
+    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
     for group in app.registered_groups:
         assert group.typer_instance is not None
         for command in group.typer_instance.registered_commands:
             assert command.callback is not None
             name = command.callback.__name__.replace("_", "-")
-            assert f"coterie {name}" in readme, name
+            assert f"coterie {name}" in page, name
 
 
 def test_every_page_is_in_the_site() -> None:
