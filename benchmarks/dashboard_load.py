@@ -103,11 +103,11 @@ def _people(service: Service) -> tuple[str, str, str]:
     source = f"read_parquet('{service.folder}/events/**/*.parquet', union_by_name = true)"
 
     def first(column: str, order: str) -> str:
-        found = duckdb.sql(
+        found = duckdb.execute(
             f'SELECT "{column}" FROM {source} GROUP BY 1 HAVING count(*) >= 3'
             f" ORDER BY count(*) {order}, 1 LIMIT 1"
-        ).fetchall()
-        return str(found[0][0]) if found else ""
+        ).fetchone()
+        return str(found[0]) if found else ""
 
     users, items = events.user_column, events.item_column
     return first(users, "DESC"), first(users, "ASC"), first(items, "DESC")

@@ -110,6 +110,8 @@ def test_people_stay_where_they_were_when_the_latent_space_is_turned() -> None:
     before = latent(users, items, ids, np.eye(8)).map("before", None, 400)
     again = latent(users, items, ids, turn).map("now", before, 400)
     np.testing.assert_allclose(again.layouts[0].users, before.layouts[0].users, atol=1e-6)
+    assert again.layouts[0].items is not None
+    assert before.layouts[0].items is not None
     np.testing.assert_allclose(again.layouts[0].items, before.layouts[0].items, atol=1e-6)
     assert again.layouts[0].facts["disparity"] < 1e-9
     unlaid = latent(users, items, ids, turn).map("now", None, 400).layouts[0].users

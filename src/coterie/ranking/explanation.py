@@ -60,6 +60,15 @@ class Explanation:
             (if the model knows titles) and score of the explained item; rank, history_item_id,
             history_title (likewise), raised, score_without and share, as in `Reason`.
         unknown_items: Ids in the history that the model has never seen.
+
+    Example:
+        >>> from coterie.models.ease import EaseConfig
+        >>> from coterie.simulation.service import simulate_dataset
+        >>> from coterie.training.trainer import train
+        >>> data = simulate_dataset(n_users=300, n_items=60, held_out_users=40, seed=1)
+        >>> found = train(data, EaseConfig()).explain([1, 2, 3], [7, 9])
+        >>> len(found), [one.rank for one in found.for_item(7)]
+        (2, [1, 2, 3])
     """
 
     items: IdMap
