@@ -158,7 +158,8 @@ MODELS: tuple[type[BaseModel], ...] = (RunConfig, ServiceConfig, Experiment, Def
 def check_values(model: type[BaseModel], values: dict[str, Any]) -> None:
     """Each value, by the field of that name; what is left out has its default."""
     for name, value in values.items():
-        TypeAdapter(model.model_fields[name].annotation).validate_python(value)
+        kind: Any = model.model_fields[name].annotation
+        TypeAdapter(kind).validate_python(value)
 
 
 def takes(model: type[BaseModel], values: dict[str, Any]) -> bool:
