@@ -138,7 +138,7 @@ def _lines(table: Table, title: str, bands: Mapping[str, tuple[str, str]], width
     kind = drawn[0].kind
     # What never moves is drawn from zero on.
     marks = ticks(min(known) if max(known) > min(known) else min(*known, 0.0), max(known))
-    left = 12 + 7.5 * max(len(short(mark, kind)) for mark in marks)
+    left = 12 + 8.5 * max(len(short(mark, kind)) for mark in marks)
     x = _Scale(0, max(len(table.rows) - 1, 1), left, width - _RIGHT)
     y = _Scale(marks[0], marks[-1], _HEIGHT - _BOTTOM, _TOP)
     parts = _grid(marks, kind, y, left, width)
@@ -166,8 +166,8 @@ def _days(labels: Sequence[str], x: _Scale) -> list[Markup]:
     parts = [_text(x(last), _HEIGHT - 10, labels[last], "end" if last else "middle")]
     free = x(last) - 2 * half - 12
     for at in range(last - 1, -1, -1):
-        if x(at) + half <= free:
-            anchor, start = ("start", x(at)) if x(at) - half < 0 else ("middle", x(at) - half)
+        anchor, start = ("start", x(at)) if x(at) - half < 0 else ("middle", x(at) - half)
+        if start + 2 * half <= free:
             parts.append(_text(x(at), _HEIGHT - 10, labels[at], anchor))
             free = start - 12
     return parts
