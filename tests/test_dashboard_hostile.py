@@ -73,7 +73,8 @@ class Elements(HTMLParser):
         self.could_run += [f"{tag} {name}" for name in told if name.startswith("on")]
         for name in {"href", "src", "action", "formaction", "srcdoc"} & set(told):
             value = (told[name] or "").strip()
-            if not value.startswith(("/", "#")) or value.startswith("//"):
+            # Nothing at all is the page itself, asked for again.
+            if value and (not value.startswith(("/", "#")) or value.startswith("//")):
                 self.could_run.append(f"{tag} {name}={value[:80]}")
         if tag in ("object", "embed", "base") or (tag == "script" and "src" not in told):
             self.could_run.append(tag)

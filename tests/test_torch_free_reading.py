@@ -56,10 +56,6 @@ DOORS = {
         "app = create_app('sqlite:///store', 'registry')\n"
         "assert '/similar/{item_id}' in app.openapi()['paths']"
     ),
-    "dashboard": (
-        "from coterie.dashboard import create_dashboard\n"
-        "assert '/users' in {route.path for route in create_dashboard('.').routes}"
-    ),
     "service that lives": (
         "from coterie import LivingService\n"
         "service = LivingService(n_users=50, n_items=30, weeks=1)\n"
@@ -101,6 +97,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 DASHBOARDS = {
+    "door": (
+        "from coterie.dashboard import create_dashboard\n"
+        "assert '/users' in {route.path for route in create_dashboard('.').routes}"
+    ),
     "runs": (
         "from starlette.testclient import TestClient\n"
         "from coterie.dashboard import create_dashboard\n"
