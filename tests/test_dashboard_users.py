@@ -175,6 +175,18 @@ def test_reasons_are_what_leaving_out_says(
     assert sum(abs(row["share"]) for row in rows) == pytest.approx(1)
 
 
+def test_nothing_is_said_of_reasons_before_the_model_is_there(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, busy: int
+) -> None:
+    monkeypatch.setattr("coterie.dashboard.pages.users.model_of", lambda *_: None)
+    page = client.get("/users.json", params={"id": busy}).json()
+    assert page["loading"]
+    assert {one["why"] for one in page["items"]} == {None}
+    text = client.get("/users", params={"id": busy}).text
+    assert "The model is being loaded" in text
+    assert "because of" not in text
+
+
 def _score(model: TrainedModel, codes: np.ndarray, place: int) -> float:
     row = np.zeros((1, model.n_items), np.float32)
     row[0, codes] = 1

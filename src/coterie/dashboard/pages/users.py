@@ -187,7 +187,10 @@ class _User:
         return bool(self.id) and not (own or self.history or self.since)
 
     def _entries(self) -> tuple[list[dict[str, Any]], bool]:
-        """The list's items, each with its reasons, and whether something is still being loaded."""
+        """The list's items, each with its reasons, and whether something is still being loaded.
+
+        Reasons are None while they are not known.
+        """
         if self.shown is None:
             return [], self.version is not None
         model = self._explaining()
@@ -203,7 +206,9 @@ class _User:
                 "title": one.title,
                 "score": one.score,
                 "new": compared and str(one.item_id) not in before,
-                "why": [self._named(reason) for reason in found.get(str(one.item_id), ())],
+                "why": None
+                if model is None
+                else [self._named(reason) for reason in found.get(str(one.item_id), ())],
             }
             for rank, one in enumerate(self.shown.items, start=1)
         ], loading
