@@ -95,9 +95,11 @@ def analysed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    """A real one."""
+    """A real one, for no longer than its module: while Playwright lives, its event loop runs, and
+    no other test could begin one of its own.
+    """
     from browser import running_browser  # noqa: PLC0415
 
     with running_browser() as found:

@@ -98,6 +98,7 @@ def test_a_person_is_found_marked_and_opened(
     page = opened(visit)
     page.get_by_label("Find a person's id or a title").fill(str(people.user_ids[at]))
     page.wait_for_selector(f'#map-mark[data-marked="person {at}"]:not([hidden])')
+    assert page.locator("#map-mark").inner_text() == str(people.user_ids[at])
     said = page.locator("#map-found").inner_text()
     assert f"Person {people.user_ids[at]}, {people.counts[at]} titles" in said
     page.wait_for_timeout(1500)

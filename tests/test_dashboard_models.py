@@ -174,6 +174,16 @@ def test_a_failed_version_says_what_to_do(story: TestClient) -> None:
     assert (rows[0]["gate"], rows[0]["verdict"]) == ("volume", "failed")
 
 
+def test_a_version_says_how_to_go_back_or_to_make_it_live(story: TestClient) -> None:
+    names = {row["version"]: row["state"] for row in told(story, "/models")["versions"]["rows"]}
+    for name, state in names.items():
+        page, text = told(story, "/models", version=name), text_of(story, "/models", version=name)
+        assert ("coterie rollback" in text) == (state == "live" and bool(page["before"]))
+        well = state in ("passed", "was live") and not page["failed"] and not page["arm"]
+        assert (f"{name} --because" in text) == well
+    assert {"live", "was live"} <= set(names.values())
+
+
 def test_every_gate_has_something_to_do(registry: Registry) -> None:
     assert {gate["name"] for one in registry.versions for gate in one.card["gates"]} == set(
         WHAT_TO_DO

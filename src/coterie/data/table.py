@@ -100,12 +100,13 @@ def scan_arrow(
     """
     path = type(table).__name__
     try:
-        stream = pa.RecordBatchReader.from_stream(table)
-        Scan("", stream.schema.names, (), path, is_text=False).need(wanted)
-        chosen = _some_columns(stream, wanted)
-        database.register("arrow_stream", chosen)
-        database.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM arrow_stream")
-        database.unregister("arrow_stream")
+        # Closed, so that whoever hands it over has their connection again, also after an error.
+        with pa.RecordBatchReader.from_stream(table) as stream:
+            Scan("", stream.schema.names, (), path, is_text=False).need(wanted)
+            chosen = _some_columns(stream, wanted)
+            database.register("arrow_stream", chosen)
+            database.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM arrow_stream")
+            database.unregister("arrow_stream")
     except (duckdb.NotImplementedException, pa.ArrowException, TypeError, ValueError) as error:
         raise SourceError(
             f"the columns of a table in memory must each have a name and one type, found: {error};"

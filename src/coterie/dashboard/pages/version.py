@@ -64,6 +64,7 @@ def version(sources: Sources, asked: Asked) -> Page:
             **_facts(one),
             "state": state_of(one, moves),
             "live": moves[-1].to if moves else None,
+            "before": next(iter(sources.registry.lived[-2:-1]), None),
             "others": others[::-1],
             "against": _against(one),
             "cohorts": cohort_figures(comparisons(one)),

@@ -261,7 +261,7 @@ function flyToFound() {
   found = at.kind ? { kind: at.kind, at: Number(at.at) } : null;
   if (!found) return draw();
   if (found.kind === "title") layer.items = true;
-  mark.querySelector("span").textContent = document.querySelector('#map-found a, #map-found')?.textContent.trim().slice(0, 60) ?? "";
+  mark.querySelector("span").textContent = (document.querySelector("#map-found a") ?? document.getElementById("map-found"))?.textContent.trim().slice(0, 60) ?? "";
   mark.dataset.marked = `${found.kind} ${found.at}`;
   const place = placeOf(found);
   if (place && (before?.at !== found.at || before?.kind !== found.kind))
