@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from starlette.testclient import TestClient
 
+from coterie.dashboard import create_dashboard
 from coterie.jobs.config import Service
 from coterie.store import open_store
 from small_service import at, configure, write_events
@@ -26,6 +27,11 @@ HOSTILE = {
     "%00%2e%2e": "null\0inside\x1b[31m",
 }
 """Titles by ids, none of which is harmless everywhere."""
+
+
+def visitor(folder: str | Path, **options: Any) -> TestClient:
+    """Somebody on this machine, without a browser, and the dashboard of a folder."""
+    return TestClient(create_dashboard(folder, **options), base_url="http://127.0.0.1")
 
 
 def told(client: TestClient, path: str, **query: Any) -> dict[str, Any]:

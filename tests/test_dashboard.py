@@ -25,6 +25,7 @@ from coterie.jobs.config import Service
 from coterie.jobs.schedule import due
 from coterie.jobs.watching import warnings
 from coterie.registry import Registry
+from dashboard_parts import visitor
 from small_service import LAST, configure, copy_of, store_of
 
 KEY = "a key of sufficient length"
@@ -33,7 +34,7 @@ KEY = "a key of sufficient length"
 @pytest.fixture
 def locked(eight_weeks: Path) -> Iterator[TestClient]:
     """A dashboard that asks for a key."""
-    with TestClient(create_dashboard(eight_weeks, api_key=KEY, today=LAST)) as client:
+    with visitor(eight_weeks, api_key=KEY, today=LAST) as client:
         yield client
 
 
@@ -61,7 +62,8 @@ def test_a_table_is_copied_as_csv_and_the_theme_is_kept(browser: Browser, dashbo
 
 def test_without_a_key_only_this_machine_is_answered(dashboard: str) -> None:
     assert httpx.get(dashboard).status_code == 200
-    assert httpx.get(dashboard, headers={"host": "evil.example"}).status_code == 421
+    for host in ("evil.example", "127.evil.example", "localhost.evil.example", "[::1", ""):
+        assert httpx.get(dashboard, headers={"host": host}).status_code == 421
 
 
 def test_the_key_is_asked_for_and_opens(locked: TestClient) -> None:
@@ -151,7 +153,7 @@ def ailing(eight_weeks: Path, tmp_path: Path) -> Service:
 def test_a_job_that_failed_says_why_and_what_to_do(ailing: Service) -> None:
     with pytest.raises(DataError), attempted(ailing, "daily", LAST):
         raise DataError("there must be events, found none.")
-    with TestClient(create_dashboard(ailing.folder, today=LAST)) as client:
+    with visitor(ailing.folder, today=LAST) as client:
         page = client.get("/today.json").json()
         (row,) = [one for one in page["amiss"]["rows"] if one["state"] == "failed"]
         assert (row["day"], row["job"]) == (str(LAST), "daily")
@@ -169,7 +171,7 @@ def test_a_run_that_failed_after_one_that_did_not_is_told(ailing: Service) -> No
     day = LAST - timedelta(weeks=1)
     with pytest.raises(DataError), attempted(ailing, "daily", day):
         raise DataError("no room.")
-    with TestClient(create_dashboard(ailing.folder, today=LAST)) as client:
+    with visitor(ailing.folder, today=LAST) as client:
         rows = client.get("/today.json").json()["jobs"]["rows"]
     (row,) = [one for one in rows if (one["day"], one["job"]) == (str(day), "daily")]
     assert row["state"] == "failed"
@@ -181,7 +183,7 @@ def test_a_run_that_was_killed_is_told(ailing: Service) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     attempt = {"began": "2026-03-30T03:00:00.000+00:00", "ended": None, "error": None}
     path.write_text(json.dumps({"schema": "coterie.attempt/1", **attempt}))
-    with TestClient(create_dashboard(ailing.folder, today=LAST)) as client:
+    with visitor(ailing.folder, today=LAST) as client:
         rows = client.get("/today.json").json()["jobs"]["rows"]
     (row,) = [one for one in rows if (one["day"], one["job"]) == (str(LAST), "weekly")]
     assert row["state"] == "at work"

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from analysed_service import TODAY
 from browser import Visit, look, needs_browser, shown
-from coterie.dashboard import create_dashboard
+from dashboard_parts import visitor
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def address(analysed: Path) -> Iterator[str]:
 @pytest.fixture
 def client(analysed: Path) -> Iterator[TestClient]:
     """The same without a browser."""
-    with TestClient(create_dashboard(analysed, today=TODAY)) as one:
+    with visitor(analysed, today=TODAY) as one:
         yield one
 
 

@@ -11,13 +11,12 @@ import pytest
 import tomlkit
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
-from starlette.testclient import TestClient
 
 from browser import PHONE, Visit, look, needs_browser, shown
-from coterie.dashboard import create_dashboard
 from coterie.experiment import Experiment, analyse, write_report
 from coterie.experiment.report import FIGURES, PAGE, read_report
 from coterie.jobs.config import Service
+from dashboard_parts import visitor
 from small_experiment import FIRST
 from small_service import TINY, configure, store_of
 from test_experiment_report import N_DAYS, agreed, summed
@@ -55,7 +54,7 @@ class Seen:
 
     def get(self, path: str) -> Any:
         """An answer."""
-        with TestClient(create_dashboard(self.service.folder, today=self.today)) as client:
+        with visitor(self.service.folder, today=self.today) as client:
             return client.get(path)
 
     def json(self, path: str) -> Any:
@@ -200,7 +199,7 @@ def test_a_report_has_a_policy_of_its_own(seen: Seen) -> None:
     "name", ["..", "../coterie", "lists/../lists", "x" * 5000, "\x00", ".lock"]
 )
 def test_no_path_is_made_of_what_is_asked(name: str, seen: Seen) -> None:
-    with TestClient(create_dashboard(seen.service.folder, today=TODAY)) as client:
+    with visitor(seen.service.folder, today=TODAY) as client:
         for path in ("/experiments", "/experiments/report"):
             assert client.get(path, params={"name": name}).status_code == 404
 

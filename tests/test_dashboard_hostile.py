@@ -17,10 +17,10 @@ from playwright.sync_api import Browser
 from starlette.testclient import TestClient
 
 from browser import PHONE, Visit, needs_browser, shown
-from coterie.dashboard import create_dashboard
 from coterie.dashboard.pages import FILES, PAGES
 from coterie.jobs.config import Service
 from coterie.serving import create_app
+from dashboard_parts import visitor
 from hostile_service import HOSTILE, IMAGE, SCRIPT, TODAY, live_hostile
 
 NAMES = (
@@ -44,7 +44,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Service:
 @pytest.fixture(scope="module")
 def client(hostile: Service) -> Iterator[TestClient]:
     """Of its dashboard; a fault that is no page is raised."""
-    with TestClient(create_dashboard(hostile.folder, today=TODAY)) as opened:
+    with visitor(hostile.folder, today=TODAY) as opened:
         yield opened
 
 
@@ -157,7 +157,7 @@ def test_each_answer_says_what_a_browser_may_do_with_it(
         _guarded(client.get(path).headers)
     _guarded(client.post("/").headers)
     _guarded(client.get("/", headers={"host": "evil.example"}).headers)
-    with TestClient(create_dashboard(hostile.folder, api_key=KEY, today=TODAY)) as locked:
+    with visitor(hostile.folder, api_key=KEY, today=TODAY) as locked:
         for path in ("/login", "/today.json"):
             _guarded(locked.get(path).headers)
         _guarded(locked.get("/", follow_redirects=False).headers)
@@ -174,7 +174,7 @@ def test_scripts_in_pages_are_only_our_own(client: TestClient) -> None:
 def api(hostile: Service) -> Iterator[TestClient]:
     """`coterie serve` of the service."""
     app = create_app(hostile.place(hostile.config.store.url), hostile.registry)
-    with TestClient(app) as opened:
+    with TestClient(app, base_url="http://127.0.0.1") as opened:
         deadline = time.monotonic() + 60
         while opened.get("/version").json()["model"] is None:
             assert time.monotonic() < deadline

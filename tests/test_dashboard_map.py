@@ -16,8 +16,8 @@ from starlette.testclient import TestClient
 
 from analysed_service import TODAY
 from browser import DESKTOP, PHONE, Visit, look, needs_browser, shown
-from coterie.dashboard import create_dashboard
 from coterie.map_file import Layout, MapFile
+from dashboard_parts import visitor
 
 HOSTILE: list[int | str] = [
     "..", "", "a/b?c=<script>alert(1)</script>", "\u202eright to left", "🦊", "x" * 10_000,
@@ -34,7 +34,7 @@ def address(analysed: Path) -> Iterator[str]:
 @pytest.fixture
 def client(analysed: Path) -> Iterator[TestClient]:
     """The same without a browser."""
-    with TestClient(create_dashboard(analysed, today=TODAY)) as one:
+    with visitor(analysed, today=TODAY) as one:
         yield one
 
 
@@ -229,7 +229,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path: Path, anal
     shutil.copytree(analysed, tmp_path / "one", ignore=shutil.ignore_patterns("store", "work"))
     first, last = versions(analysed)
     (tmp_path / "one" / "analysis" / last / "analysis.json").write_text("{")
-    with TestClient(create_dashboard(tmp_path / "one", today=TODAY)) as client:
+    with visitor(tmp_path / "one", today=TODAY) as client:
         for path in ("/map", "/collaboration"):
             page = client.get(path)
             assert page.status_code == 200
@@ -239,7 +239,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path: Path, anal
 
 def test_a_new_service_is_told_the_command(tmp_path: Path, analysed: Path) -> None:
     shutil.copy(analysed / "coterie.toml", tmp_path)
-    with TestClient(create_dashboard(tmp_path, today=TODAY)) as client:
+    with visitor(tmp_path, today=TODAY) as client:
         for path in ("/map", "/collaboration"):
             assert f"coterie analyze {tmp_path}" in client.get(path).text
 
@@ -278,7 +278,7 @@ def test_hostile_ids_stay_text(browser: Browser, hostile: Path) -> None:
 
 
 def test_runs_have_every_setting_of_every_analysis(hostile: Path) -> None:
-    with TestClient(create_dashboard(hostile)) as client:
+    with visitor(hostile) as client:
         told = client.get("/map.json").json()
         assert [label for _, label in told["choices"]] == ["<i>one</i>"]
         assert not told["has_pages"]

@@ -13,13 +13,13 @@ from playwright.sync_api import Browser
 from starlette.testclient import TestClient
 
 from browser import Visit, look, needs_browser
-from coterie.dashboard import create_dashboard
 from coterie.dashboard.pages.lineage import said
 from coterie.dashboard.pages.version import WHAT_TO_DO
 from coterie.dashboard.pages.versions import paired, partners
 from coterie.jobs.config import Service
 from coterie.jobs.setup import begin
 from coterie.registry import Registry, Version
+from dashboard_parts import visitor
 from small_service import LAST, configure, copy_of
 
 HOSTILE = '<script>alert("a")</script>'
@@ -65,7 +65,7 @@ def aged(version: Version) -> None:
 
 @pytest.fixture(scope="module")
 def story(storied: Service) -> Iterator[TestClient]:
-    with TestClient(create_dashboard(storied.folder, today=LAST)) as client:
+    with visitor(storied.folder, today=LAST) as client:
         yield client
 
 
@@ -271,7 +271,7 @@ def test_a_damaged_card_is_a_page_that_says_which(storied: Service, tmp_path: Pa
     service = copy_of(storied, tmp_path / "service")
     card = Registry(service.registry).versions[0].folder / "card.json"
     card.write_text("{")
-    with TestClient(create_dashboard(service.folder, today=LAST)) as client:
+    with visitor(service.folder, today=LAST) as client:
         for path in ("/models", "/"):
             answer = client.get(path)
             assert answer.status_code == 500
@@ -281,7 +281,7 @@ def test_a_damaged_card_is_a_page_that_says_which(storied: Service, tmp_path: Pa
 
 def test_a_new_service_teaches(tmp_path: Path) -> None:
     service = begin(tmp_path / "service", date(2026, 11, 28))
-    with TestClient(create_dashboard(service.folder, today=date(2026, 11, 28))) as client:
+    with visitor(service.folder, today=date(2026, 11, 28)) as client:
         assert "There is no model yet" in text_of(client, "/models")
         first = text_of(client, "/")
         assert "This service has not run yet" in first
@@ -295,7 +295,7 @@ def test_without_its_store_the_models_are_there(storied: Service, tmp_path: Path
     folder = tmp_path / "service"
     shutil.copytree(storied.folder, folder, ignore=shutil.ignore_patterns("events", "days"))
     configure(folder, {}, store={"url": "postgresql://127.0.0.1:1/none?connect_timeout=1"})
-    with TestClient(create_dashboard(folder, today=LAST)) as client:
+    with visitor(folder, today=LAST) as client:
         assert len(told(client, "/models")["versions"]["rows"]) == 9
         page = told(client, "/today")
         states = {row["state"] for row in page["jobs"]["rows"] if row["job"] == "daily"}

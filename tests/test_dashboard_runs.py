@@ -15,7 +15,6 @@ from starlette.testclient import TestClient
 
 from browser import Visit, look, needs_browser, shown
 from coterie.config import RunConfig
-from coterie.dashboard import create_dashboard
 from coterie.data.ids import IdMap
 from coterie.evaluation.compare import compare
 from coterie.evaluation.report import EvaluationReport
@@ -25,6 +24,7 @@ from coterie.training.run_record import read_history
 from coterie.training.trainer import train
 from coterie.tuning.study import read_study
 from coterie.tuning.tune import tune
+from dashboard_parts import visitor
 
 TODAY = date(2026, 11, 28)
 HOSTILE = '<img src=x onerror=alert("a")> & \u202eשלום 🙂'
@@ -70,7 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(folder: Path) -> Iterator[TestClient]:
-    with TestClient(create_dashboard(folder, today=TODAY)) as client:
+    with visitor(folder, today=TODAY) as client:
         yield client
 
 
@@ -211,7 +211,7 @@ def test_a_long_history_is_thinned_and_keeps_its_end(folder: Path, tmp_path: Pat
     line = json.loads((folder / "plain" / "history.jsonl").read_text().splitlines()[0])
     lines = [json.dumps({**line, "epoch": epoch}) for epoch in range(1, 1002)]
     (tmp_path / "long" / "history.jsonl").write_text("\n".join(lines) + "\n")
-    with TestClient(create_dashboard(tmp_path)) as client:
+    with visitor(tmp_path) as client:
         epochs = [row["epoch"] for row in told(client, "/runs", name="long")["curves"][0]["rows"]]
     assert len(epochs) <= 301
     assert (epochs[0], epochs[-1]) == ("1", "1001")
@@ -220,7 +220,7 @@ def test_a_long_history_is_thinned_and_keeps_its_end(folder: Path, tmp_path: Pat
 def test_a_run_that_goes_on_is_read_anew(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "unfinished", tmp_path / "run")
     path = tmp_path / "run" / "history.jsonl"
-    with TestClient(create_dashboard(tmp_path)) as client:
+    with visitor(tmp_path) as client:
         assert told(client, "/runs")["runs"]["rows"][0]["epochs"] == EPOCHS
         line = {**json.loads(path.read_text().splitlines()[-1]), "epoch": EPOCHS + 1}
         path.write_text(path.read_text() + json.dumps(line) + "\n" + '{"epoch": 6')
@@ -228,13 +228,13 @@ def test_a_run_that_goes_on_is_read_anew(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_folder_itself_is_shown(folder: Path) -> None:
-    with TestClient(create_dashboard(folder / "plain")) as client:
+    with visitor(folder / "plain") as client:
         (row,) = told(client, "/runs")["runs"]["rows"]
         assert len(told(client, "/runs", name=row["run"])["curves"][0]["rows"]) == EPOCHS
 
 
 def test_an_empty_folder_teaches(tmp_path: Path) -> None:
-    with TestClient(create_dashboard(tmp_path)) as client:
+    with visitor(tmp_path) as client:
         text = client.get("/").text
     for verb in ("train", "tune", "evaluate"):
         assert f"coterie {verb}" in text

@@ -13,13 +13,12 @@ from playwright.sync_api import Browser, expect
 from starlette.testclient import TestClient
 
 from browser import Visit, look, needs_browser
-from coterie.dashboard import create_dashboard
 from coterie.dashboard.exposure import SOME, Exposure, count
 from coterie.jobs.config import Service
 from coterie.registry import Registry
 from coterie.store import Store, open_store
 from coterie.training.trained_model import TrainedModel
-from dashboard_parts import events_of, odd_service, publish, told
+from dashboard_parts import events_of, odd_service, publish, told, visitor
 from small_service import LAST, configure, store_of
 from store_contract import catalogue, lists
 
@@ -29,7 +28,7 @@ EDITION = LAST - timedelta(weeks=1)
 @pytest.fixture(scope="module")
 def client(eight_weeks: Path) -> Iterator[TestClient]:
     """Of the service that has lived for eight weeks."""
-    with TestClient(create_dashboard(eight_weeks, today=LAST)) as found:
+    with visitor(eight_weeks, today=LAST) as found:
         yield found
 
 
@@ -135,14 +134,14 @@ def test_titles_are_found_as_one_types(browser: Browser, dashboard: str) -> None
 
 def test_a_service_without_anything_teaches(tmp_path: Path) -> None:
     configure(tmp_path / "new", {})
-    with TestClient(create_dashboard(tmp_path / "new", today=LAST)) as new:
+    with visitor(tmp_path / "new", today=LAST) as new:
         assert "There are no titles yet" in new.get("/titles").text
         assert new.get("/titles?id=1").status_code == 404
 
 
 def test_without_a_live_model_the_rest_is_there(tmp_path: Path) -> None:
     odd_service(tmp_path / "odd", LAST, {"a": "A", "b": "B"})
-    with TestClient(create_dashboard(tmp_path / "odd", today=LAST)) as other:
+    with visitor(tmp_path / "odd", today=LAST) as other:
         page = told(other, "/titles", id="b")
         assert page["similar"] is None
         assert "coterie weekly" in page["no_similar"]
@@ -152,7 +151,7 @@ def test_without_a_live_model_the_rest_is_there(tmp_path: Path) -> None:
 
 def test_counts_follow_what_is_published(tmp_path: Path) -> None:
     service = odd_service(tmp_path / "odd", LAST, {"a": "A", "b": "B"})
-    with TestClient(create_dashboard(tmp_path / "odd", today=LAST)) as other:
+    with visitor(tmp_path / "odd", today=LAST) as other:
         assert told(other, "/titles", id="a")["lists"][0]["lists"] == 2
         publish(service, LAST, {"a": "A", "b": "B", "c": "C"})
         assert told(other, "/titles", id="a")["lists"][0]["lists"] == 3

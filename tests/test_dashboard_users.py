@@ -21,7 +21,6 @@ from scipy.sparse import csr_array
 from starlette.testclient import TestClient
 
 from browser import PHONE, Visit, look, needs_browser, shown
-from coterie.dashboard import create_dashboard
 from coterie.dashboard.aside import Aside
 from coterie.dashboard.crowd import Crowd
 from coterie.dashboard.search import Catalogue, Title, fold
@@ -32,7 +31,7 @@ from coterie.jobs.config import Service
 from coterie.jobs.daily import daily
 from coterie.registry import Registry
 from coterie.training.trained_model import TrainedModel
-from dashboard_parts import HOSTILE, events_of, histories_of, odd_service, told
+from dashboard_parts import HOSTILE, events_of, histories_of, odd_service, told, visitor
 from small_service import LAST, LIVING, TINY, configure, copy_of, store_of
 
 EDITION = LAST - timedelta(weeks=1)
@@ -42,7 +41,7 @@ EDITION = LAST - timedelta(weeks=1)
 @pytest.fixture(scope="module")
 def client(eight_weeks: Path) -> Iterator[TestClient]:
     """Of the service that has lived for eight weeks."""
-    with TestClient(create_dashboard(eight_weeks, today=LAST)) as found:
+    with visitor(eight_weeks, today=LAST) as found:
         yield found
 
 
@@ -102,7 +101,7 @@ def test_what_came_after_the_lists_is_told_apart(eight_weeks: Path, tmp_path: Pa
     later = service.work / "days" / f"{EDITION}.parquet"
     shutil.copy(next((service.work / "days").glob("*.parquet")), later)
     user = pq.read_table(later)["user_id"][0].as_py()
-    with TestClient(create_dashboard(service.folder, today=LAST)) as other:
+    with visitor(service.folder, today=LAST) as other:
         page = told(other, "/users", id=user)
     assert page["n_since"] > 0
     assert page["knows_until"] == str(EDITION)
@@ -280,7 +279,7 @@ def test_what_is_not_there_is_a_page(client: TestClient, query: str) -> None:
 
 def test_a_service_without_anything_teaches(tmp_path: Path) -> None:
     configure(tmp_path / "new", {})
-    with TestClient(create_dashboard(tmp_path / "new", today=LAST)) as new:
+    with visitor(tmp_path / "new", today=LAST) as new:
         assert "coterie daily" in new.get("/users?id=1").text
         assert told(new, "/users", id=1)["unread"]
         assert "coterie weekly" in new.get("/try").text
@@ -289,7 +288,7 @@ def test_a_service_without_anything_teaches(tmp_path: Path) -> None:
 
 def test_a_published_list_is_shown_without_a_live_model(tmp_path: Path) -> None:
     odd_service(tmp_path / "odd", LAST, {"a": "A", "b": "B"})
-    with TestClient(create_dashboard(tmp_path / "odd", today=LAST)) as other:
+    with visitor(tmp_path / "odd", today=LAST) as other:
         page = told(other, "/users", id="b")
         assert [one["title"] for one in page["items"]] == ["A", "B"]
         assert {row["id"] for row in page["history"]["rows"]} == {"a", "b"}
@@ -302,7 +301,7 @@ def test_the_arm_and_its_model_are_told(tmp_path: Path) -> None:
     facts = {"version": "live", "experiments": [{**allocation.to_json(), "arms": arms}]}
     ids = [str(number) for number in range(12)]
     odd_service(tmp_path / "odd", LAST, dict(zip(ids, ids, strict=True)), facts)
-    with TestClient(create_dashboard(tmp_path / "odd", today=LAST)) as other:
+    with visitor(tmp_path / "odd", today=LAST) as other:
         for user, arm in zip(ids, allocation.arms(ids), strict=True):
             found = told(other, "/users", id=user)["list"]
             assert (found["experiment"], found["arm"]) == ("new", arm)
@@ -317,7 +316,7 @@ def test_lists_in_postgresql_are_shown(
     text = tomlkit.dumps({**TINY, "store": {"url": postgres_url}})
     (tmp_path / "copy" / "coterie.toml").write_text(text)
     service = Service.load(tmp_path / "copy")
-    with TestClient(create_dashboard(service.folder, today=EDITION)) as other:
+    with visitor(service.folder, today=EDITION) as other:
         assert "Nothing is published yet" in other.get("/users?id=7").text
         daily(service, EDITION)
         page = told(other, "/users", id=7)
@@ -333,7 +332,7 @@ def test_a_store_that_is_away_leaves_the_rest(eight_weeks: Path, tmp_path: Path)
     copy_of(Service.load(eight_weeks), tmp_path / "copy")
     values = {**TINY, "store": {"url": "postgresql://nobody@127.0.0.1:1/none"}}
     (tmp_path / "copy" / "coterie.toml").write_text(tomlkit.dumps(values))
-    with TestClient(create_dashboard(tmp_path / "copy", today=EDITION)) as other:
+    with visitor(tmp_path / "copy", today=EDITION) as other:
         page = told(other, "/users", id=7)
         assert "the database must answer" in page["away"]
         assert page["history"]["rows"]
@@ -567,7 +566,7 @@ def test_a_day_that_is_no_date_is_today(tmp_path: Path) -> None:
     with store_of(service) as store:
         catalogue = pa.table({"item_id": ["a"], "title": ["A"]})
         store.publish("special", catalogue, [], {})
-    with TestClient(create_dashboard(tmp_path / "odd", today=LAST)) as other:
+    with visitor(tmp_path / "odd", today=LAST) as other:
         page = told(other, "/users", id="a", edition="special")
         assert date.fromisoformat(page["knows_until"]) == LAST
         assert page["list"] is None

@@ -15,11 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.testclient import TestClient
 
 import coterie
 from coterie.cli.console import command
-from coterie.dashboard import create_dashboard
 from coterie.data.dataset import Dataset
 from coterie.data.log import InteractionLog
 from coterie.data.titles import read_titles
@@ -32,6 +30,7 @@ from coterie.lab.demo.own_log import OwnLog, likes, prepare_own
 from coterie.lab.demo.preview import Preview, preview
 from coterie.lab.demo.run import BEST, KIND, run_demo, run_on_log
 from coterie.simulation.service import SimulatedService
+from dashboard_parts import visitor
 
 # The first lines as published; what follows is user, item, rating and time.
 REAL = {
@@ -425,7 +424,7 @@ def test_demo_of_an_own_log_through_the_command_line(
     assert all(f"{name} " in shown for name in MODELS)
     assert BEST not in shown
     assert shown.splitlines()[-1] == f"see it: coterie dashboard {where}"
-    with TestClient(create_dashboard(where)) as client:
+    with visitor(where) as client:
         assert client.get("/").status_code == 200
     assert set(json.loads(told.read_text())["models"]) == set(MODELS)
     assert run_coterie("show", where / "runs" / PATH) == 0

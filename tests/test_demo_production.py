@@ -6,11 +6,10 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from coterie.cli import app
-from coterie.dashboard import create_dashboard
+from dashboard_parts import visitor
 
 
 def assert_is_seen(said: str, day: str) -> None:
@@ -18,7 +17,7 @@ def assert_is_seen(said: str, day: str) -> None:
     told, command = said.split(": ", 1)
     program, verb, folder, option, found = shlex.split(command)
     assert (told, program, verb, option, found) == ("see it", "coterie", "dashboard", "--date", day)
-    with TestClient(create_dashboard(folder, today=date.fromisoformat(day))) as client:
+    with visitor(folder, today=date.fromisoformat(day)) as client:
         status = client.get("/today.json").json()["status"]
     assert status["edition"] == day
     assert status["model"] is not None

@@ -7,14 +7,13 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
-from starlette.testclient import TestClient
 
 from coterie.cli import main
-from coterie.dashboard import create_dashboard
 from coterie.experiment import Analysis
 from coterie.experiment.report import FIGURES, PAGE
 from coterie.jobs.config import Service
 from coterie.lab.demo.experiment import FIRST_DAY, NAME, experiment
+from dashboard_parts import visitor
 
 DAYS, SEEN = 4, 7
 START = FIRST_DAY + timedelta(weeks=6, days=SEEN)
@@ -45,7 +44,7 @@ def test_both_cards_are_told_per_view_and_per_viewing_user(lived: tuple[Path, An
 def test_the_dashboard_shows_it_whole_the_day_it_ended(lived: tuple[Path, Analysis]) -> None:
     folder, analysis = lived
     ended = Service.load(folder).experiments.record(NAME).ended
-    with TestClient(create_dashboard(folder, today=ended)) as client:
+    with visitor(folder, today=ended) as client:
         assert client.get("/today.json").json()["status"]["edition"] == str(ended)
         one = client.get("/experiments.json").json()["finished"][0]
         told = client.get("/experiments.json", params={"name": NAME}).json()

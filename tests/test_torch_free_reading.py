@@ -104,7 +104,7 @@ DASHBOARDS = {
     "runs": (
         "from starlette.testclient import TestClient\n"
         "from coterie.dashboard import create_dashboard\n"
-        "client = TestClient(create_dashboard('.'))\n"
+        "client = TestClient(create_dashboard('.'), base_url='http://127.0.0.1')\n"
         "paths = ['/', '/runs?name=run', '/runs?name=study', '/runs/compare?name=run&name=twin',"
         " '/runs/reports?a=one.parquet&b=other.parquet']\n"
         "assert [client.get(path).status_code for path in paths] == [200] * 5"
@@ -112,7 +112,7 @@ DASHBOARDS = {
     "service": (
         "from starlette.testclient import TestClient\n"
         "from coterie.dashboard import create_dashboard\n"
-        "client = TestClient(create_dashboard('service'))\n"
+        "client = TestClient(create_dashboard('service'), base_url='http://127.0.0.1')\n"
         "paths = ['/', '/models', '/models?version=a', '/models/compare?a=a&b=b', '/runs']\n"
         "assert [client.get(path).status_code for path in paths] == [200] * 5"
     ),

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from coterie.dashboard.html import Html
 from coterie.dashboard.page import Page
-from coterie.serving.access import App, Receive, Scope, Send, given_keys
+from coterie.serving.access import App, Receive, Scope, Send, given_keys, is_loopback
 
 _COOKIE = "coterie_dashboard"
 _OPEN = ("/login", "/static/")
@@ -108,8 +108,10 @@ def _own(address: str) -> str:
 
 
 def _is_local(host: str) -> bool:
-    name = urlsplit(f"//{host}").hostname or ""
-    return name in ("localhost", "::1") or name.startswith("127.") or name == "testserver"
+    try:
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
+    except ValueError:
+        return False
 
 
 _not_here: App = Response(

@@ -1,5 +1,6 @@
 """What a page is before it is HTML: a title, a template, and values that JSON can say."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,7 +84,12 @@ class Page:
     status: int = 200
 
     def to_json(self) -> dict[str, Any]:
-        """The page's JSON."""
+        """The page's JSON. What is no number is null, as JSON has no word for it.
+
+        Example:
+            >>> Page("A page", "page.html.j2", {"lift": float("nan"), "of": [1, 2]}).to_json()
+            {'title': 'A page', 'lift': None, 'of': [1, 2]}
+        """
         return {"title": self.title, **_plain(self.values)}
 
 
@@ -109,7 +115,7 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
-    return value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)

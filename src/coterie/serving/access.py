@@ -36,14 +36,20 @@ def check_host(host: str, keys: Sequence[str]) -> None:
     Raises:
         ConfigError: if somebody could.
     """
-    if not keys and not _is_loopback(host):
+    if not keys and not is_loopback(host):
         raise ConfigError(
             f"beyond this machine a key must be asked for, found none for {host!r:.60}; set the"
             " variable of the key, or listen on 127.0.0.1."
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address means this machine, whoever resolves it.
+
+    Example:
+        >>> [is_loopback(one) for one in ("localhost", "127.0.0.2", "::1", "127.evil.example")]
+        [True, True, True, False]
+    """
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -112,7 +112,7 @@ def reports_table(found: Sequence[Found]) -> Table:
 def _others(found: Sequence[Found]) -> Table:
     columns = [Column("name", "run"), Column("what it is", "text"), Column("what is wrong", "text")]
     rows = [[one.name, one.kind, one.facts.get("error")] for one in found]
-    return Table("others", "What else is here.", columns, rows)
+    return Table("others", "Everything that is no run.", columns, rows)
 
 
 def _run(one: Found, found: Sequence[Found]) -> Page:
