@@ -1,4 +1,4 @@
-"""Drawings as SVG, without a library: lines over days, intervals, bars.
+"""Drawings as SVG, without a library: lines over days, intervals.
 
 Colours are classes, so that the style sheet decides them for light and dark. Each drawing is made
 twice, for a wide screen and for a telephone, as text in an SVG shrinks with it. Whatever is text
@@ -47,17 +47,6 @@ def interval_figure(table: Table, title: str, *, zero: float | None = 0.0) -> Fi
     return Figure(title, wide, narrow, table)
 
 
-def bar_figure(table: Table, title: str) -> Figure:
-    """A bar a row.
-
-    Args:
-        table: Its first two columns are a label and a value of at least 0.
-        title: What one sees in it.
-    """
-    wide, narrow = (_bars(table, title, width) for width in (_WIDE, _NARROW))
-    return Figure(title, wide, narrow, table)
-
-
 @dataclass(frozen=True)
 class _Scale:
     """From values to places of the drawing."""
@@ -103,14 +92,16 @@ def short(value: float, kind: str = "number") -> str:
     return f"{value:.4g}"
 
 
-def _svg(title: str, width: float, height: float, parts: Sequence[Markup]) -> Markup:
+def drawing(title: str, width: float, height: float, parts: Sequence[Markup]) -> Markup:
+    """The whole of a drawing."""
     head = Markup('<svg role="img" aria-label="{}" viewBox="0 0 {} {}" class="chart">').format(
         title, width, height
     )
     return head + Markup("").join(parts) + Markup("</svg>")
 
 
-def _text(x: float, y: float, text: str, anchor: str = "start", kind: str = "label") -> Markup:
+def words(x: float, y: float, text: str, anchor: str = "start", kind: str = "label") -> Markup:
+    """A text in it."""
     place = f'x="{round(x, 2)}" y="{round(y, 2)}" text-anchor="{anchor}"'
     return Markup(f'<text {place} class="{kind}">{escape(text)}</text>')
 
@@ -134,7 +125,7 @@ def _lines(table: Table, title: str, bands: Mapping[str, tuple[str, str]], width
     values = {column.name: _column(table, column.name) for column in table.columns[1:]}
     known = _known([*(values[one.name] for one in drawn), *(values[name] for name in ends)])
     if not known or not table.rows:
-        return _svg(title, width, 60, [_text(8, 34, "nothing to draw yet")])
+        return drawing(title, width, 60, [words(8, 34, "nothing to draw yet")])
     kind = drawn[0].kind
     # What never moves is drawn from zero on.
     marks = ticks(min(known) if max(known) > min(known) else min(*known, 0.0), max(known))
@@ -150,12 +141,12 @@ def _lines(table: Table, title: str, bands: Mapping[str, tuple[str, str]], width
         parts += _curve(table, column, values[column.name], (x, y), number)
     names = _legend_rows([one.name for one in drawn], width - left) if len(drawn) > 1 else []
     parts += _legend(names, left)
-    return _svg(title, width, _HEIGHT + (20 * len(names) if len(names) > 1 else 0), parts)
+    return drawing(title, width, _HEIGHT + (20 * len(names) if len(names) > 1 else 0), parts)
 
 
 def _grid(marks: Sequence[float], kind: str, y: _Scale, left: float, width: float) -> list[Markup]:
     lines = [_line(left, y(mark), width - _RIGHT, y(mark), "grid") for mark in marks]
-    texts = [_text(left - 6, y(mark) + 4, short(mark, kind), "end") for mark in marks]
+    texts = [words(left - 6, y(mark) + 4, short(mark, kind), "end") for mark in marks]
     return lines + texts
 
 
@@ -163,12 +154,12 @@ def _days(labels: Sequence[str], x: _Scale) -> list[Markup]:
     """As many labels as there is room for, the last among them, which ends where the lines end."""
     half = 3.75 * max(len(label) for label in labels)
     last = len(labels) - 1
-    parts = [_text(x(last), _HEIGHT - 10, labels[last], "end" if last else "middle")]
+    parts = [words(x(last), _HEIGHT - 10, labels[last], "end" if last else "middle")]
     free = x(last) - 2 * half - 12
     for at in range(last - 1, -1, -1):
         anchor, start = ("start", x(at)) if x(at) - half < 0 else ("middle", x(at) - half)
         if start + 2 * half <= free:
-            parts.append(_text(x(at), _HEIGHT - 10, labels[at], anchor))
+            parts.append(words(x(at), _HEIGHT - 10, labels[at], anchor))
             free = start - 12
     return parts
 
@@ -229,7 +220,7 @@ def _legend(rows: Sequence[Sequence[tuple[float, str]]], left: float) -> list[Ma
         for start, name in row:
             number += 1
             parts.append(_line(left + start, y, left + start + 16, y, f"curve s{number}"))
-            parts.append(_text(left + start + 21, y + 4, name))
+            parts.append(words(left + start + 21, y + 4, name))
     return parts
 
 
@@ -242,7 +233,7 @@ def _rows(
     parts = []
     for at, row in enumerate(table.rows):
         top = at * height + 8
-        parts.append(_text(0, top + 15, str(row[0])))
+        parts.append(words(0, top + 15, str(row[0])))
         parts += draw(at, top + (height - _ROW if above else 0) + _ROW / 2)
     return parts, len(table.rows) * height + 8
 
@@ -256,7 +247,7 @@ def _left(table: Table, width: float) -> float:
 def _intervals(table: Table, title: str, zero: float | None, width: float) -> Markup:
     known = _known([row[1:4] for row in table.rows])
     if not known:
-        return _svg(title, width, 60, [_text(8, 34, "nothing to draw yet")])
+        return drawing(title, width, 60, [words(8, 34, "nothing to draw yet")])
     marks = ticks(min([*known, zero or 0.0]), max([*known, zero or 0.0]))
     kind = table.columns[1].kind
     half = 3.75 * max(len(short(mark, kind)) for mark in marks)
@@ -277,25 +268,5 @@ def _intervals(table: Table, title: str, zero: float | None, width: float) -> Ma
     grid = [_line(x(mark), 4, x(mark), height, "grid") for mark in marks]
     if zero is not None:
         grid.append(_line(x(zero), 4, x(zero), height, "zero"))
-    labels = [_text(x(mark), height + 18, short(mark, kind), "middle") for mark in marks]
-    return _svg(title, width, height + 28, [*grid, *parts, *labels])
-
-
-def _bars(table: Table, title: str, width: float) -> Markup:
-    known = _known([row[1:2] for row in table.rows])
-    if not known:
-        return _svg(title, width, 60, [_text(8, 34, "nothing to draw yet")])
-    kind = table.columns[1].kind
-    x = _Scale(0.0, max(*known, 1e-12), _left(table, width), width - 64)
-
-    def draw(at: int, y: float) -> list[Markup]:
-        value = table.rows[at][1]
-        if value is None:
-            return []
-        form = '<rect x="{}" y="{}" width="{}" height="14" class="bar s1"/>'
-        length = round(x(value) - x.start, 2)
-        told = short(value, kind)
-        return [Markup(form).format(x.start, y - 7, length), _text(x(value) + 6, y + 5, told)]
-
-    parts, height = _rows(table, width, draw)
-    return _svg(title, width, height + 6, parts)
+    labels = [words(x(mark), height + 18, short(mark, kind), "middle") for mark in marks]
+    return drawing(title, width, height + 28, [*grid, *parts, *labels])

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from markupsafe import Markup, escape
 
-from coterie.dashboard.charts import _svg, _text
+from coterie.dashboard.charts import drawing, words
 from coterie.dashboard.page import Figure, Table
 
 _Place: TypeAlias = tuple[float, float]
@@ -44,21 +44,21 @@ def strip_figure(table: Table, title: str) -> Figure:
 def _strip(table: Table, title: str, days: Sequence[str], width: float) -> Markup:
     jobs = sorted({str(row[1]) for row in table.rows}, reverse=True)
     step = min((width - 76) / max(len(days), 1), 26)
-    parts = [_text(0, 30 + 34 * at, job) for at, job in enumerate(jobs)]
+    parts = [words(0, 30 + 34 * at, job) for at, job in enumerate(jobs)]
     for row in table.rows:
         if str(row[0]) in days:
             x, y = 62 + step * days.index(str(row[0])), 12 + 34 * jobs.index(str(row[1]))
             parts.append(_box(x, y, step - 3, f"{row[0]}, {row[1]}: {row[2]}", str(row[2])))
     height = 12 + 34 * len(jobs)
     for at in range(len(days) - 1, -1, -7):
-        parts.append(_text(62 + step * (at + 0.5), height + 14, days[at][5:], "middle"))
-    return _svg(title, width, height + 22, parts)
+        parts.append(words(62 + step * (at + 0.5), height + 14, days[at][5:], "middle"))
+    return drawing(title, width, height + 22, parts)
 
 
 def _box(x: float, y: float, size: float, told: str, state: str) -> Markup:
     sign, kind = _SIGNS[state]
     place = f'x="{round(x, 2)}" y="{y}" width="{round(size, 2)}" height="26" rx="4"'
-    mark = _text(x + size / 2, y + 18, sign, "middle", "sign")
+    mark = words(x + size / 2, y + 18, sign, "middle", "sign")
     named = f'<g class="state {kind}"><title>{escape(told)}</title>'
     return Markup(f"{named}<rect {place}/>{mark}</g>")
 
@@ -87,14 +87,14 @@ def _lineage(
     arrows = [_arrow(places[row[3]], places[row[0]]) for row in _begun(table, places)]
     dots = [_dot(row, places[row[0]]) for row in table.rows if row[0] in places]
     told = [
-        _text(4, _TOP - 24 + _LINE * at, f"for an experiment: {line}")
+        words(4, _TOP - 24 + _LINE * at, f"for an experiment: {line}")
         for at, line in enumerate(lines)
         if line is not None
     ]
     bottom = max((y for _, y in places.values()), default=_TOP) + 34
     for at, week in enumerate(weeks):
-        told.append(_text(30 + step * (at + 0.5), bottom, week.partition("-")[2], "middle"))
-    return _svg(title, width, bottom + 10, [*arrows, *dots, *told])
+        told.append(words(30 + step * (at + 0.5), bottom, week.partition("-")[2], "middle"))
+    return drawing(title, width, bottom + 10, [*arrows, *dots, *told])
 
 
 def _places(
@@ -127,7 +127,7 @@ def _arrow(start: _Place, end: _Place) -> Markup:
 
 def _dot(row: Sequence[Any], place: _Place) -> Markup:
     x, y = place
-    sign = _text(x, y + 4.5, {"live": "★", "failed": "✗"}.get(row[4], ""), "middle", "sign")
+    sign = words(x, y + 4.5, {"live": "★", "failed": "✗"}.get(row[4], ""), "middle", "sign")
     form = '<g class="state {}"><title>{}: {}</title><circle cx="{}" cy="{}" r="10"/>{}</g>'
     return Markup(form).format(_KINDS[row[4]], row[0], row[4], x, y, sign)
 
