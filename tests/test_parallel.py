@@ -40,6 +40,9 @@ from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import train
 from test_sparse import random_dense, sparse
 
+PATIENCE = 240
+"""Seconds for processes that import torch side by side on a busy machine."""
+
 # 181 training users: batches of 45 leave one for the last, so that one of two processes has nobody.
 DATA = simulate_dataset(n_users=261, n_items=50, held_out_users=40, seed=2)
 QUICK = {"epochs": 4, "batch_size": 45, "learning_rate": 0.01, "metric": "ndcg@10"}
@@ -195,12 +198,12 @@ def train_command(data: Path, out: Path, name: str) -> list[str]:
 
 def ends(*processes: subprocess.Popen[str]) -> tuple[list[int], str]:
     """Exit codes and complaints, when all have ended."""
-    complaints = [process.communicate(timeout=60)[1] for process in processes]
+    complaints = [process.communicate(timeout=PATIENCE)[1] for process in processes]
     return [process.returncode for process in processes], "\n".join(complaints)
 
 
 def wait_for(path: Path, *processes: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not path.exists():
         assert time.monotonic() < deadline
         assert all(process.poll() is None for process in processes), ends(*processes)
