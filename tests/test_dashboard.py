@@ -52,6 +52,15 @@ def test_a_table_is_copied_as_csv_and_the_theme_is_kept(browser: Browser, dashbo
     copied = page.evaluate("navigator.clipboard.readText()").splitlines()
     assert copied[0] == "day,job,state,what is to be said,took,model,users"
     assert len(copied) == 1 + page.locator("#amiss tbody tr").count() > 1
+    page.evaluate(
+        """values => document.querySelectorAll("#amiss tr:nth-child(1) td").forEach(
+            (cell, at) => { cell.dataset.value = values[at] ?? "" })""",
+        ["=HYPERLINK(1)", "-0.5", "-no", 'a "b", c', "@x"],
+    )
+    page.locator("[data-copy=amiss]").click()
+    page.wait_for_function("navigator.clipboard.readText().then(text => text.includes('HYPER'))")
+    copied = page.evaluate("navigator.clipboard.readText()").splitlines()
+    assert copied[1] == """'=HYPERLINK(1),-0.5,'-no,"a ""b"", c",'@x,,"""
     page.get_by_role("button", name="Dark or light").click()
     assert page.locator("html").get_attribute("data-theme") == "dark"
     page.reload()

@@ -13,10 +13,12 @@ document.getElementById("theme").addEventListener("click", () => {
 
 const quoted = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
-const csv = (table) =>
-  [...table.rows]
-    .map((row) => [...row.cells].map((cell) => quoted(cell.dataset.value ?? cell.textContent.trim())).join(","))
-    .join("\n");
+// A spreadsheet would run a text that begins like a formula: such a one is marked as text.
+const plain = (text) => (/^[=+\-@\t]/.test(text) && isNaN(text) ? `'${text}` : text);
+
+const valueOf = (cell) => quoted(plain(cell.dataset.value ?? cell.textContent.trim()));
+
+const csv = (table) => [...table.rows].map((row) => [...row.cells].map(valueOf).join(",")).join("\n");
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
