@@ -73,8 +73,10 @@ def test_crossing_is_that_of_the_multivariate_normal_law(drift: float) -> None:
     correlation = np.sqrt(np.minimum.outer(fractions, fractions) / np.maximum.outer(
         fractions, fractions
     ))  # fmt: skip
-    law = stats.multivariate_normal(drift * np.sqrt(fractions), correlation, abseps=1e-7)
-    inside = law.cdf(critical, lower_limit=-critical)
+    mean = drift * np.sqrt(fractions)
+    inside = stats.multivariate_normal.cdf(
+        critical, mean, correlation, abseps=1e-7, lower_limit=-critical
+    )
     assert crossing(fractions, critical, drift).sum() == pytest.approx(1 - inside, abs=1e-5)
 
 

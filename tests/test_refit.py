@@ -33,6 +33,7 @@ from coterie.training.runs import load_run
 from coterie.training.tensorboard import tensorboard_events
 from coterie.training.trained_model import TrainedModel
 from coterie.training.trainer import refit, train
+from test_resume import times_of
 
 Run = Callable[..., int]
 
@@ -353,10 +354,10 @@ def test_a_refit_left_at_a_step_goes_on_from_there(
 
 def test_a_finished_refit_is_returned_as_it_is(place: Path) -> None:
     out = place / "vae"
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    before = times_of(out)
     model = train(DATA, config_of("vae"), out=out, refit=True, resume=True)
     assert model.fingerprint == TrainedModel.load(out).fingerprint
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    assert times_of(out) == before
 
 
 CHILD = """

@@ -33,7 +33,7 @@ from coterie.data.source import line_of_record
 from coterie.data.split import Part
 from coterie.data.table_options import IdType
 from coterie.data.titles import read_titles
-from coterie.errors import ConfigError, DataError, NotFoundError, SourceError
+from coterie.errors import ConfigError, CoterieError, DataError, NotFoundError, SourceError
 from coterie.ranking.histories import Histories
 from coterie.ranking.history_files import read_histories
 from coterie.stream.history_source import stream_histories
@@ -803,13 +803,38 @@ def test_other_columns_of_a_frame_may_be_of_any_type() -> None:
         pd.DataFrame({"user_id": [1, "a"], "item_id": [1, 2]}),
         pd.DataFrame({"user_id": np.ones(2, np.float16), "item_id": [1, 2]}),
         pd.DataFrame([[1, 2, 3]], columns=["user_id", "item_id", "item_id"]),
-        pd.Series([1, 2], name="user_id"),
     ],
-    ids=["mixed", "float16", "twice", "series"],
+    ids=["mixed", "float16", "twice"],
 )
 def test_frames_that_are_no_table_are_refused(frame: Any) -> None:
     with pytest.raises(SourceError, match="must each have a name and one type"):
         read_log(frame)
+
+
+def test_a_series_is_no_table() -> None:
+    """That of pandas 3 hands over Arrow, that of pandas 2 does not."""
+    with pytest.raises(CoterieError, match=r"have a name and one type|a table that hands over Ar"):
+        read_log(pd.Series([1, 2], name="user_id"))
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "UTC", "America/New_York"])
+def test_times_of_any_precision_and_zone_are_read(
+    unit: str, zone: str | None, tmp_path: Path
+) -> None:
+    times = pa.array([1_700_000_000, 400_000_000], pa.int64()).cast(pa.timestamp("s", tz=zone))
+    columns = {
+        "user_id": [1, 1],
+        "item_id": [1, 2],
+        "timestamp": times.cast(pa.timestamp(unit, zone)),
+    }
+    table = pa.table(columns)
+    pq.write_table(table, tmp_path / "t.parquet")
+    for source in (table, tmp_path / "t.parquet"):
+        assert [row[3] for row in rows(source, timestamp_column="timestamp")] == [
+            1_700_000_000,
+            400_000_000,
+        ]
 
 
 def test_titles_are_quoted_by_the_standard(tmp_path: Path) -> None:

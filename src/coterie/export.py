@@ -10,6 +10,7 @@ versions (decision 5).
 
 A history enters as row numbers, and the rows of the first layer are summed by a scan over the
 columns of the input: no history × catalogue matrix, and no batch × length × width one either.
+With ONNX Runtime below 1.31 a batch of no histories ends the process, so none must be given.
 
 All that serving takes (pyarrow is one of several readers of Parquet)::
 

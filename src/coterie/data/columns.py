@@ -127,7 +127,9 @@ def seconds_sql(column: Column, path: str, name: str, unit: TimeUnit = "auto") -
     """
     sql, kind = column.sql, column.kind
     if kind.startswith(_DATE_KINDS):
-        return f"CAST(floor(epoch({sql})) AS BIGINT)"
+        # DuckDB has no epoch of nanoseconds with a zone, as pandas 2 writes them.
+        moment = f"CAST({sql} AS TIMESTAMPTZ)" if kind == "TIMESTAMPTZ_NS" else sql
+        return f"CAST(floor(epoch({moment})) AS BIGINT)"
     if kind == "VARCHAR":
         of_text = f"CAST(floor(epoch(TRY_CAST({sql} AS TIMESTAMPTZ))) AS BIGINT)"
         # A cast rounds, and a double would not hold nanoseconds.

@@ -115,5 +115,7 @@ def random_histories(n_users: int, n_items: int, items_per_user: int, seed: int 
     matrix = csr_array(
         (np.ones(len(drawn), dtype=np.float32), (rows, drawn)), shape=(n_users, n_items)
     )
+    # It also sorts them, which not every SciPy has done by now.
+    matrix.sum_duplicates()
     matrix.data[:] = 1
     return matrix
