@@ -396,6 +396,8 @@ def _read_rows(
     wanted, batches = max(stop - start, 0), []
     with _parquet(path) as file:
         schema = pa.schema([file.schema_arrow.field(name) for name in columns])
+        if not groups:
+            return schema.empty_table()  # Arrow 18 cannot read no row groups.
         for batch in file.iter_batches(
             _BATCH, row_groups=groups, columns=columns, use_threads=False
         ):
