@@ -153,9 +153,12 @@ def uninterrupted(name: str) -> tuple[dict[str, Tensor], list[dict[str, Any]], d
     return dict(run.best_network().state_dict()), history, summary
 
 
-def times_of(folder: Path) -> dict[Path, int]:
-    """When each file was written; not of locks, which some versions of filelock write to."""
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.suffix != ".lock"}
+def times_of(folder: Path) -> dict[Path, int | None]:
+    """When each file was written; None of locks, which some versions of filelock write to."""
+    return {
+        path: None if path.suffix == ".lock" else path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+    }
 
 
 def assert_as_uninterrupted(name: str, model: TrainedModel, out: Path) -> None:

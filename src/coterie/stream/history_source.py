@@ -392,12 +392,12 @@ def _read_rows(
     """
     ends = list(accumulate(group_rows))
     groups = [i for i, end in enumerate(ends) if end > start and end - group_rows[i] < stop]
-    skip = start - (ends[groups[0]] - group_rows[groups[0]]) if groups else 0
-    wanted, batches = max(stop - start, 0), []
     with _parquet(path) as file:
         schema = pa.schema([file.schema_arrow.field(name) for name in columns])
         if not groups:
             return schema.empty_table()  # Arrow 18 cannot read no row groups.
+        skip = start - (ends[groups[0]] - group_rows[groups[0]])
+        wanted, batches = max(stop - start, 0), []
         for batch in file.iter_batches(
             _BATCH, row_groups=groups, columns=columns, use_threads=False
         ):

@@ -14,7 +14,7 @@ document.getElementById("theme").addEventListener("click", () => {
 const quoted = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
 // A spreadsheet would run a text that begins like a formula: such a one is marked as text.
-const plain = (text) => (/^[=+\-@\t]/.test(text) && isNaN(text) ? `'${text}` : text);
+const plain = (text) => (/^[=+\-@\t\r]/.test(text) && isNaN(text) ? `'${text}` : text);
 
 const valueOf = (cell) => quoted(plain(cell.dataset.value ?? cell.textContent.trim()));
 
